@@ -1,0 +1,1 @@
+//! wharf: a container registry for networks that come in layers.
