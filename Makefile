@@ -1,0 +1,73 @@
+# One build serves the demo, the tests, the benches and CI: the release profile with failpoints.
+# What is shipped is built by `make dist` alone, without them.
+
+CARGO    ?= cargo
+BUILD     = --release --features failpoints
+ARCH     := $(shell uname -m)
+TARGET   ?= $(ARCH)-unknown-linux-musl
+BINARY    = $(or $(CARGO_TARGET_DIR),target)/release/wharf
+PORTABLE  = $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/dist/wharf
+ARGS     ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test check fmt clippy doc deny sabotage bench dist clean
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: ## Install all that building, the demo, the tests and the benches need
+	@scripts/setup test
+	@scripts/setup bench
+
+build: ## Compile wharf
+	@scripts/setup build
+	$(CARGO) build $(BUILD)
+
+demo: ## A plant of three layers under a cloud, on loopback; ARGS=--once ends instead of staying up
+	@scripts/setup demo
+	$(CARGO) build $(BUILD)
+	$(BINARY) demo $(ARGS)
+
+test: ## All tests, real clients included; ARGS=name runs those so named
+	@scripts/setup test
+	$(CARGO) test $(BUILD) $(ARGS)
+
+check: fmt clippy test doc deny ## What a change must pass: fmt, clippy, test, doc, deny
+
+fmt: ## The formatting, looked at
+	$(CARGO) fmt --check
+
+clippy: ## The lints, warnings denied
+	@scripts/setup build
+	$(CARGO) clippy $(BUILD) --all-targets -- -D warnings
+
+doc: ## The documentation, warnings denied
+	@scripts/setup build
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(BUILD) --no-deps --document-private-items
+
+deny: ## Licences, bans and sources of the dependencies, where cargo-deny is installed
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+		$(CARGO) deny check bans licenses sources; \
+	else \
+		echo 'deny: left out, cargo-deny is not installed (cargo install cargo-deny)'; \
+	fi
+
+sabotage: ## Break wharf in ten ways, one after the other: each must be caught by a test
+	@scripts/setup test
+	scripts/sabotage $(ARGS)
+
+bench: ## Warm pulls beside nginx and docker-registry, a cold one through three layers; ARGS=--quick for a glance
+	@scripts/setup bench
+	$(CARGO) build $(BUILD)
+	@missed=0; \
+	benches/warm_pulls_beside_nginx --wharf $(BINARY) $(ARGS) || missed=1; \
+	benches/cold_through_three_layers --wharf $(BINARY) $(ARGS) || missed=1; \
+	exit $$missed
+
+dist: ## The binary that is shipped: static, optimised at link time, without failpoints
+	@scripts/setup dist
+	CC_$(subst -,_,$(TARGET))=musl-gcc $(CARGO) build --profile dist --target $(TARGET)
+	@ls -l $(PORTABLE)
+
+clean: ## Remove what was built
+	$(CARGO) clean
