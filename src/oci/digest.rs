@@ -1,0 +1,197 @@
+//! The digest: what content is called.
+
+use std::fmt::{self, Write as _};
+use std::hash::{Hash, Hasher as HashState};
+use std::str::FromStr;
+
+use crate::oci::Hasher;
+use crate::units::written_as_text;
+
+/// An algorithm whose digests can be verified here.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum Algorithm {
+    /// SHA-256, the one of nearly all content.
+    Sha256,
+    /// SHA-512.
+    Sha512,
+}
+
+impl Algorithm {
+    /// The algorithm as it stands before the colon.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha512 => "sha512",
+        }
+    }
+
+    /// How many hexadecimal digits follow the colon.
+    pub const fn hex_len(self) -> usize {
+        match self {
+            Self::Sha256 => 64,
+            Self::Sha512 => 128,
+        }
+    }
+}
+
+impl fmt::Display for Algorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A digest of content, like `sha256:e3b0...b855` (image spec, "Digests").
+#[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Digest(Sum);
+
+#[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
+enum Sum {
+    Sha256([u8; 32]),
+    Sha512([u8; 64]),
+}
+
+impl Digest {
+    /// The SHA-256 of `content`.
+    pub fn of(content: &[u8]) -> Self {
+        Self::of_with(Algorithm::Sha256, content)
+    }
+
+    /// The digest of `content` by `algorithm`.
+    pub fn of_with(algorithm: Algorithm, content: &[u8]) -> Self {
+        let mut hasher = Hasher::new(algorithm);
+        hasher.update(content);
+        hasher.finish()
+    }
+
+    /// The algorithm that made it.
+    pub const fn algorithm(&self) -> Algorithm {
+        match self.0 {
+            Sum::Sha256(_) => Algorithm::Sha256,
+            Sum::Sha512(_) => Algorithm::Sha512,
+        }
+    }
+
+    /// The lower-case hexadecimal digits behind the colon.
+    pub fn hex(&self) -> String {
+        Hex(self.bytes()).to_string()
+    }
+
+    /// The sum itself: 32 or 64 bytes.
+    pub const fn bytes(&self) -> &[u8] {
+        match &self.0 {
+            Sum::Sha256(sum) => sum,
+            Sum::Sha512(sum) => sum,
+        }
+    }
+}
+
+impl From<[u8; 32]> for Digest {
+    fn from(sum: [u8; 32]) -> Self {
+        Self(Sum::Sha256(sum))
+    }
+}
+
+impl From<[u8; 64]> for Digest {
+    fn from(sum: [u8; 64]) -> Self {
+        Self(Sum::Sha512(sum))
+    }
+}
+
+/// Why a text is no digest that can be used here. The caller's.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DigestError {
+    /// It does not follow the grammar, or has the wrong digits for its algorithm.
+    #[error("not a digest; write sha256: and 64 lower-case hexadecimal digits, or sha512: and 128")]
+    Malformed,
+
+    /// A well-formed digest of an algorithm that cannot be verified here.
+    #[error("a digest of an unsupported algorithm; use sha256 or sha512")]
+    UnsupportedAlgorithm,
+}
+
+impl FromStr for Digest {
+    type Err = DigestError;
+
+    fn from_str(text: &str) -> Result<Self, DigestError> {
+        let (algorithm, encoded) = text.split_once(':').ok_or(DigestError::Malformed)?;
+        let sum = match algorithm {
+            "sha256" => unhex(encoded).map(Sum::Sha256),
+            "sha512" => unhex(encoded).map(Sum::Sha512),
+            _ if is_algorithm(algorithm) && is_encoded(encoded) => {
+                return Err(DigestError::UnsupportedAlgorithm);
+            }
+            _ => None,
+        };
+        sum.map(Self).ok_or(DigestError::Malformed)
+    }
+}
+
+/// `[a-z0-9]+([+._-][a-z0-9]+)*` (image spec, "Digests").
+fn is_algorithm(text: &str) -> bool {
+    let is_part = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    text.split(['+', '.', '_', '-']).all(is_part)
+}
+
+/// `[a-zA-Z0-9=_-]+` (image spec, "Digests").
+fn is_encoded(text: &str) -> bool {
+    let is_allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'=' | b'_' | b'-');
+    !text.is_empty() && text.bytes().all(is_allowed)
+}
+
+/// Reads exactly `N` bytes from lower-case digits: the specification knows no others.
+fn unhex<const N: usize>(digits: &str) -> Option<[u8; N]> {
+    let digits = digits.as_bytes();
+    if digits.len() != 2 * N {
+        return None;
+    }
+    let mut sum = [0; N];
+    for (byte, pair) in sum.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+    }
+    Some(sum)
+}
+
+fn nibble(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+        for pair in self.0 {
+            f.write_char(char::from(DIGITS[usize::from(pair >> 4)]))?;
+            f.write_char(char::from(DIGITS[usize::from(pair & 15)]))?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.algorithm(), Hex(self.bytes()))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+// One call with all the bytes: cheap, and clients, who may ask for any digest, cannot choose ones
+// that collide as they could if a prefix were taken for the hash.
+impl Hash for Digest {
+    fn hash<H: HashState>(&self, state: &mut H) {
+        state.write(self.bytes());
+    }
+}
+
+written_as_text!(Digest);

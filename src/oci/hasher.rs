@@ -1,0 +1,41 @@
+//! Hashing content as it passes.
+
+use sha2::Digest as _;
+
+use crate::oci::{Algorithm, Digest};
+
+/// A digest in the making.
+#[derive(Clone, Debug)]
+pub struct Hasher(State);
+
+#[derive(Clone, Debug)]
+enum State {
+    Sha256(sha2::Sha256),
+    Sha512(sha2::Sha512),
+}
+
+impl Hasher {
+    /// Nothing hashed yet.
+    pub fn new(algorithm: Algorithm) -> Self {
+        Self(match algorithm {
+            Algorithm::Sha256 => State::Sha256(sha2::Sha256::new()),
+            Algorithm::Sha512 => State::Sha512(sha2::Sha512::new()),
+        })
+    }
+
+    /// Takes the next bytes of the content.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match &mut self.0 {
+            State::Sha256(state) => state.update(bytes),
+            State::Sha512(state) => state.update(bytes),
+        }
+    }
+
+    /// The digest of all bytes taken.
+    pub fn finish(self) -> Digest {
+        match self.0 {
+            State::Sha256(state) => Digest::from(<[u8; 32]>::from(state.finalize())),
+            State::Sha512(state) => Digest::from(<[u8; 64]>::from(state.finalize())),
+        }
+    }
+}

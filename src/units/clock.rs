@@ -1,0 +1,77 @@
+//! The clock, as an argument: the system's, or one that a test moves by hand.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+/// Tells the time. Clones show the same time.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    System,
+    Manual(Arc<Manual>),
+}
+
+#[derive(Debug)]
+struct Manual {
+    started: Instant,
+    started_wall: SystemTime,
+    /// Nanoseconds since `started`.
+    passed: AtomicU64,
+}
+
+impl Clock {
+    /// The machine's own clock.
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that stands still, and the hands that move it.
+    pub fn manual() -> (Self, Hands) {
+        let system = Self::system();
+        let manual = Arc::new(Manual {
+            started: system.now(),
+            started_wall: system.wall(),
+            passed: AtomicU64::new(0),
+        });
+        (Self(Source::Manual(Arc::clone(&manual))), Hands(manual))
+    }
+
+    /// Now, on the clock that never goes back: for spans and deadlines.
+    #[expect(clippy::disallowed_methods, reason = "here the time comes in")]
+    pub fn now(&self) -> Instant {
+        match &self.0 {
+            Source::System => Instant::now(),
+            Source::Manual(manual) => manual.started + manual.passed(),
+        }
+    }
+
+    /// Now, on the clock on the wall, which may jump: for what people and other machines read.
+    #[expect(clippy::disallowed_methods, reason = "here the time comes in")]
+    pub fn wall(&self) -> SystemTime {
+        match &self.0 {
+            Source::System => SystemTime::now(),
+            Source::Manual(manual) => manual.started_wall + manual.passed(),
+        }
+    }
+}
+
+/// What moves a [`Clock::manual`].
+#[derive(Clone, Debug)]
+pub struct Hands(Arc<Manual>);
+
+impl Hands {
+    /// Lets `span` pass for every clone of the clock.
+    pub fn advance(&self, span: Duration) {
+        let nanos = u64::try_from(span.as_nanos()).unwrap_or(u64::MAX);
+        self.0.passed.fetch_add(nanos, Ordering::SeqCst);
+    }
+}
+
+impl Manual {
+    fn passed(&self) -> Duration {
+        Duration::from_nanos(self.passed.load(Ordering::SeqCst))
+    }
+}

@@ -1,0 +1,13 @@
+//! Values with a unit, as they are written in settings: sizes, spans of time, secrets; and the clock.
+
+pub use clock::{Clock, Hands};
+pub use secret::Secret;
+pub use size::{Size, SizeError};
+pub use span::{Span, SpanError};
+pub(crate) use text::written_as_text;
+
+mod clock;
+mod secret;
+mod size;
+mod span;
+mod text;

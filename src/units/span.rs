@@ -1,0 +1,101 @@
+//! A length of time, written "300ms", "60s", "5m", "1h" or "2d".
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::units::written_as_text;
+
+/// A length of time in whole milliseconds.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Span(Duration);
+
+/// The units that may be written, with their milliseconds, from long to short.
+const UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
+
+impl Span {
+    /// A span of `n` milliseconds.
+    pub const fn millis(n: u64) -> Self {
+        Self(Duration::from_millis(n))
+    }
+
+    /// A span of `n` seconds.
+    pub const fn seconds(n: u64) -> Self {
+        Self::millis(n.saturating_mul(1_000))
+    }
+
+    /// A span of `n` minutes.
+    pub const fn minutes(n: u64) -> Self {
+        Self::millis(n.saturating_mul(60_000))
+    }
+
+    /// A span of `n` hours.
+    pub const fn hours(n: u64) -> Self {
+        Self::millis(n.saturating_mul(3_600_000))
+    }
+
+    /// A span of `n` days of 24 hours.
+    pub const fn days(n: u64) -> Self {
+        Self::millis(n.saturating_mul(86_400_000))
+    }
+
+    /// The span as the standard library's type.
+    pub const fn duration(self) -> Duration {
+        self.0
+    }
+}
+
+/// Why a text is no span of time. The operator's: the message says what may be written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpanError {
+    /// No whole number, or no known unit behind it.
+    #[error("not a span of time; write a whole number with ms, s, m, h or d, like 60s")]
+    Malformed,
+
+    /// Longer than clocks can count with.
+    #[error("a span beyond 100 years; write a shorter one")]
+    TooLong,
+}
+
+impl FromStr for Span {
+    type Err = SpanError;
+
+    fn from_str(text: &str) -> Result<Self, SpanError> {
+        // An `Instant` plus a span must not overflow, wherever that sum is made.
+        const LONGEST: u64 = 100 * 365 * 86_400_000;
+
+        let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or(SpanError::Malformed)?;
+        let (digits, unit) = text.split_at(unit_at);
+        if digits.is_empty() {
+            return Err(SpanError::Malformed);
+        }
+        let known = |&(name, millis): &(&str, u64)| (name == unit).then_some(millis);
+        let factor = UNITS.iter().find_map(known).ok_or(SpanError::Malformed)?;
+        let count: u64 = digits.parse().map_err(|_| SpanError::TooLong)?;
+        match count.checked_mul(factor) {
+            Some(millis) if millis <= LONGEST => Ok(Self::millis(millis)),
+            _ => Err(SpanError::TooLong),
+        }
+    }
+}
+
+/// Writes the longest unit that divides the span: what `FromStr` reads back.
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        let whole = |&&(_, unit): &&(&str, u64)| millis.is_multiple_of(u128::from(unit));
+        match UNITS.iter().find(whole) {
+            Some((unit, length)) if millis > 0 => write!(f, "{}{unit}", millis / u128::from(*length)),
+            _ => f.write_str("0s"),
+        }
+    }
+}
+
+written_as_text!(Span);
