@@ -1,0 +1,93 @@
+//! A private certificate authority, the leaf that it signed for the loopback addresses, and files of both.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+/// An authority that nobody trusts who was not told to.
+pub struct Authority {
+    ca_pem: String,
+    cert_pem: String,
+    key_pem: String,
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let mut ca = CertificateParams::new(Vec::new()).expect("no names");
+        ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        ca.distinguished_name
+            .push(rcgen::DnType::CommonName, "plant test authority");
+        let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().expect("a key")).expect("a CA");
+        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
+        let key = KeyPair::generate().expect("a key");
+        let leaf = CertificateParams::new(names)
+            .expect("valid names")
+            .signed_by(&key, &ca)
+            .expect("a leaf");
+        Self {
+            ca_pem: ca.pem(),
+            cert_pem: leaf.pem(),
+            key_pem: key.serialize_pem(),
+        }
+    }
+
+    /// Writes the authority's own certificate into `folder`.
+    pub fn ca_file(&self, folder: &Path) -> PathBuf {
+        written(folder, "ca.pem", &self.ca_pem)
+    }
+
+    /// Writes the certificate and the key of the loopback addresses into `folder`.
+    pub fn leaf_files(&self, folder: &Path) -> (PathBuf, PathBuf) {
+        (
+            written(folder, "leaf.pem", &self.cert_pem),
+            written(folder, "leaf.key", &self.key_pem),
+        )
+    }
+
+    /// What a server of the loopback addresses presents, offering `protocols` by ALPN.
+    pub fn server(&self, protocols: &[&[u8]]) -> Arc<ServerConfig> {
+        install_provider();
+        let chain = vec![CertificateDer::from_pem_slice(self.cert_pem.as_bytes()).expect("our certificate")];
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).expect("our key");
+        let mut config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .expect("they fit");
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Arc::new(config)
+    }
+
+    /// A client that trusts this authority alone.
+    pub fn client(&self, protocols: &[&[u8]]) -> Arc<ClientConfig> {
+        install_provider();
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).expect("our CA"))
+            .expect("a CA");
+        let mut config = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        Arc::new(config)
+    }
+
+    pub fn ca_pem(&self) -> &[u8] {
+        self.ca_pem.as_bytes()
+    }
+}
+
+/// Names the cryptography that rustls is to use; any number of calls.
+pub fn install_provider() {
+    // An error says that another test was first.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+fn written(folder: &Path, name: &str, pem: &str) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, pem).expect("a writable folder");
+    path
+}

@@ -1,0 +1,34 @@
+//! The stage of the black-box tests.
+
+#![allow(dead_code, reason = "a part of the stage that waits for its test is no fault")]
+
+/// A private certificate authority and what it signs.
+pub mod authority;
+/// Three nodes, each knowing only its parent.
+pub mod chain;
+/// A client that sees what really came over the wire.
+pub mod client;
+/// Bytes, digests, images.
+pub mod content;
+/// Numbers that a node shows.
+pub mod metrics;
+/// The program under test, running.
+pub mod node;
+/// Ports that nobody else will take.
+pub mod ports;
+/// A registry that can be told to lie.
+pub mod upstream;
+
+use std::time::{Duration, Instant};
+
+/// How long any one condition may take before the test is called failed.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `holds` returns true, and fails the test naming `what` when it does not within [`PATIENCE`].
+pub async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds().await {
+        assert!(begun.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain until {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}

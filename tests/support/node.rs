@@ -1,0 +1,383 @@
+//! The program under test, running on ports and a folder of its own.
+//!
+//! Another build is tested by naming its file in `WHARF_BINARY`.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use crate::support::client::{Client, Reply, Request};
+use crate::support::eventually;
+use crate::support::metrics::Metrics;
+use crate::support::ports::{Family, free};
+use crate::support::upstream::Upstream;
+
+/// What is written into the configuration file of a node.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    name: String,
+    family: Family,
+    parent: Vec<String>,
+    upstreams: Vec<String>,
+    listen: Vec<String>,
+    log: Vec<String>,
+    tag_ttl: String,
+    capacity: String,
+    more: String,
+}
+
+impl Setup {
+    /// A mirror without any parent.
+    pub fn alone() -> Self {
+        Self {
+            name: "under-test".to_owned(),
+            family: Family::V4,
+            parent: Vec::new(),
+            upstreams: Vec::new(),
+            listen: Vec::new(),
+            log: Vec::new(),
+            tag_ttl: "60s".to_owned(),
+            capacity: "2GiB".to_owned(),
+            more: String::new(),
+        }
+    }
+
+    /// A mirror of the registry at this URL.
+    pub fn below(parent: &str) -> Self {
+        Self::alone().parent(&format!("url = \"{parent}\""))
+    }
+
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = name.to_owned();
+        self
+    }
+
+    pub fn on(mut self, family: Family) -> Self {
+        self.family = family;
+        self
+    }
+
+    /// A line of the section `[parent]`.
+    pub fn parent(mut self, line: &str) -> Self {
+        self.parent.push(line.to_owned());
+        self
+    }
+
+    /// A further upstream, with lines of its own.
+    pub fn upstream(mut self, name: &str, lines: &[&str]) -> Self {
+        self.upstreams
+            .push(format!("[[upstream]]\nname = \"{name}\"\n{}\n", lines.join("\n")));
+        self
+    }
+
+    /// A line of the section `[listen]`.
+    pub fn listen(mut self, line: &str) -> Self {
+        self.listen.push(line.to_owned());
+        self
+    }
+
+    /// A line of the section `[log]`.
+    pub fn log(mut self, line: &str) -> Self {
+        self.log.push(line.to_owned());
+        self
+    }
+
+    pub fn tag_ttl(mut self, span: &str) -> Self {
+        self.tag_ttl = span.to_owned();
+        self
+    }
+
+    pub fn capacity(mut self, size: &str) -> Self {
+        self.capacity = size.to_owned();
+        self
+    }
+
+    /// Further sections, as they stand.
+    pub fn more(mut self, sections: &str) -> Self {
+        self.more += sections;
+        self
+    }
+
+    /// Starts the node on an empty folder and waits until it says that it is well.
+    pub async fn start(self) -> Node {
+        let mut node = self.placed();
+        node.start().await;
+        node
+    }
+
+    /// Gives the node its ports and its folder and does not start it.
+    pub fn placed(self) -> Node {
+        let (address, admin) = (free(self.family), free(self.family));
+        let folder = Arc::new(TempDir::new().expect("a temporary folder"));
+        Node {
+            setup: self,
+            address,
+            admin,
+            folder,
+            environment: Vec::new(),
+            child: None,
+        }
+    }
+
+    fn written(&self, address: SocketAddr, admin: SocketAddr, data: &Path) -> String {
+        let mut text = format!("mode = \"mirror\"\n[node]\nname = \"{}\"\n", self.name);
+        text += &format!("[listen]\naddress = \"{address}\"\n{}\n", self.listen.join("\n"));
+        text += &format!("[admin]\naddress = \"{admin}\"\n");
+        text += &format!(
+            "[storage]\npath = \"{}\"\ncapacity = \"{}\"\n",
+            data.display(),
+            self.capacity
+        );
+        if !self.parent.is_empty() {
+            text += &format!("[parent]\n{}\n", self.parent.join("\n"));
+        }
+        text += &self.upstreams.concat();
+        text += &format!("[freshness]\ntag_ttl = \"{}\"\n", self.tag_ttl);
+        if !self.log.is_empty() {
+            text += &format!("[log]\n{}\n", self.log.join("\n"));
+        }
+        text + &self.more
+    }
+}
+
+/// One node. Dropping it kills it and removes its folder.
+pub struct Node {
+    pub setup: Setup,
+    address: SocketAddr,
+    admin: SocketAddr,
+    folder: Arc<TempDir>,
+    environment: Vec<(OsString, OsString)>,
+    child: Option<Child>,
+}
+
+impl Node {
+    /// A mirror of `parent` with everything else as it is by default.
+    pub async fn below(parent: &Upstream) -> Self {
+        Setup::below(&parent.url()).start().await
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn client(&self) -> Client {
+        Client::of(self.address)
+    }
+
+    /// The folder of the test, in which data, log and configuration lie.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `storage.path`.
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    pub fn environment(&mut self, name: &str, value: &str) {
+        self.environment.push((name.into(), value.into()));
+    }
+
+    /// Everything that the node wrote to stdout and stderr since it was placed.
+    pub fn log(&self) -> String {
+        let bytes = std::fs::read(self.folder.path().join("log")).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a running node").id()
+    }
+}
+
+/// Starting and ending.
+impl Node {
+    pub async fn start(&mut self) {
+        self.spawn();
+        let admin = Client::of(self.admin);
+        for _ in 0..4000 {
+            if let Some(status) = self.exited() {
+                panic!("the node ended with {status}:\n{}", self.log());
+            }
+            let up = tokio::net::TcpStream::connect(self.admin).await.is_ok();
+            if up && admin.get("/healthz").await.status == 200 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("the node did not become well:\n{}", self.log());
+    }
+
+    /// Starts the program and waits for nothing.
+    pub fn spawn(&mut self) {
+        let config = self.folder.path().join("wharf.toml");
+        let text = self.setup.written(self.address, self.admin, &self.data());
+        std::fs::write(&config, text).expect("a writable folder");
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("log"));
+        let log = log.expect("a writable folder");
+        let mut command = Command::new(binary());
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WHARF__")) {
+            command.env_remove(name);
+        }
+        command
+            .arg("serve")
+            .arg("--config")
+            .arg(&config)
+            .current_dir(self.folder.path())
+            .envs(self.environment.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a descriptor"))
+            .stderr(log);
+        self.child = Some(command.spawn().expect("the program under test"));
+    }
+
+    fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut()?.try_wait().expect("our own child")
+    }
+
+    /// Waits until the program ends by itself, and says how.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        let child = self.child.as_mut().expect("a running node");
+        eventually("the node ends", async || {
+            status = child.try_wait().expect("our own child");
+            status.is_some()
+        })
+        .await;
+        self.child = None;
+        status.expect("just seen")
+    }
+
+    /// SIGKILL: no last words.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Fails only when it has already ended.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// SIGTERM, and waits for the end.
+    pub async fn stop(&mut self) -> ExitStatus {
+        self.signal(Signal::SIGTERM);
+        self.ended().await
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid().cast_signed()), signal).expect("our own child");
+    }
+
+    /// Killed, and started again on the same folder and ports.
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.start().await;
+    }
+}
+
+/// What it answers.
+impl Node {
+    pub async fn get(&self, target: &str) -> Reply {
+        self.client().get(target).await
+    }
+
+    pub async fn head(&self, target: &str) -> Reply {
+        self.client().head(target).await
+    }
+
+    pub async fn range(&self, target: &str, range: &str) -> Reply {
+        self.client().range(target, range).await
+    }
+
+    pub async fn send(&self, request: Request) -> Reply {
+        self.client().send(request).await
+    }
+
+    /// `GET` on the admin port.
+    pub async fn admin(&self, target: &str) -> Reply {
+        Client::of(self.admin).get(target).await
+    }
+
+    pub async fn metrics(&self) -> Metrics {
+        let reply = self.admin("/metrics").await;
+        assert_eq!(reply.status, 200, "{reply}");
+        Metrics::parse(&reply.text())
+    }
+}
+
+/// What it keeps.
+impl Node {
+    /// Where the content of `digest` lies once it is committed.
+    pub fn stored_at(&self, digest: &str) -> PathBuf {
+        let (algorithm, hex) = digest.split_once(':').expect("a digest");
+        self.data().join("blobs").join(algorithm).join(&hex[..2]).join(hex)
+    }
+
+    pub fn has_stored(&self, digest: &str) -> bool {
+        self.stored_at(digest).exists()
+    }
+
+    /// All files below `storage.path` with their sizes in bytes, in order, paths relative to it.
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        let mut files = Vec::new();
+        collect(&self.data(), &mut |path, metadata| {
+            let relative = path.strip_prefix(self.data()).expect("below").to_owned();
+            files.push((relative, metadata.len()));
+        });
+        files.sort();
+        files
+    }
+
+    /// What the file system spends on `storage.path`.
+    pub fn disk_bytes(&self) -> u64 {
+        let mut bytes = 0;
+        collect(&self.data(), &mut |_, metadata| bytes += metadata.blocks() * 512);
+        bytes
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail = log.len().saturating_sub(4000);
+            eprintln!(
+                "--- end of the log of {} ---\n{}",
+                self.setup.name,
+                log.get(tail..).unwrap_or(&log)
+            );
+        }
+        self.kill();
+    }
+}
+
+/// The program under test.
+pub fn binary() -> OsString {
+    std::env::var_os("WHARF_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_wharf").into())
+}
+
+/// Calls `each` with every file below `folder`. What vanishes meanwhile is left out.
+fn collect(folder: &Path, each: &mut impl FnMut(&Path, &std::fs::Metadata)) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(metadata) = entry.metadata() else { continue };
+        if metadata.is_dir() {
+            collect(&entry.path(), each);
+        } else {
+            each(&entry.path(), &metadata);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Who may pull from the parent: everybody, or who brings a token or a password.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use parking_lot::Mutex;
+use serde_json::json;
+
+use super::ledger::Seen;
+use super::registry::Reply;
+
+/// What a registry demands before it answers under `/v2/`.
+#[derive(Clone, Default)]
+pub enum Access {
+    #[default]
+    Open,
+    Basic {
+        user: String,
+        password: String,
+    },
+    Bearer {
+        book: Arc<Book>,
+        realm: String,
+    },
+}
+
+/// The tokens of one token service. A service gives them out, a registry looks them up.
+#[derive(Default)]
+pub struct Book {
+    /// Who may have a token; anybody when absent.
+    pub user: Option<(String, String)>,
+    /// What the answer says and the registry keeps to; absent: not said, 60 s.
+    pub expires_in: Option<u64>,
+    issued: Mutex<HashMap<String, Token>>,
+}
+
+struct Token {
+    scopes: Vec<String>,
+    until: Instant,
+}
+
+impl Book {
+    pub fn anonymous() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub fn of(user: &str, password: &str) -> Arc<Self> {
+        Arc::new(Self {
+            user: Some((user.to_owned(), password.to_owned())),
+            ..Self::default()
+        })
+    }
+
+    pub fn expiring_after(seconds: u64) -> Arc<Self> {
+        Arc::new(Self {
+            expires_in: Some(seconds),
+            ..Self::default()
+        })
+    }
+
+    /// No token that was given out is good any more.
+    pub fn revoke(&self) {
+        self.issued.lock().clear();
+    }
+
+    /// What the token service answers.
+    pub fn answer(&self, seen: &Seen) -> Reply {
+        if let Some((user, password)) = &self.user
+            && seen.header("authorization") != Some(&basic(user, password))
+        {
+            return Reply::error(401, "UNAUTHORIZED", "wrong user or password");
+        }
+        let scopes = url::form_urlencoded::parse(seen.query.as_bytes())
+            .filter(|(key, _)| key == "scope")
+            .map(|(_, scope)| scope.into_owned())
+            .collect();
+        let mut issued = self.issued.lock();
+        let name = format!("token-{}-of-{:p}", issued.len(), self);
+        let until = Instant::now() + Duration::from_secs(self.expires_in.unwrap_or(60));
+        issued.insert(name.clone(), Token { scopes, until });
+        let mut answer = json!({ "token": name });
+        if let Some(seconds) = self.expires_in {
+            answer["expires_in"] = seconds.into();
+        }
+        Reply::json(200, &answer)
+    }
+
+    fn admits(&self, authorization: &str, repository: Option<&str>) -> bool {
+        let issued = self.issued.lock();
+        let Some(token) = authorization.strip_prefix("Bearer ").and_then(|name| issued.get(name)) else {
+            return false;
+        };
+        let covers = |name: &str| {
+            token.scopes.iter().any(|scope| {
+                scope.split(' ').any(|part| {
+                    part.strip_prefix(&format!("repository:{name}:"))
+                        .is_some_and(|actions| actions.split(',').any(|action| action == "pull"))
+                })
+            })
+        };
+        token.until > Instant::now() && repository.is_none_or(covers)
+    }
+}
+
+impl Access {
+    /// What is answered instead of content, or nothing when `seen` may have it.
+    pub fn refusal(&self, seen: &Seen, repository: Option<&str>) -> Option<Reply> {
+        let brought = seen.header("authorization").unwrap_or("");
+        let challenge = match self {
+            Self::Open => return None,
+            Self::Basic { user, password } if brought == basic(user, password) => return None,
+            Self::Basic { .. } => r#"Basic realm="the parent""#.to_owned(),
+            Self::Bearer { book, .. } if book.admits(brought, repository) => return None,
+            Self::Bearer { realm, .. } => {
+                let scope = repository.map(|name| format!(r#",scope="repository:{name}:pull""#));
+                format!(
+                    r#"Bearer realm="{realm}",service="the parent, and more"{}"#,
+                    scope.unwrap_or_default()
+                )
+            }
+        };
+        Some(Reply::error(401, "UNAUTHORIZED", "authentication required").with("WWW-Authenticate", &challenge))
+    }
+}
+
+pub fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+}
