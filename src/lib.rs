@@ -8,3 +8,7 @@
 pub mod units;
 
 pub mod oci;
+
+pub mod select;
+
+pub mod router;
