@@ -1,0 +1,72 @@
+//! What must hold of the parser for any input; for fuzzing, and for the tests beside it.
+
+use crate::oci::Registry;
+use crate::router::{Line, Named, Names, Route, parse};
+
+/// Takes `data` as four lines (method, host, path, query) of a request to a node with several
+/// registries, and checks that a route, written and read again, is the same route.
+///
+/// # Panics
+///
+/// When it is not.
+pub fn fuzz(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut lines = text.splitn(4, '\n');
+    let mut next = || lines.next().unwrap_or_default();
+    let (method, host, path, query) = (next(), next(), next(), next());
+    let line = Line {
+        method,
+        path,
+        query: Some(query),
+        host: Some(host),
+        bound: None,
+    };
+
+    let names = names();
+    let Ok(routed) = parse(&names, &line) else { return };
+
+    if let Some(namespace) = &routed.namespace {
+        assert!(names.find(namespace).is_some(), "{namespace:?} is not on the list");
+    }
+    assert_reads_back(&names, &routed.route);
+}
+
+fn assert_reads_back(names: &Names, route: &Route) {
+    let Some(uri) = route.uri() else { return };
+    let (path, query) = uri
+        .split_once('?')
+        .map_or((uri.as_str(), None), |(path, query)| (path, Some(query)));
+    // What is bound to a port may have a name that elsewhere means another registry.
+    let bound = route.repository().map(|repository| &repository.registry);
+    let line = Line {
+        method: "GET",
+        path,
+        query,
+        host: None,
+        bound,
+    };
+
+    let again = parse(names, &line).map(|routed| routed.route);
+
+    assert_eq!(again.as_ref(), Ok(route), "{uri}");
+}
+
+/// A parent that is its own registry, Docker Hub under an alias, and one on a port.
+pub(super) fn names() -> Names {
+    let named = |registry: &str, aliases: &[&str], hosts: &[&str]| Named {
+        registry: registry.parse().expect("a registry's name stands here"),
+        aliases: aliases.iter().map(ToString::to_string).collect(),
+        hosts: hosts.iter().map(ToString::to_string).collect(),
+    };
+    let all = [
+        named("docker.io", &["hub"], &["hub.plant.example", "[::1]:5001"]),
+        named("quay.io", &[], &[]),
+        named("mcr.example.com:8443", &["mcr"], &[]),
+        Named {
+            registry: Registry::own(),
+            aliases: vec!["plant".to_owned()],
+            hosts: vec!["own.plant.example".to_owned()],
+        },
+    ];
+    Names::new(all, Registry::own()).expect("no word stands twice")
+}

@@ -1,0 +1,128 @@
+//! The closed list of registries, and the words that clients may name them by.
+
+use std::collections::HashMap;
+
+use crate::oci::Registry;
+
+/// One registry and what it is called beside its own name.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// The registry; [`Registry::own`] is what the parent itself calls its own.
+    pub registry: Registry,
+    /// Further names in `ns` and before a repository's name.
+    pub aliases: Vec<String>,
+    /// Names of this node under which every request means this registry; with or without a port.
+    pub hosts: Vec<String>,
+}
+
+/// Which registry a word means.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// Keys are canonical spellings.
+    words: HashMap<String, Registry>,
+    /// Keys are in lower case.
+    hosts: HashMap<String, Registry>,
+    unprefixed: Registry,
+}
+
+impl Names {
+    /// The list of all registries; `unprefixed` is the one that is meant when nothing is named.
+    ///
+    /// # Errors
+    ///
+    /// [`NamesError`]: an alias that is no name, or one word for two registries.
+    pub fn new(all: impl IntoIterator<Item = Named>, unprefixed: Registry) -> Result<Self, NamesError> {
+        let mut names = Self {
+            words: HashMap::new(),
+            hosts: HashMap::new(),
+            unprefixed,
+        };
+        for Named {
+            registry,
+            aliases,
+            hosts,
+        } in all
+        {
+            if !registry.is_own() {
+                enter(&mut names.words, registry.as_str().to_owned(), &registry)?;
+            }
+            for alias in aliases {
+                let canonical: Registry = alias.parse().map_err(|_| NamesError::Malformed { word: alias })?;
+                enter(&mut names.words, canonical.as_str().to_owned(), &registry)?;
+            }
+            for host in hosts {
+                enter(&mut names.hosts, normal_host(&host), &registry)?;
+            }
+        }
+        if !names.unprefixed.is_own() && !names.words.contains_key(names.unprefixed.as_str()) {
+            names
+                .words
+                .insert(names.unprefixed.as_str().to_owned(), names.unprefixed.clone());
+        }
+        Ok(names)
+    }
+
+    /// The registry that `word` names, in any of its spellings.
+    pub fn find(&self, word: &str) -> Option<&Registry> {
+        self.words.get(word).or_else(|| {
+            let canonical: Registry = word.parse().ok()?;
+            self.words.get(canonical.as_str())
+        })
+    }
+
+    /// The registry that the value of a Host header is bound to: with its port, else without.
+    pub fn bound_to(&self, host: &str) -> Option<&Registry> {
+        if self.hosts.is_empty() {
+            return None;
+        }
+        let host = normal_host(host);
+        self.hosts.get(&host).or_else(|| self.hosts.get(without_port(&host)))
+    }
+
+    /// The registry that is meant when nothing is named.
+    pub fn unprefixed(&self) -> &Registry {
+        &self.unprefixed
+    }
+}
+
+/// Why a list of names cannot be used. The operator's.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NamesError {
+    /// An alias that no client could write.
+    #[error("the alias {word:?} is no name; write a host name or a single word")]
+    Malformed {
+        /// The alias as it was written.
+        word: String,
+    },
+
+    /// Nobody could tell which one is meant.
+    #[error("{word:?} is the name of two registries; rename one")]
+    Twice {
+        /// The name in its canonical spelling.
+        word: String,
+    },
+}
+
+/// Enters a word that no other registry may have.
+fn enter(words: &mut HashMap<String, Registry>, word: String, registry: &Registry) -> Result<(), NamesError> {
+    match words.get(&word) {
+        Some(other) if other != registry => Err(NamesError::Twice { word }),
+        _ => {
+            words.insert(word, registry.clone());
+            Ok(())
+        }
+    }
+}
+
+fn normal_host(host: &str) -> String {
+    host.to_ascii_lowercase()
+}
+
+/// Cuts the port, but nothing inside the brackets of an IPv6 address.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => host,
+    }
+}

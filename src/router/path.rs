@@ -1,0 +1,93 @@
+//! The path, taken apart; nothing of it is looked up yet.
+
+/// A path of the registry API.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Path<'a> {
+    /// What stands before `/v2`: containerd asks for `/<host>/v2/...` of a mirror with a path.
+    pub(super) before: Option<&'a str>,
+    pub(super) shape: Shape<'a>,
+}
+
+/// What lies below `/v2`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Shape<'a> {
+    /// `/v2`
+    Root,
+    /// `/v2/`
+    Ping,
+    /// `/v2/_catalog`
+    Catalog,
+    /// `/v2/<name>/...`
+    Of(&'a str, End<'a>),
+}
+
+/// What follows the name of a repository.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum End<'a> {
+    /// `manifests/<reference>`
+    Manifest(&'a str),
+    /// `blobs/<digest>`
+    Blob(&'a str),
+    /// `tags/list`
+    Tags,
+    /// `referrers/<digest>`
+    Referrers(&'a str),
+    /// `blobs/uploads`, `blobs/uploads/`, `blobs/uploads/<session>`
+    Uploads,
+}
+
+impl<'a> Path<'a> {
+    /// Takes a raw path apart; `None` if it is none of the registry API.
+    pub(super) fn parse(path: &'a str) -> Option<Self> {
+        let path = path.strip_prefix('/')?;
+        if let Some(below) = below_v2(path) {
+            return Some(Self {
+                before: None,
+                shape: Shape::parse(below)?,
+            });
+        }
+        let (before, path) = path.split_once('/')?;
+        Some(Self {
+            before: Some(before),
+            shape: Shape::parse(below_v2(path)?)?,
+        })
+    }
+}
+
+/// What stands behind `v2`: nothing, or a slash and more.
+fn below_v2(path: &str) -> Option<&str> {
+    path.strip_prefix("v2")
+        .filter(|below| below.is_empty() || below.starts_with('/'))
+}
+
+impl<'a> Shape<'a> {
+    fn parse(below: &'a str) -> Option<Self> {
+        match below {
+            "" => Some(Self::Root),
+            "/" => Some(Self::Ping),
+            "/_catalog" => Some(Self::Catalog),
+            // No name begins so: extensions of the API live there.
+            _ if below.starts_with("/_") => None,
+            _ => Self::of(below.strip_prefix('/')?),
+        }
+    }
+
+    /// Reads from the right: a name may have components like `blobs` or `tags` itself.
+    fn of(path: &'a str) -> Option<Self> {
+        let (path, last) = path.rsplit_once('/')?;
+        let (name, kind) = path.rsplit_once('/')?;
+        if let ("uploads", Some(name)) = (kind, name.strip_suffix("/blobs")) {
+            return Some(Self::Of(name, End::Uploads));
+        }
+        let end = match (kind, last) {
+            ("tags", "list") => End::Tags,
+            ("blobs", "uploads") => End::Uploads,
+            (_, "") => return None,
+            ("manifests", reference) => End::Manifest(reference),
+            ("blobs", digest) => End::Blob(digest),
+            ("referrers", digest) => End::Referrers(digest),
+            _ => return None,
+        };
+        Some(Self::Of(name, end))
+    }
+}

@@ -1,0 +1,134 @@
+//! The route: what a request asks for.
+
+use url::form_urlencoded::Serializer;
+
+use crate::oci::{Digest, Reference, Repository};
+use crate::router::Page;
+
+/// What a request asks for. GET and HEAD ask for the same.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Route {
+    /// `/v2`, which is to be asked for with a slash behind it.
+    Root,
+    /// `/v2/`: is this a registry (end-1)?
+    Ping,
+    /// A manifest or an index (end-3).
+    Manifest {
+        /// Where.
+        repository: Repository,
+        /// Which.
+        reference: Reference,
+    },
+    /// A blob (end-2).
+    Blob {
+        /// Where.
+        repository: Repository,
+        /// Which.
+        digest: Digest,
+    },
+    /// The tags of a repository (end-8a, end-8b).
+    Tags {
+        /// Where.
+        repository: Repository,
+        /// Which part of the list.
+        page: Page,
+    },
+    /// What refers to a manifest (end-12a, end-12b).
+    Referrers {
+        /// Where.
+        repository: Repository,
+        /// The manifest that is referred to.
+        digest: Digest,
+        /// Only artifacts of this type.
+        artifact_type: Option<String>,
+        /// Which part of the list.
+        page: Page,
+    },
+    /// The repositories that are known here. No part of the distribution spec: Docker's.
+    Catalog {
+        /// Which part of the list.
+        page: Page,
+    },
+    /// Anything that would change the registry, uploads with all their requests among it.
+    Write {
+        /// Where; none where the path names no repository.
+        repository: Option<Repository>,
+        /// The methods that the same path takes for reading, as in an Allow header.
+        allow: &'static str,
+    },
+}
+
+impl Route {
+    /// The repository that the request is about.
+    pub fn repository(&self) -> Option<&Repository> {
+        match self {
+            Self::Manifest { repository, .. }
+            | Self::Blob { repository, .. }
+            | Self::Tags { repository, .. }
+            | Self::Referrers { repository, .. } => Some(repository),
+            Self::Write { repository, .. } => repository.as_ref(),
+            Self::Root | Self::Ping | Self::Catalog { .. } => None,
+        }
+    }
+
+    /// The path and the query, in the form in which they name the same on every node: the registry
+    /// stands in `ns`, unless it is the parent's own. `None` for a [`Route::Write`].
+    pub fn uri(&self) -> Option<String> {
+        Some(match self {
+            Self::Root => "/v2".to_owned(),
+            Self::Ping => "/v2/".to_owned(),
+            Self::Manifest { repository, reference } => in_repository(repository, "manifests", reference).finish(),
+            Self::Blob { repository, digest } => in_repository(repository, "blobs", digest).finish(),
+            Self::Tags { repository, page } => in_repository(repository, "tags", "list").page(page).finish(),
+            Self::Referrers {
+                repository,
+                digest,
+                artifact_type,
+                page,
+            } => {
+                let uri = in_repository(repository, "referrers", digest);
+                uri.value("artifactType", artifact_type.as_deref()).page(page).finish()
+            }
+            Self::Catalog { page } => Uri::new("/v2/_catalog".to_owned()).page(page).finish(),
+            Self::Write { .. } => return None,
+        })
+    }
+}
+
+fn in_repository(repository: &Repository, kind: &str, last: impl std::fmt::Display) -> Uri {
+    let Repository { registry, name } = repository;
+    let uri = Uri::new(format!("/v2/{name}/{kind}/{last}"));
+    uri.value("ns", (!registry.is_own()).then(|| registry.as_str()))
+}
+
+/// A path, and a query that grows behind it.
+struct Uri {
+    path: String,
+    query: Serializer<'static, String>,
+}
+
+impl Uri {
+    fn new(path: String) -> Self {
+        Self {
+            path,
+            query: Serializer::new(String::new()),
+        }
+    }
+
+    fn value(mut self, key: &str, value: Option<&str>) -> Self {
+        self.query.extend_pairs(value.map(|value| (key, value)));
+        self
+    }
+
+    fn page(self, page: &Page) -> Self {
+        let n = page.n.map(|n| n.to_string());
+        self.value("n", n.as_deref()).value("last", page.last.as_deref())
+    }
+
+    fn finish(mut self) -> String {
+        match self.query.finish() {
+            query if query.is_empty() => self.path,
+            query => format!("{}?{query}", self.path),
+        }
+    }
+}
