@@ -11,4 +11,24 @@ pub mod oci;
 
 pub mod select;
 
+pub mod parent;
 pub mod router;
+pub mod store;
+
+pub mod fetch;
+
+pub mod auth;
+
+pub mod status;
+
+pub mod serve;
+
+pub mod listener;
+
+pub mod admin;
+
+pub mod config;
+
+pub mod app;
+
+pub mod cli;

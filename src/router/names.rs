@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::oci::Registry;
+use crate::oci::{Registry, Repository};
 
 /// One registry and what it is called beside its own name.
 #[derive(Clone, Debug)]
@@ -77,6 +77,15 @@ impl Names {
         }
         let host = normal_host(host);
         self.hosts.get(&host).or_else(|| self.hosts.get(without_port(&host)))
+    }
+
+    /// How a client names the repository to this node: bare if that is enough.
+    pub fn spell(&self, repository: &Repository) -> String {
+        if repository.registry == self.unprefixed {
+            repository.name.to_string()
+        } else {
+            format!("{}/{}", repository.registry, repository.name)
+        }
     }
 
     /// The registry that is meant when nothing is named.

@@ -1,6 +1,6 @@
 //! Allow and deny.
 
-use crate::select::Globs;
+use crate::select::{Error, Globs};
 
 /// What is admitted: all that `allow` names, or everything when it names nothing, less what `deny`
 /// names.
@@ -13,6 +13,18 @@ pub struct Filter {
 }
 
 impl Filter {
+    /// Compiles both lists.
+    ///
+    /// # Errors
+    ///
+    /// As [`Globs::new`].
+    pub fn new(allow: &[String], deny: &[String]) -> Result<Self, Error> {
+        Ok(Self {
+            allow: Globs::new(allow)?,
+            deny: Globs::new(deny)?,
+        })
+    }
+
     /// Whether `text` may pass.
     pub fn admits(&self, text: &str) -> bool {
         (self.allow.is_empty() || self.allow.matches(text)) && !self.deny.matches(text)

@@ -42,6 +42,11 @@ impl Globs {
         self.compiled.is_match(text)
     }
 
+    /// As they were written.
+    pub fn patterns(&self) -> &[String] {
+        &self.written
+    }
+
     /// Whether there is no pattern at all.
     pub fn is_empty(&self) -> bool {
         self.written.is_empty()

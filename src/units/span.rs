@@ -87,6 +87,12 @@ impl FromStr for Span {
 }
 
 /// Writes the longest unit that divides the span: what `FromStr` reads back.
+impl From<Duration> for Span {
+    fn from(duration: Duration) -> Self {
+        Self(duration)
+    }
+}
+
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();

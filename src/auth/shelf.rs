@@ -1,0 +1,69 @@
+use super::{Gate, Permit};
+use crate::fetch::{Asker, Document, Error, Fetch, Outcome, Source};
+use crate::oci::{Digest, Reference, Repository};
+use crate::store::Store;
+
+/// All content, for those who are permitted. Content is shared by digest, permission is per repository.
+pub struct Shelf {
+    store: Store,
+    fetch: Fetch,
+}
+
+impl Shelf {
+    /// Over one store and the way to what it lacks.
+    pub fn new(store: Store, fetch: Fetch) -> Self {
+        Self { store, fetch }
+    }
+
+    /// The manifest that `reference` names.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fetch::manifest`].
+    pub async fn manifest(&self, permit: &Permit, reference: &Reference, asker: &Asker) -> Result<Document, Error> {
+        self.fetch.manifest(permit.repository(), reference, asker).await
+    }
+
+    /// The content of a blob, which may still be on its way.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fetch::blob`].
+    pub async fn blob(&self, permit: &Permit, digest: &Digest, asker: &Asker) -> Result<Source, Error> {
+        self.fetch.blob(permit.repository(), digest, asker).await
+    }
+
+    /// Bytes of a blob.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fetch::blob_size`].
+    pub async fn blob_size(&self, permit: &Permit, digest: &Digest, asker: &Asker) -> Result<(u64, Outcome), Error> {
+        self.fetch.blob_size(permit.repository(), digest, asker).await
+    }
+
+    /// All tags, a JSON array in ASCII order.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fetch::tags`].
+    pub async fn tags(&self, permit: &Permit, asker: &Asker) -> Result<Document, Error> {
+        self.fetch.tags(permit.repository(), asker).await
+    }
+
+    /// What refers to `digest`, an OCI index.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fetch::referrers`].
+    pub async fn referrers(&self, permit: &Permit, digest: &Digest, asker: &Asker) -> Result<Document, Error> {
+        self.fetch.referrers(permit.repository(), digest, asker).await
+    }
+
+    /// The repositories that lie here and that `gate` shows.
+    pub fn repositories(&self, gate: &Gate) -> Vec<Repository> {
+        let mut repositories = self.store.repositories();
+        repositories.retain(|repository| gate.allows(repository));
+        repositories
+    }
+}

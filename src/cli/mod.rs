@@ -1,0 +1,35 @@
+//! The commands: one file each, with the same two verbs.
+
+mod check;
+mod report;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// A container registry for networks that come in layers.
+///
+/// Each node pulls through from the layer above, keeps what passed, and serves the layer below.
+#[derive(Parser)]
+#[command(name = "wharf", version, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Serve(serve::Args),
+    Check(check::Args),
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub fn run(self) -> ExitCode {
+        match self.command {
+            Command::Serve(args) => args.run(),
+            Command::Check(args) => args.run(),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tracing_subscriber::EnvFilter;
+
+use super::report;
+use crate::app::App;
+use crate::config::{Config, Log, Overrides};
+use crate::listener::Format;
+
+/// Run a node.
+///
+/// Without a file and flags: a mirror of Docker Hub on 127.0.0.1:5000, its cache in ./wharf-data,
+/// its status page on http://127.0.0.1:5001/.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  wharf serve                                        a mirror of Docker Hub
+  wharf serve --parent http://l5.plant.example:5000  a node below another
+  wharf serve --config /etc/wharf/wharf.toml
+
+Every setting can also come from the environment: WHARF__STORAGE__CAPACITY=50GiB.
+Then point a client at it: wharf client docker")]
+pub(super) struct Args {
+    /// The file of settings
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// mirror (pulls only)
+    #[arg(long)]
+    mode: Option<String>,
+    /// Where the registry listens [default: 127.0.0.1:5000]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// Where status page and metrics are [default: 127.0.0.1:5001]
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+    /// The folder that holds the store [default: ./wharf-data]
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// All that may be kept on disk [default: 20GiB]
+    #[arg(long, value_name = "SIZE")]
+    capacity: Option<String>,
+    /// The registry above [default: Docker Hub]
+    #[arg(long, value_name = "URL")]
+    parent: Option<String>,
+    /// The node's name, unique in its hierarchy [default: the host's name]
+    #[arg(long)]
+    name: Option<String>,
+}
+
+impl Args {
+    pub(super) fn run(self) -> ExitCode {
+        let Self { config, mode, listen, admin, data, capacity, parent, name } = self;
+        let overrides = Overrides { mode, listen, admin, data, capacity, parent, name };
+        let config = match Config::load(config.as_deref(), std::env::vars(), &overrides) {
+            Ok(config) => config,
+            Err(error) => return report::fail(&error, 2),
+        };
+        begin_log(&config.log);
+        match App::build(config) {
+            Ok(app) => {
+                app.run();
+                ExitCode::SUCCESS
+            }
+            Err(error) => report::fail(&error, 1),
+        }
+    }
+}
+
+/// Events go to standard error; request lines go elsewhere.
+fn begin_log(log: &Log) {
+    // The libraries below have their own idea of what is worth a line.
+    let level = log.level.as_str();
+    let filter = EnvFilter::new(format!("warn,wharf={level},pingora_core::services=error,pingora_core::apps=error"));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match log.format {
+        Format::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        Format::Json => lines.json().init(),
+    }
+}

@@ -1,0 +1,137 @@
+//! A blob for a client: from here, along a flight, or by leading one.
+
+use std::sync::Arc;
+
+use super::flight::Flight;
+use super::lead::{self, Kind};
+use super::{Asker, Error, Fetch, Outcome, Shared, Source};
+use crate::oci::{Digest, Repository};
+use crate::parent::{Ask, What};
+
+/// The part one plays in a flight.
+pub(super) enum Part {
+    Lead(Arc<Flight>),
+    Follow(Arc<Flight>),
+    /// It was committed between two looks.
+    Stored,
+}
+
+impl Fetch {
+    /// The content of `digest`, if `repository` has it.
+    ///
+    /// Returns when its header is known; the bytes may still be on their way.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Absent`] if the repository's upstream does not have it; else why it could not be asked.
+    pub async fn blob(&self, repository: &Repository, digest: &Digest, asker: &Asker) -> Result<Source, Error> {
+        let shared = &self.shared;
+        loop {
+            if let Some(source) = shared.stored(repository, digest, Outcome::Hit).await {
+                return Ok(source);
+            }
+            if shared.store.holds(digest) {
+                shared.confirm(repository, digest, Kind::Blob, asker).await?;
+                if let Some(source) = shared.stored(repository, digest, Outcome::Miss).await {
+                    return Ok(source);
+                }
+            }
+            let (flight, outcome) = match shared.take_part(repository, digest, Kind::Blob, asker) {
+                Part::Stored => continue,
+                Part::Lead(flight) => (flight, Outcome::Miss),
+                Part::Follow(flight) => (flight, Outcome::Collapsed),
+            };
+            if !flight.admits(repository) {
+                shared.confirm(repository, digest, Kind::Blob, asker).await?;
+                flight.admit(repository);
+                if flight.is_done() {
+                    shared.store.link(repository, digest);
+                }
+            }
+            match flight.head().await {
+                Ok(head) => match Source::flight(shared, &flight, &head, asker, outcome, 0) {
+                    Some(source) => return Ok(source),
+                    // Nothing is kept and the beginning is gone: wait for the end of that one.
+                    None => drop(flight.landed().await),
+                },
+                // Another repository's upstream failed; ours was not asked yet.
+                Err(_) if flight.repository != *repository => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Bytes of a blob, for a HEAD: nothing is transferred.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fetch::blob`].
+    pub async fn blob_size(&self, repository: &Repository, digest: &Digest, asker: &Asker) -> Result<(u64, Outcome), Error> {
+        let shared = &self.shared;
+        if let Some(size) = shared.stored(repository, digest, Outcome::Hit).await.and_then(|source| source.size()) {
+            return Ok((size, Outcome::Hit));
+        }
+        let said = shared.confirm(repository, digest, Kind::Blob, asker).await?;
+        if let Some(size) = shared.stored(repository, digest, Outcome::Miss).await.and_then(|source| source.size()) {
+            return Ok((size, Outcome::Miss));
+        }
+        if let Some(size) = said.or_else(|| shared.store.announced(digest)) {
+            return Ok((size, Outcome::Miss));
+        }
+        // An upstream that says no length to a HEAD: the content itself tells.
+        let mut source = self.blob(repository, digest, asker).await?;
+        Ok((source.settle().await?, Outcome::Miss))
+    }
+}
+
+impl Shared {
+    /// Linked content that lies here.
+    pub(super) async fn stored(&self, repository: &Repository, digest: &Digest, outcome: Outcome) -> Option<Source> {
+        let link = self.store.linked(repository, digest)?;
+        let blob = self.store.read(&link).await?;
+        Some(Source::stored(blob, outcome))
+    }
+
+    /// Joins the flight of `digest`, or begins one for `repository`.
+    pub(super) fn take_part(self: &Arc<Self>, repository: &Repository, digest: &Digest, kind: Kind, asker: &Asker) -> Part {
+        let mut flights = self.flights.lock();
+        if let Some(flight) = flights.get(digest) {
+            return Part::Follow(flight.clone());
+        }
+        // A flight leaves the table after its content was committed.
+        if self.store.holds(digest) {
+            return Part::Stored;
+        }
+        let flight = Arc::new(Flight::new(*digest, repository.clone()));
+        flights.insert(*digest, flight.clone());
+        drop(flights);
+        self.runtime.spawn(lead::fly(self.clone(), flight.clone(), kind, asker.clone()));
+        Part::Lead(flight)
+    }
+
+    /// Asks the upstream of `repository` whether it has `digest`, and links it if it lies here.
+    ///
+    /// Bytes, if the upstream says.
+    pub(super) async fn confirm(self: &Arc<Self>, repository: &Repository, digest: &Digest, kind: Kind, asker: &Asker) -> Result<Option<u64>, Error> {
+        let key = (repository.clone(), *digest);
+        let (shared, asker) = (self.clone(), asker.clone());
+        let work = || {
+            let (repository, digest) = key.clone();
+            async move { shared.ask_whether(&repository, &digest, kind, &asker).await }
+        };
+        let (answer, _) = self.confirming.join(&self.runtime, key.clone(), work).await.ok_or(Error::Interrupted)?;
+        answer
+    }
+
+    async fn ask_whether(&self, repository: &Repository, digest: &Digest, kind: Kind, asker: &Asker) -> Result<Option<u64>, Error> {
+        let reference = crate::oci::Reference::Digest(*digest);
+        let what = match kind {
+            Kind::Manifest => What::Manifest(&reference),
+            Kind::Blob => What::Blob(digest),
+        };
+        let ask = Ask { class: asker.class, head: true, repository, what, range: None, hops: &asker.hops, budget: self.config.answer_within };
+        let answer = self.parent(repository)?.ask(ask).await?;
+        self.store.link(repository, digest);
+        Ok(answer.head.length)
+    }
+}

@@ -1,0 +1,60 @@
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::units::Span;
+
+/// How fresh answers are kept.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(try_from = "Written")]
+pub struct Config {
+    /// How long a tag is served without asking the parent. Zero asks every time.
+    pub tag_ttl: Duration,
+    /// How long "does not exist" is believed.
+    pub absent_ttl: Duration,
+    /// How long a parent may think before a tag that lies here is served stale.
+    pub stale_after: Duration,
+    /// How long a parent may think when there is nothing to serve instead.
+    pub answer_within: Duration,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Written {
+    tag_ttl: Span,
+    absent_ttl: Span,
+    stale_after: Span,
+    answer_within: Span,
+}
+
+impl Default for Written {
+    fn default() -> Self {
+        Self { tag_ttl: Span::seconds(60), absent_ttl: Span::seconds(5), stale_after: Span::seconds(2), answer_within: Span::seconds(20) }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Written::default().try_into().expect("the defaults are allowed")
+    }
+}
+
+impl TryFrom<Written> for Config {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        let config = Self {
+            tag_ttl: written.tag_ttl.duration(),
+            absent_ttl: written.absent_ttl.duration(),
+            stale_after: written.stale_after.duration(),
+            answer_within: written.answer_within.duration(),
+        };
+        if config.answer_within.is_zero() || config.stale_after.is_zero() {
+            return Err("freshness.stale_after and freshness.answer_within must be longer than nothing, else no parent could ever answer");
+        }
+        if config.answer_within > Duration::from_secs(25) {
+            return Err("freshness.answer_within is above 25s, and containerd gives up at 30s; write 25s or less");
+        }
+        Ok(config)
+    }
+}

@@ -1,0 +1,89 @@
+use std::sync::Arc;
+
+use crate::oci::{Digest, Registry};
+use crate::parent;
+use crate::store;
+
+/// Why something could not be fetched. Cheap to clone, as all who wait for one flight get the same.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Nobody's fault: it does not exist.
+    #[error("{layer} does not have it")]
+    Absent {
+        /// Who said so.
+        layer: String,
+    },
+
+    /// The operator's: no upstream is configured under this name.
+    #[error("no upstream is configured for {registry}")]
+    NoUpstream {
+        /// The name.
+        registry: Registry,
+    },
+
+    /// The parent's fault, or the way to it.
+    #[error("{0}")]
+    Parent(#[source] Arc<parent::Error>),
+
+    /// The parent's fault: what it sent is not what was asked for. Nothing was kept.
+    #[error("{layer} sent wrong content for {digest}: {reason}")]
+    Corrupt {
+        /// Who sent it.
+        layer: String,
+        /// What was asked for.
+        digest: Digest,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// The parent's fault: a list that is none, or one without end.
+    #[error("{layer} sent something else than {expected}")]
+    Nonsense {
+        /// Who sent it.
+        layer: String,
+        /// What was asked for.
+        expected: &'static str,
+    },
+
+    /// The disk's fault, where nothing could be done without it.
+    #[error("{0}")]
+    Store(#[source] Arc<store::Error>),
+
+    /// A mistake in this program: the work stopped without an answer.
+    #[error("the work for this answer stopped unexpectedly; ask again")]
+    Interrupted,
+}
+
+impl Error {
+    /// Whether old content may be served instead: anything but a definite "does not exist".
+    pub fn allows_stale(&self) -> bool {
+        !matches!(self, Self::Absent { .. } | Self::NoUpstream { .. })
+    }
+}
+
+impl From<parent::Error> for Error {
+    fn from(error: parent::Error) -> Self {
+        match error {
+            parent::Error::Absent { layer } => Self::Absent { layer },
+            other => Self::Parent(Arc::new(other)),
+        }
+    }
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        Self::Store(Arc::new(error))
+    }
+}
+
+/// Whether another attempt may bring the rest: the way was cut, or the parent had a bad moment.
+pub(super) fn is_passing(error: &parent::Error) -> bool {
+    use parent::Error::{Cut, Failed, TimedOut, TooMany, Unreachable};
+    matches!(error, Cut { .. } | Failed { .. } | TimedOut { .. } | TooMany { .. } | Unreachable { .. })
+}
+
+/// Whether the parent knows no HEAD.
+pub(super) fn is_method_refused(error: &parent::Error) -> bool {
+    matches!(error, parent::Error::Failed { status: 405 | 501, .. })
+}

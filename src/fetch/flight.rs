@@ -1,0 +1,195 @@
+//! A transfer under way: what those who follow it see.
+//!
+//! ```text
+//! Asking --head--> Running --bytes--> Running ... --digest agrees--> Done
+//!    \________________\___________________________________________-> Failed
+//! ```
+
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::window::{Seat, Window};
+use super::{Error, Piece, Readable};
+use crate::oci::{Digest, Repository};
+
+/// Kept from every follower until the digest agrees: bytes at the end of the content.
+pub(super) const HELD_BACK: u64 = 64 << 10;
+
+/// One transfer of one digest.
+pub(super) struct Flight {
+    pub(super) digest: Digest,
+    /// Whose upstream is asked.
+    pub(super) repository: Repository,
+    /// Repositories that may follow: their own upstream has the digest.
+    admitted: Mutex<HashSet<Repository>>,
+    sink: OnceLock<Sink>,
+    progress: watch::Sender<Progress>,
+}
+
+/// Where the bytes go.
+pub(super) enum Sink {
+    /// Into a file that becomes the stored one.
+    File(Arc<dyn Readable>),
+    /// Past those who follow, kept nowhere.
+    Window(Arc<Window>),
+}
+
+/// How far a transfer is.
+#[derive(Clone)]
+pub(super) struct Progress {
+    pub(super) head: Option<Arc<Head>>,
+    /// Followers may read up to here.
+    pub(super) available: u64,
+    pub(super) state: State,
+}
+
+/// What the upstream's header said.
+pub(super) struct Head {
+    /// Bytes of the content, if that is known beforehand.
+    pub(super) total: Option<u64>,
+    pub(super) media_type: Option<String>,
+    pub(super) cache_status: Option<String>,
+}
+
+#[derive(Clone)]
+pub(super) enum State {
+    Running,
+    /// All is here, and it hashes to the digest. Bytes of the content.
+    Done(u64),
+    Failed(Error),
+}
+
+/// One who reads along.
+pub(super) struct Follower {
+    flight: Arc<Flight>,
+    progress: watch::Receiver<Progress>,
+    seat: Option<Seat>,
+}
+
+impl Flight {
+    pub(super) fn new(digest: Digest, repository: Repository) -> Self {
+        let admitted = Mutex::new(HashSet::from([repository.clone()]));
+        let progress = watch::Sender::new(Progress { head: None, available: 0, state: State::Running });
+        Self { digest, repository, admitted, sink: OnceLock::new(), progress }
+    }
+
+    pub(super) fn admits(&self, repository: &Repository) -> bool {
+        self.admitted.lock().contains(repository)
+    }
+
+    /// Lets a repository follow, as its own upstream has the content.
+    pub(super) fn admit(&self, repository: &Repository) {
+        self.admitted.lock().insert(repository.clone());
+    }
+
+    pub(super) fn admitted(&self) -> Vec<Repository> {
+        self.admitted.lock().iter().cloned().collect()
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.progress.borrow().state, State::Done(_))
+    }
+
+    /// Bytes that can be read now.
+    pub(super) fn available(&self) -> u64 {
+        self.progress.borrow().available
+    }
+
+    /// The header has come and the sink is chosen.
+    pub(super) fn begin(&self, head: Head, sink: Sink) {
+        // A flight begins once; a resumed transfer keeps its sink.
+        let _ = self.sink.set(sink);
+        self.progress.send_modify(|progress| progress.head = Some(Arc::new(head)));
+    }
+
+    /// `written` bytes are in the sink, of `total`.
+    pub(super) fn advance(&self, written: u64, total: Option<u64>) {
+        let end = total.unwrap_or(written);
+        let available = written.min(end.saturating_sub(HELD_BACK));
+        self.progress.send_modify(|progress| progress.available = progress.available.max(available));
+    }
+
+    /// The digest agrees.
+    pub(super) fn land(&self, size: u64) {
+        self.progress.send_modify(|progress| {
+            progress.available = size;
+            progress.state = State::Done(size);
+        });
+    }
+
+    pub(super) fn fail(&self, error: Error) {
+        self.progress.send_modify(|progress| progress.state = State::Failed(error));
+    }
+
+    /// Reads along from `position`; `None` if the bytes there went by unkept.
+    pub(super) fn follow(self: &Arc<Self>, position: u64) -> Option<Follower> {
+        let seat = match self.sink.get() {
+            Some(Sink::Window(window)) => Some(window.seat(position)?),
+            _ => None,
+        };
+        Some(Follower { flight: self.clone(), progress: self.progress.subscribe(), seat })
+    }
+
+    /// Waits for the upstream's header.
+    pub(super) async fn head(&self) -> Result<Arc<Head>, Error> {
+        let mut progress = self.progress.subscribe();
+        let seen = progress
+            .wait_for(|progress| progress.head.is_some() || matches!(progress.state, State::Failed(_)))
+            .await
+            .map_err(|_| Error::Interrupted)?;
+        match (&seen.head, &seen.state) {
+            (_, State::Failed(error)) => Err(error.clone()),
+            (Some(head), _) => Ok(head.clone()),
+            (None, _) => Err(Error::Interrupted),
+        }
+    }
+
+    /// Waits for the last byte; bytes of the content.
+    pub(super) async fn landed(&self) -> Result<u64, Error> {
+        let mut progress = self.progress.subscribe();
+        let seen = progress.wait_for(|progress| !matches!(progress.state, State::Running)).await.map_err(|_| Error::Interrupted)?;
+        match &seen.state {
+            State::Done(size) => Ok(*size),
+            State::Failed(error) => Err(error.clone()),
+            State::Running => Err(Error::Interrupted),
+        }
+    }
+}
+
+impl Follower {
+    /// The next bytes between `position` and `end`; `None` at the end of the content.
+    ///
+    /// Waits until there are some. `position` must not go back.
+    ///
+    /// # Errors
+    ///
+    /// Why the transfer failed: the reply must be broken off.
+    pub(super) async fn piece(&mut self, position: u64, end: u64) -> Result<Option<Piece>, Error> {
+        let ready = |progress: &Progress| progress.available > position || !matches!(progress.state, State::Running);
+        let seen = self.progress.wait_for(ready).await.map_err(|_| Error::Interrupted)?.clone();
+        if let State::Failed(error) = seen.state {
+            return Err(error);
+        }
+        let end = end.min(seen.available);
+        if position >= end {
+            return Ok(None);
+        }
+        match self.flight.sink.get() {
+            Some(Sink::File(file)) => Ok(Some(Piece::File(file.clone(), position..end))),
+            Some(Sink::Window(_)) => {
+                let bytes = self.seat.as_ref().and_then(|seat| seat.read(position, end));
+                bytes.map(|bytes| Some(Piece::Bytes(bytes))).ok_or(Error::Interrupted)
+            }
+            None => Err(Error::Interrupted),
+        }
+    }
+
+    /// Whether the bytes at `position` are so far off that waiting for them takes long.
+    pub(super) fn is_far(&self, position: u64, distance: u64) -> bool {
+        let progress = self.progress.borrow();
+        matches!(progress.state, State::Running) && position > progress.available + distance
+    }
+}

@@ -1,0 +1,149 @@
+//! How old a tag may be, and asking again: one request for all who wait.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::error::is_method_refused;
+use super::manifest::{Document, Stale};
+use super::{Asker, Error, Outcome, Shared};
+use crate::oci::{Digest, Reference, Repository, Tag};
+use crate::parent::{Answer, Ask, What};
+use crate::store::{Confirmed, Held, Slot, TagRow};
+
+/// What asking the parent brought.
+#[derive(Clone)]
+pub(super) struct Refreshed {
+    pub(super) held: Arc<Held>,
+    pub(super) confirmed: Confirmed,
+    pub(super) cache_status: Option<String>,
+}
+
+impl Shared {
+    /// What `slot` points at: from memory while fresh, else confirmed, else stale.
+    pub(super) async fn fresh(self: &Arc<Self>, repository: &Repository, slot: &Slot, asker: &Asker) -> Result<Document, Error> {
+        let row = self.store.tag(repository, slot);
+        if let Some((row, age)) = row.as_ref().and_then(|row| Some((row, self.fresh_age(row)?)))
+            && let Some(held) = self.held(repository, &row.digest).await
+        {
+            return Ok(Document { age: Some(age), ..Document::of(held, Outcome::Hit) });
+        }
+        if let Some(layer) = self.absent.get(&(repository.clone(), slot.clone())) {
+            return Err(Error::Absent { layer });
+        }
+        match self.refresh(repository, slot, asker, row.is_some()).await {
+            Ok((refreshed, outcome)) => {
+                let Refreshed { held, confirmed, cache_status } = refreshed;
+                Ok(Document { age: Some(self.age(confirmed)), cache_status, ..Document::of(held, outcome) })
+            }
+            Err(error) if error.allows_stale() => self.stale(repository, row, error).await,
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps what the parent vouched for at `asked`.
+    pub(super) fn settle(&self, repository: &Repository, slot: &Slot, held: Arc<Held>, asked: Instant, answer: &Head) -> Refreshed {
+        let confirmed = Confirmed { at: asked, age: answer.age };
+        self.store.confirm(repository, slot, held.digest(), confirmed);
+        Refreshed { held, confirmed, cache_status: answer.cache_status.clone() }
+    }
+
+    async fn refresh(self: &Arc<Self>, repository: &Repository, slot: &Slot, asker: &Asker, known: bool) -> Result<(Refreshed, Outcome), Error> {
+        let key = (repository.clone(), slot.clone());
+        let budget = if known { self.config.stale_after } else { self.config.answer_within };
+        let (shared, asker) = (self.clone(), asker.clone());
+        let work = || {
+            let (repository, slot) = key.clone();
+            async move {
+                let outcome = shared.ask_again(&repository, &slot, &asker, budget).await;
+                if let Err(Error::Absent { layer }) = &outcome {
+                    shared.store.untag(&repository, &slot);
+                    shared.absent.insert((repository, slot), layer.clone());
+                }
+                outcome
+            }
+        };
+        let (result, outcome) = self.refreshing.join(&self.runtime, key.clone(), work).await.ok_or(Error::Interrupted)?;
+        Ok((result?, outcome))
+    }
+
+    async fn ask_again(self: &Arc<Self>, repository: &Repository, slot: &Slot, asker: &Asker, budget: Duration) -> Result<Refreshed, Error> {
+        match slot {
+            Slot::Tag(tag) => self.ask_for_tag(repository, tag, asker, budget).await,
+            Slot::Tags => self.ask_for_tags(repository, asker, budget).await,
+            Slot::Referrers(digest) => self.ask_for_referrers(repository, digest, asker, budget).await,
+        }
+    }
+
+    /// A HEAD tells the digest; the manifest is fetched by it, once, if it is not here.
+    async fn ask_for_tag(self: &Arc<Self>, repository: &Repository, tag: &Tag, asker: &Asker, budget: Duration) -> Result<Refreshed, Error> {
+        let asked = self.clock.now();
+        let reference = Reference::Tag(tag.clone());
+        let slot = Slot::Tag(tag.clone());
+        let parent = self.parent(repository)?;
+        let ask = |head| Ask { class: asker.class, head, repository, what: What::Manifest(&reference), range: None, hops: &asker.hops, budget };
+        let answer = match parent.ask(ask(true)).await {
+            Err(error) if is_method_refused(&error) => parent.ask(ask(false)).await?,
+            other => other?,
+        };
+        let head = Head::of(&answer);
+        match answer.head.digest {
+            Some(digest) => {
+                drop(answer);
+                let document = self.manifest(repository, &digest, asker).await?;
+                let head = Head { cache_status: document.cache_status.or(head.cache_status), ..head };
+                Ok(self.settle(repository, &slot, document.held, asked, &head))
+            }
+            // A registry that tells no digest: the bytes do.
+            None => {
+                let answer = parent.ask(ask(false)).await?;
+                let head = Head::of(&answer);
+                let media_type = answer.head.media_type.clone();
+                let bytes = answer.bytes(4 << 20).await?;
+                let held = Arc::new(Held::new(Digest::of(&bytes), media_type.as_deref(), bytes));
+                self.keep(repository, held.clone()).await;
+                Ok(self.settle(repository, &slot, held, asked, &head))
+            }
+        }
+    }
+
+    /// Stores a document. When the disk refuses it is served all the same.
+    pub(super) async fn keep(&self, repository: &Repository, held: Arc<Held>) {
+        let (store, repository) = (self.store.clone(), repository.clone());
+        let digest = *held.digest();
+        let put = tokio::task::spawn_blocking(move || store.put(&repository, held)).await;
+        if let Ok(Err(error)) = put {
+            self.metrics.unkept.inc();
+            tracing::warn!(%digest, %error, "a document goes through unkept");
+        }
+    }
+
+    async fn stale(&self, repository: &Repository, row: Option<TagRow>, error: Error) -> Result<Document, Error> {
+        let Some(row) = row else { return Err(error) };
+        let Some(held) = self.held(repository, &row.digest).await else { return Err(error) };
+        let age = row.confirmed.map(|confirmed| self.age(confirmed));
+        let stale = Some(Stale { reason: error.to_string() });
+        Ok(Document { age, stale, ..Document::of(held, Outcome::Stale) })
+    }
+
+    /// The age of a row, if it is fresh.
+    fn fresh_age(&self, row: &TagRow) -> Option<Duration> {
+        let age = self.age(row.confirmed?);
+        (age < self.config.tag_ttl).then_some(age)
+    }
+
+    fn age(&self, confirmed: Confirmed) -> Duration {
+        self.clock.now().saturating_duration_since(confirmed.at) + confirmed.age
+    }
+}
+
+/// What of an answer's header matters for freshness.
+pub(super) struct Head {
+    pub(super) age: Duration,
+    pub(super) cache_status: Option<String>,
+}
+
+impl Head {
+    pub(super) fn of(answer: &Answer) -> Self {
+        Self { age: answer.head.age, cache_status: answer.head.cache_status.clone() }
+    }
+}

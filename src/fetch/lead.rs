@@ -1,0 +1,373 @@
+//! Flying: one transfer from the first request to the commit.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+
+use super::error::is_passing;
+use super::flight::{Flight, Head, Sink};
+use super::window::Window;
+use super::{Asker, Error, Shared};
+use crate::oci::Reference;
+use crate::parent::{self, Answer, Ask, Parent, What};
+use crate::store::Staged;
+
+/// Bytes gathered before they are hashed and written in one go.
+const GATHER: usize = 512 << 10;
+
+/// Attempts in a row that bring not one byte.
+const FRUITLESS: u32 = 4;
+
+/// Whether the digest is asked for as a manifest or as a blob.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    Manifest,
+    Blob,
+}
+
+impl Kind {
+    /// Bytes that content of this kind may have.
+    const fn limit(self) -> u64 {
+        match self {
+            Self::Manifest => 4 << 20,
+            Self::Blob => u64::MAX,
+        }
+    }
+}
+
+/// What a transfer has done so far.
+struct Transfer<'a> {
+    shared: &'a Arc<Shared>,
+    flight: &'a Arc<Flight>,
+    parent: &'a Parent,
+    asker: &'a Asker,
+    kind: Kind,
+    /// Bytes of the whole, once they are known.
+    total: Option<u64>,
+    media_type: Option<String>,
+    /// Bytes that are in the sink.
+    written: u64,
+    /// What an earlier transfer left, until the header has come.
+    left: Option<Staged>,
+    sink: Option<Writer>,
+}
+
+/// The writing end of a sink.
+enum Writer {
+    File(Staged),
+    Window(Arc<Window>, crate::oci::Hasher),
+}
+
+/// Why an attempt ended before the last byte.
+enum Cut {
+    /// Worth another attempt at the same offset.
+    Again(Error),
+    Final(Error),
+}
+
+impl From<Error> for Cut {
+    fn from(error: Error) -> Self {
+        Self::Final(error)
+    }
+}
+
+/// Flies until the content is stored or the flight has failed; removes it from the table.
+pub(super) async fn fly(shared: Arc<Shared>, flight: Arc<Flight>, kind: Kind, asker: Asker) {
+    shared.metrics.flights.inc();
+    let outcome = transfer(&shared, &flight, kind, &asker).await;
+    match outcome {
+        Ok(size) => {
+            flight.land(size);
+            // Whoever was admitted while the last byte was checked.
+            link(&shared, &flight);
+        }
+        Err(error) => {
+            if !matches!(error, Error::Absent { .. }) {
+                tracing::warn!(digest = %flight.digest, repository = %flight.repository, error = %chain(&error), "transfer failed");
+            }
+            flight.fail(error);
+        }
+    }
+    shared.flights.lock().remove(&flight.digest);
+    shared.metrics.flights.dec();
+}
+
+async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker: &Asker) -> Result<u64, Error> {
+    let parent = shared.parent(&flight.repository)?;
+    let total = shared.store.announced(&flight.digest);
+    let mut transfer = Transfer { shared, flight, parent, asker, kind, total, media_type: None, written: 0, left: None, sink: None };
+    transfer.pick_up().await;
+    let mut fruitless = 0;
+    loop {
+        let before = transfer.written;
+        match transfer.attempt().await {
+            Ok(()) => return transfer.finish().await,
+            Err(Cut::Final(error)) => return Err(error),
+            Err(Cut::Again(error)) => {
+                fruitless = if transfer.written > before { 0 } else { fruitless + 1 };
+                if fruitless >= FRUITLESS {
+                    return Err(error);
+                }
+                shared.metrics.resumed.inc();
+                tracing::info!(digest = %flight.digest, written = transfer.written, error = %chain(&error), "transfer cut; it goes on where it was");
+                tokio::time::sleep(pause(fruitless)).await;
+            }
+        }
+    }
+}
+
+impl Transfer<'_> {
+    /// Finds what an earlier transfer left, so that only the rest is asked for.
+    async fn pick_up(&mut self) {
+        let (store, digest, total) = (self.shared.store.clone(), self.flight.digest, self.total);
+        if !store.has_left(&digest) {
+            return;
+        }
+        let staged = tokio::task::spawn_blocking(move || {
+            let mut staged = store.stage(&digest, total)?;
+            if total.is_some_and(|total| staged.written() >= total) {
+                staged.restart()?;
+            }
+            Ok::<_, crate::store::Error>(staged)
+        });
+        if let Ok(Ok(staged)) = staged.await {
+            self.written = staged.written();
+            self.left = Some(staged);
+        }
+    }
+
+    /// Asks for what is missing and takes in what comes.
+    async fn attempt(&mut self) -> Result<(), Cut> {
+        let mut answer = self.ask().await?;
+        let skip = self.check(&answer)?;
+        if self.sink.is_none() {
+            self.begin(&answer).await;
+        }
+        self.take_in(&mut answer, skip).await
+    }
+
+    async fn ask(&mut self) -> Result<Answer, Cut> {
+        let reference = Reference::Digest(self.flight.digest);
+        let what = match self.kind {
+            Kind::Manifest => What::Manifest(&reference),
+            Kind::Blob => What::Blob(&self.flight.digest),
+        };
+        let ask = Ask {
+            class: self.asker.class,
+            head: false,
+            repository: &self.flight.repository,
+            what,
+            range: (self.written > 0).then_some((self.written, None)),
+            hops: &self.asker.hops,
+            budget: self.shared.config.answer_within,
+        };
+        match self.parent.ask(ask).await {
+            Ok(answer) => Ok(answer),
+            Err(parent::Error::RangeUnsatisfiable { .. }) if self.left.take().is_some() => {
+                // What was left is longer than the content: it is not the beginning of it.
+                self.written = 0;
+                Err(Cut::Again(self.lost_contact()))
+            }
+            Err(error) if self.sink.is_some() && is_passing(&error) => Err(Cut::Again(error.into())),
+            Err(error) => Err(Cut::Final(error.into())),
+        }
+    }
+
+    /// Whether the answer fits what is here already; bytes of it to pass over.
+    fn check(&mut self, answer: &Answer) -> Result<u64, Cut> {
+        let (start, total) = match (&answer.head.content_range, answer.status) {
+            (Some(range), 206) => (range.first, range.total),
+            (_, 206) => return Err(self.corrupt("a part without saying which").into()),
+            _ => (0, answer.head.length),
+        };
+        if start > self.written {
+            return Err(self.corrupt("another part than was asked for").into());
+        }
+        if let (Some(known), Some(said)) = (self.total, total)
+            && known != said
+        {
+            return Err(self.corrupt(&format!("{said} bytes where {known} were announced")).into());
+        }
+        self.total = self.total.or(total);
+        if self.total.is_some_and(|total| total > self.kind.limit()) {
+            return Err(self.corrupt("more bytes than a manifest may have").into());
+        }
+        Ok(self.written - start)
+    }
+
+    /// Chooses where the bytes go and lets the followers in.
+    async fn begin(&mut self, answer: &Answer) {
+        let writer = match self.left.take() {
+            Some(staged) => Writer::File(staged),
+            None => self.writer().await,
+        };
+        let sink = match &writer {
+            Writer::File(staged) => Sink::File(staged.spool()),
+            Writer::Window(window, _) => Sink::Window(window.clone()),
+        };
+        self.media_type = answer.head.media_type.clone();
+        let head = Head { total: self.total, media_type: self.media_type.clone(), cache_status: answer.head.cache_status.clone() };
+        self.sink = Some(writer);
+        self.flight.begin(head, sink);
+        self.flight.advance(self.written, self.total);
+    }
+
+    async fn writer(&self) -> Writer {
+        let (store, digest, total) = (self.shared.store.clone(), self.flight.digest, self.total);
+        let staged = tokio::task::spawn_blocking(move || {
+            let mut staged = store.stage(&digest, total)?;
+            staged.restart()?;
+            Ok(staged)
+        });
+        match staged.await {
+            Ok(Ok(staged)) => Writer::File(staged),
+            outcome => {
+                let error: Option<crate::store::Error> = outcome.ok().and_then(Result::err);
+                self.pass_by(error.as_ref());
+                Writer::Window(Arc::new(Window::new(0)), crate::oci::Hasher::new(self.flight.digest.algorithm()))
+            }
+        }
+    }
+
+    async fn take_in(&mut self, answer: &mut Answer, mut skip: u64) -> Result<(), Cut> {
+        loop {
+            let (mut pieces, end) = gather(answer).await;
+            pass_over(&mut pieces, &mut skip);
+            let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+            let most = self.total.unwrap_or_else(|| self.kind.limit());
+            if self.written + bytes > most {
+                return Err(self.corrupt("more bytes than it announced").into());
+            }
+            if bytes > 0 {
+                self.write(pieces).await?;
+                self.written += bytes;
+                self.flight.advance(self.written, self.total);
+            }
+            match end {
+                None => {}
+                Some(Ok(())) if self.total.is_none_or(|total| self.written == total) => return Ok(()),
+                Some(Ok(())) => return Err(Cut::Again(self.lost_contact())),
+                Some(Err(_)) if self.is_complete() => return Ok(()),
+                Some(Err(error)) => return Err(Cut::Again(error.into())),
+            }
+        }
+    }
+
+    async fn write(&mut self, pieces: Vec<Bytes>) -> Result<(), Error> {
+        match self.sink.take() {
+            Some(Writer::File(mut staged)) => {
+                let written = tokio::task::spawn_blocking(move || staged.write(&pieces).map(|()| staged)).await;
+                let staged = written.map_err(|_| Error::Interrupted)??;
+                self.sink = Some(Writer::File(staged));
+            }
+            Some(Writer::Window(window, mut hasher)) => {
+                for piece in pieces {
+                    hasher.update(&piece);
+                    // Shown at once: the window frees what was read, and nobody reads what is not shown.
+                    if !window.push(piece.clone()).await {
+                        return Err(self.lost_contact());
+                    }
+                    self.written += piece.len() as u64;
+                    self.flight.advance(self.written, self.total);
+                    self.written -= piece.len() as u64;
+                }
+                self.sink = Some(Writer::Window(window, hasher));
+            }
+            None => return Err(Error::Interrupted),
+        }
+        Ok(())
+    }
+
+    /// The last check; then everyone may read to the end.
+    async fn finish(mut self) -> Result<u64, Error> {
+        match self.sink.take() {
+            Some(Writer::File(staged)) => {
+                let media_type = (self.kind == Kind::Manifest).then(|| self.media_type.take()).flatten();
+                let committed = tokio::task::spawn_blocking(move || staged.commit(media_type.as_deref())).await;
+                match committed.map_err(|_| Error::Interrupted)? {
+                    Ok(_) => link(self.shared, self.flight),
+                    Err(crate::store::Error::DigestMismatch { actual, .. }) => return Err(self.corrupt(&format!("the bytes hash to {actual}"))),
+                    Err(error) => self.pass_by(Some(&error)),
+                }
+            }
+            Some(Writer::Window(_, hasher)) => {
+                let actual = hasher.finish();
+                if actual != self.flight.digest {
+                    return Err(self.corrupt(&format!("the bytes hash to {actual}")));
+                }
+            }
+            None => return Err(Error::Interrupted),
+        }
+        Ok(self.written)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.total == Some(self.written)
+    }
+
+    fn corrupt(&self, reason: &str) -> Error {
+        self.shared.metrics.corrupt.inc();
+        Error::Corrupt { layer: self.parent.name().to_owned(), digest: self.flight.digest, reason: reason.to_owned() }
+    }
+
+    fn lost_contact(&self) -> Error {
+        Error::Corrupt { layer: self.parent.name().to_owned(), digest: self.flight.digest, reason: format!("it ended after {} bytes", self.written) }
+    }
+
+    fn pass_by(&self, error: Option<&crate::store::Error>) {
+        self.shared.metrics.unkept.inc();
+        let error = error.map_or_else(String::new, ToString::to_string);
+        tracing::warn!(digest = %self.flight.digest, error, "content goes through unkept");
+    }
+}
+
+fn link(shared: &Shared, flight: &Flight) {
+    for repository in flight.admitted() {
+        shared.store.link(&repository, &flight.digest);
+    }
+}
+
+/// What is there without waiting, but at least one piece; and whether that was the end.
+async fn gather(answer: &mut Answer) -> (Vec<Bytes>, Option<Result<(), parent::Error>>) {
+    let mut pieces = Vec::new();
+    let mut bytes = 0;
+    let mut next = answer.chunk().await;
+    loop {
+        match next {
+            Ok(Some(piece)) => {
+                bytes += piece.len();
+                pieces.push(piece);
+            }
+            Ok(None) => return (pieces, Some(Ok(()))),
+            Err(error) => return (pieces, Some(Err(error))),
+        }
+        if bytes >= GATHER {
+            return (pieces, None);
+        }
+        match answer.chunk().now_or_never() {
+            Some(ready) => next = ready,
+            None => return (pieces, None),
+        }
+    }
+}
+
+fn pass_over(pieces: &mut Vec<Bytes>, skip: &mut u64) {
+    pieces.retain_mut(|piece| {
+        let here = (*skip).min(piece.len() as u64);
+        *skip -= here;
+        // `here` is at most the length of a slice in memory.
+        let _ = piece.split_to(here as usize);
+        !piece.is_empty()
+    });
+}
+
+fn pause(fruitless: u32) -> std::time::Duration {
+    if fruitless == 0 { std::time::Duration::ZERO } else { std::time::Duration::from_millis(100 << fruitless.min(6)) }
+}
+
+/// An error and its causes on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

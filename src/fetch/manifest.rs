@@ -1,0 +1,137 @@
+//! A manifest for a client, by digest; whole in memory, as manifests are small.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use super::blob::Part;
+use super::lead::Kind;
+use super::{Asker, Error, Fetch, Outcome, Piece, Shared, Source};
+use crate::oci::{Digest, Reference, Repository};
+use crate::store::{Held, Slot};
+
+/// A manifest, or a list, with how it came about.
+#[derive(Clone)]
+pub struct Document {
+    /// The bytes.
+    pub held: Arc<Held>,
+    /// How it came about.
+    pub outcome: Outcome,
+    /// How old the parent's word is; `None` for what never changes.
+    pub age: Option<Duration>,
+    /// Why it could not be confirmed, if it is stale.
+    pub stale: Option<Stale>,
+    /// What the upstream's `Cache-Status` said, entries of the nodes above.
+    pub cache_status: Option<String>,
+}
+
+/// What kept the parent from confirming an old answer.
+#[derive(Clone, Debug)]
+pub struct Stale {
+    /// In words, with the layer that failed.
+    pub reason: String,
+}
+
+impl Fetch {
+    /// The manifest that `reference` names in `repository`.
+    ///
+    /// By digest it is served from here without asking. By tag, the parent is asked by HEAD once the
+    /// tag is older than its time to live; if the parent cannot answer, the old one is served as stale.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Absent`] if the upstream says that it does not exist; else why it could not be asked.
+    pub async fn manifest(&self, repository: &Repository, reference: &Reference, asker: &Asker) -> Result<Document, Error> {
+        match reference {
+            Reference::Digest(digest) => self.shared.manifest(repository, digest, asker).await,
+            Reference::Tag(tag) => self.shared.fresh(repository, &Slot::Tag(tag.clone()), asker).await,
+        }
+    }
+}
+
+impl Shared {
+    /// A manifest by digest: from here, or along a flight.
+    pub(super) async fn manifest(self: &Arc<Self>, repository: &Repository, digest: &Digest, asker: &Asker) -> Result<Document, Error> {
+        loop {
+            if let Some(held) = self.held(repository, digest).await {
+                return Ok(Document::of(held, Outcome::Hit));
+            }
+            if self.store.holds(digest) {
+                self.confirm(repository, digest, Kind::Manifest, asker).await?;
+                if let Some(held) = self.held(repository, digest).await {
+                    return Ok(Document::of(held, Outcome::Miss));
+                }
+            }
+            let (flight, outcome) = match self.take_part(repository, digest, Kind::Manifest, asker) {
+                Part::Stored => continue,
+                Part::Lead(flight) => (flight, Outcome::Miss),
+                Part::Follow(flight) => (flight, Outcome::Collapsed),
+            };
+            if !flight.admits(repository) {
+                self.confirm(repository, digest, Kind::Manifest, asker).await?;
+                flight.admit(repository);
+                if flight.is_done() {
+                    self.store.link(repository, digest);
+                }
+            }
+            let head = match flight.head().await {
+                Ok(head) => head,
+                Err(_) if flight.repository != *repository => continue,
+                Err(error) => return Err(error),
+            };
+            let Some(mut source) = Source::flight(self, &flight, &head, asker, outcome, 0) else {
+                drop(flight.landed().await);
+                continue;
+            };
+            let bytes = whole(&mut source).await?;
+            // The stored one first: it may be held already, and then there is one copy of it.
+            let held = match self.held(repository, digest).await {
+                Some(held) => held,
+                None => Arc::new(Held::new(*digest, head.media_type.as_deref(), bytes)),
+            };
+            return Ok(Document { cache_status: head.cache_status.clone(), ..Document::of(held, outcome) });
+        }
+    }
+
+    /// A linked document that lies here.
+    pub(super) async fn held(&self, repository: &Repository, digest: &Digest) -> Option<Arc<Held>> {
+        let link = self.store.linked(repository, digest)?;
+        self.store.held(&link).await
+    }
+}
+
+impl Document {
+    pub(super) fn of(held: Arc<Held>, outcome: Outcome) -> Self {
+        Self { held, outcome, age: None, stale: None, cache_status: None }
+    }
+}
+
+async fn whole(source: &mut Source) -> Result<Bytes, Error> {
+    let mut whole = BytesMut::new();
+    while let Some(piece) = source.piece(whole.len() as u64..u64::MAX).await? {
+        match piece {
+            Piece::Bytes(bytes) => whole.extend_from_slice(&bytes),
+            Piece::File(file, range) => whole.extend_from_slice(&read(file, range).await?),
+        }
+    }
+    Ok(whole.freeze())
+}
+
+async fn read(file: Arc<dyn super::Readable>, range: std::ops::Range<u64>) -> Result<Vec<u8>, Error> {
+    let reading = tokio::task::spawn_blocking(move || {
+        let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            let offset = i64::try_from(range.start + filled as u64).ok()?;
+            match nix::sys::uio::pread(file.as_fd(), &mut bytes[filled..], offset) {
+                Ok(0) => return None,
+                Ok(read) => filled += read,
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(_) => return None,
+            }
+        }
+        Some(bytes)
+    });
+    reading.await.ok().flatten().ok_or(Error::Interrupted)
+}

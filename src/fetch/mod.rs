@@ -1,0 +1,123 @@
+//! What is missing, fetched: one flight per digest however many ask, and how old a tag may be.
+//!
+//! A flight belongs to nobody's connection: it runs on the runtime that is handed in and outlives
+//! whoever asked first. Followers read along, but never the last piece before the digest agrees.
+//!
+//! Invariant: content leaves here only for a repository whose own upstream vouched for it, by the
+//! answer that brought it or by a HEAD.
+
+mod blob;
+mod config;
+mod error;
+mod flight;
+mod freshness;
+mod lead;
+mod lists;
+mod manifest;
+mod metrics;
+mod piece;
+mod source;
+mod together;
+mod window;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+pub use config::Config;
+pub use error::Error;
+pub use manifest::{Document, Stale};
+pub use metrics::Metrics;
+pub use piece::{Piece, Readable};
+pub use source::Source;
+
+use self::flight::Flight;
+use self::together::Together;
+use crate::oci::{Digest, Registry, Repository};
+use crate::parent::{Class, Hops, Parent};
+use crate::store::{Slot, Store};
+use crate::units::Clock;
+
+/// Fetching for one node: cheap to clone.
+#[derive(Clone)]
+pub struct Fetch {
+    shared: Arc<Shared>,
+}
+
+/// For whom something is fetched.
+#[derive(Clone)]
+pub struct Asker {
+    /// The nodes that the request has passed.
+    pub hops: Hops,
+    /// How urgent it is.
+    pub class: Class,
+}
+
+/// How an answer came about; the closed set of the label `outcome`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// It lay here, fresh.
+    Hit,
+    /// It was asked for upstream.
+    Miss,
+    /// It joined a request that was already under way.
+    Collapsed,
+    /// It lay here, and the parent could not vouch for it.
+    Stale,
+}
+
+impl Outcome {
+    /// As the metrics name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Collapsed => "collapsed",
+            Self::Stale => "stale",
+        }
+    }
+}
+
+pub(crate) struct Shared {
+    config: Config,
+    store: Store,
+    /// By the registry that a repository names.
+    parents: HashMap<Registry, Parent>,
+    /// At most one a digest. Taken before no other lock.
+    flights: Mutex<HashMap<Digest, Arc<Flight>>>,
+    refreshing: Together<(Repository, Slot), Result<freshness::Refreshed, Error>>,
+    confirming: Together<(Repository, Digest), Result<Option<u64>, Error>>,
+    /// What the parent said does not exist, for a few seconds.
+    absent: moka::sync::Cache<(Repository, Slot), String>,
+    runtime: Handle,
+    clock: Clock,
+    metrics: Metrics,
+}
+
+impl Fetch {
+    /// `parents`: who is asked for each registry. Flights run on `runtime`.
+    pub fn new(config: Config, store: Store, parents: HashMap<Registry, Parent>, runtime: Handle, clock: Clock, metrics: Metrics) -> Self {
+        let absent = moka::sync::Cache::builder().max_capacity(10_000).time_to_live(config.absent_ttl).build();
+        let shared = Shared {
+            config,
+            store,
+            parents,
+            flights: Mutex::default(),
+            refreshing: Together::default(),
+            confirming: Together::default(),
+            absent,
+            runtime,
+            clock,
+            metrics,
+        };
+        Self { shared: Arc::new(shared) }
+    }
+}
+
+impl Shared {
+    fn parent(&self, repository: &Repository) -> Result<&Parent, Error> {
+        self.parents.get(&repository.registry).ok_or_else(|| Error::NoUpstream { registry: repository.registry.clone() })
+    }
+}

@@ -1,0 +1,177 @@
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::flight::{Flight, Follower, HELD_BACK};
+use super::{Asker, Error, Outcome, Piece, Shared};
+use crate::parent::{Answer, Ask, What};
+use crate::store::Blob;
+
+/// A position so many bytes ahead of the transfer under way is asked for on its own.
+const FAR: u64 = 16 << 20;
+
+/// Content on its way to a client, wherever it comes from.
+pub struct Source {
+    from: Origin,
+    outcome: Outcome,
+    cache_status: Option<String>,
+}
+
+enum Origin {
+    Stored(Arc<Blob>),
+    Flight(Following),
+}
+
+/// A reader of a flight.
+struct Following {
+    shared: Arc<Shared>,
+    flight: Arc<Flight>,
+    follower: Follower,
+    asker: Asker,
+    total: Option<u64>,
+    /// A request of its own for a part that is far ahead, and where its next byte belongs.
+    ranged: Option<(Answer, u64)>,
+    /// Whether such a request has failed; then the flight is waited for.
+    ranged_failed: bool,
+}
+
+impl Source {
+    pub(super) fn stored(blob: Blob, outcome: Outcome) -> Self {
+        Self { from: Origin::Stored(Arc::new(blob)), outcome, cache_status: None }
+    }
+
+    /// Follows a flight whose header has come. `None` if its first bytes went by unkept.
+    pub(super) fn flight(
+        shared: &Arc<Shared>,
+        flight: &Arc<Flight>,
+        head: &super::flight::Head,
+        asker: &Asker,
+        outcome: Outcome,
+        position: u64,
+    ) -> Option<Self> {
+        let following = Following {
+            shared: shared.clone(),
+            flight: flight.clone(),
+            follower: flight.follow(position)?,
+            asker: asker.clone(),
+            total: head.total,
+            ranged: None,
+            ranged_failed: false,
+        };
+        Some(Self { from: Origin::Flight(following), outcome, cache_status: head.cache_status.clone() })
+    }
+
+    /// How it came about.
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+
+    /// Whether all of it lies here.
+    pub fn is_stored(&self) -> bool {
+        matches!(self.from, Origin::Stored(_))
+    }
+
+    /// What the upstream's `Cache-Status` said, entries of the nodes above.
+    pub fn cache_status(&self) -> Option<&str> {
+        self.cache_status.as_deref()
+    }
+
+    /// Bytes of the content; `None` while an upstream that does not say is still sending.
+    pub fn size(&self) -> Option<u64> {
+        match &self.from {
+            Origin::Stored(blob) => Some(blob.size()),
+            Origin::Flight(following) => following.total,
+        }
+    }
+
+    /// Waits until the size is known: at the latest when the last byte is here.
+    ///
+    /// # Errors
+    ///
+    /// Why the transfer failed.
+    pub async fn settle(&mut self) -> Result<u64, Error> {
+        match &mut self.from {
+            Origin::Stored(blob) => Ok(blob.size()),
+            Origin::Flight(Following { total: Some(total), .. }) => Ok(*total),
+            Origin::Flight(following) => {
+                let size = following.flight.landed().await?;
+                following.total = Some(size);
+                Ok(size)
+            }
+        }
+    }
+
+    /// The next bytes within `range`, at least one; `None` when it is exhausted.
+    ///
+    /// Waits for bytes that are still on their way. Ranges must ascend.
+    ///
+    /// # Errors
+    ///
+    /// Why the transfer failed: the reply must be broken off, never completed.
+    pub async fn piece(&mut self, range: Range<u64>) -> Result<Option<Piece>, Error> {
+        if range.is_empty() {
+            return Ok(None);
+        }
+        match &mut self.from {
+            Origin::Stored(blob) => {
+                let end = range.end.min(blob.size());
+                Ok((range.start < end).then(|| Piece::File(blob.clone(), range.start..end)))
+            }
+            Origin::Flight(following) => following.piece(range).await,
+        }
+    }
+}
+
+impl Following {
+    async fn piece(&mut self, range: Range<u64>) -> Result<Option<Piece>, Error> {
+        if self.ranged.is_none() && !self.ranged_failed && self.follower.is_far(range.start, FAR) {
+            self.ask_for(&range).await;
+        }
+        if let Some(bytes) = self.ranged_piece(&range).await {
+            return Ok(Some(bytes));
+        }
+        self.follower.piece(range.start, range.end).await
+    }
+
+    /// A request for this part alone. Its last bytes, if they end the content, are left to the flight,
+    /// which knows whether the digest agrees.
+    async fn ask_for(&mut self, range: &Range<u64>) {
+        let last = self.total.map(|total| total.saturating_sub(HELD_BACK).min(range.end));
+        let Some(end) = last.filter(|end| *end > range.start) else { return };
+        let Ok(parent) = self.shared.parent(&self.flight.repository) else { return };
+        self.shared.metrics.ranged.inc();
+        let ask = Ask {
+            class: self.asker.class,
+            head: false,
+            repository: &self.flight.repository,
+            what: What::Blob(&self.flight.digest),
+            range: Some((range.start, Some(end - 1))),
+            hops: &self.asker.hops,
+            budget: self.shared.config.answer_within,
+        };
+        match parent.ask(ask).await {
+            Ok(answer) if fits(&answer, range.start, self.total) => self.ranged = Some((answer, range.start)),
+            _ => self.ranged_failed = true,
+        }
+    }
+
+    /// The next bytes of the request of our own; `None` when it ended, was cut, or is elsewhere.
+    async fn ranged_piece(&mut self, range: &Range<u64>) -> Option<Piece> {
+        let (answer, position) = self.ranged.as_mut()?;
+        if *position == range.start
+            && let Ok(Some(mut bytes)) = answer.chunk().await
+            && !bytes.is_empty()
+        {
+            bytes.truncate(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
+            *position += bytes.len() as u64;
+            return Some(Piece::Bytes(bytes));
+        }
+        self.ranged = None;
+        self.ranged_failed = true;
+        None
+    }
+}
+
+fn fits(answer: &Answer, start: u64, total: Option<u64>) -> bool {
+    let range = answer.head.content_range.as_ref();
+    answer.status == 206 && range.is_some_and(|range| range.first == start && (range.total.is_none() || range.total == total))
+}

@@ -1,0 +1,251 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::H2Options;
+use pingora::server::ShutdownWatch;
+
+use super::log::Entry;
+use super::send::{self, Broken, Socket};
+use super::{Config, Connections, RequestLog};
+use crate::oci::Registry;
+use crate::serve::{Body, Content, Kind, Reply, Request, Serve};
+
+/// Bodies up to this leave through the session: a few kilobytes are not worth a descriptor of their own.
+const SMALL: u64 = 16 << 10;
+/// Bytes of a body nobody asked for that are read before the answer, so that it is not lost in a reset.
+const DRAINED: usize = 64 << 10;
+
+/// The application behind the registry port: reads requests, has them answered, sends the replies.
+pub struct Door {
+    serve: Arc<ArcSwap<Serve>>,
+    /// The upstream that a port is bound to.
+    bound: HashMap<u16, Registry>,
+    config: Config,
+    connections: Connections,
+    log: RequestLog,
+}
+
+impl Door {
+    pub(super) fn new(
+        serve: Arc<ArcSwap<Serve>>,
+        bound: HashMap<u16, Registry>,
+        config: Config,
+        connections: Connections,
+        log: RequestLog,
+    ) -> Self {
+        Self { serve, bound, config, connections, log }
+    }
+
+    async fn answer(&self, session: &mut ServerSession) -> Sent {
+        let serve = self.serve.load_full();
+        let bound = session.server_addr().and_then(|address| self.bound.get(&address.as_inet()?.port()));
+        let head = session.req_header();
+        let path = std::str::from_utf8(head.raw_path()).unwrap_or("");
+        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        let host = head.uri.authority().map(http::uri::Authority::as_str);
+        let host = host.or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()));
+        let request = Request { method: head.method.as_str(), path, query, headers: &head.headers, host, bound };
+        let reply = serve.answer(&request).await;
+        self.send(session, reply).await
+    }
+
+    async fn send(&self, session: &mut ServerSession, reply: Reply) -> Sent {
+        let mut sent = Sent { kind: reply.kind, outcome: reply.outcome.map(|outcome| outcome.as_str()), status: reply.status, bytes: 0, broken: None };
+        let is_head = session.req_header().method == http::Method::HEAD;
+        let Some(header) = header(&reply) else {
+            sent.broken = Some("the header could not be built".to_owned());
+            return sent;
+        };
+        let outcome = match reply.body {
+            _ if is_head => head_only(session, header).await,
+            Body::Empty => head_only(session, header).await,
+            Body::Bytes(bytes) => whole(session, header, bytes, &mut sent.bytes).await,
+            Body::Content(mut content) => self.content(session, header, reply.length, &mut content, &mut sent.bytes).await,
+        };
+        sent.broken = outcome.err().map(|broken| describe(&broken));
+        sent
+    }
+
+    async fn content(
+        &self,
+        session: &mut ServerSession,
+        header: Box<ResponseHeader>,
+        length: Option<u64>,
+        content: &mut Content,
+        sent: &mut u64,
+    ) -> Result<(), Broken> {
+        let socket = length.filter(|length| *length > SMALL).and_then(|_| Socket::of(session, self.config.write_timeout));
+        let Some(mut socket) = socket else {
+            session.write_response_header(header).await.map_err(|_| Broken::Client)?;
+            return send::through_session(session, content, sent).await;
+        };
+        // What is still on its way must not wait for a full packet.
+        let here = content.source.is_stored();
+        if here {
+            socket.cork();
+        }
+        header_alone(session, header).await?;
+        let outcome = socket.body(content, sent).await;
+        if here {
+            socket.uncork();
+        }
+        outcome
+    }
+
+    fn record(&self, session: &ServerSession, sent: &Sent, took: Duration) {
+        let head = session.req_header();
+        self.serve.load().finished(head.method.as_str(), sent.kind, sent.status, sent.bytes);
+        let query = head.uri.query().unwrap_or_default();
+        let namespace = query.split('&').find_map(|pair| pair.strip_prefix("ns="));
+        self.log.line(&Entry {
+            remote: session.client_addr().and_then(|address| Some(address.as_inet()?.ip())),
+            method: head.method.as_str(),
+            path: head.uri.path(),
+            namespace,
+            status: sent.status,
+            bytes: sent.bytes,
+            took,
+            kind: sent.kind.as_str(),
+            outcome: sent.outcome,
+            broken: sent.broken.clone(),
+        });
+    }
+}
+
+/// What became of a reply.
+struct Sent {
+    kind: Kind,
+    outcome: Option<&'static str>,
+    status: u16,
+    /// Of the body.
+    bytes: u64,
+    /// Why it was broken off: the connection cannot be used again.
+    broken: Option<String>,
+}
+
+#[async_trait]
+impl HttpServerApp for Door {
+    async fn process_new_http(self: &Arc<Self>, mut session: ServerSession, shutdown: &ShutdownWatch) -> Option<ReusedHttpStream> {
+        session.set_write_timeout(Some(self.config.write_timeout));
+        session.set_min_send_rate(Some(1024));
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(self.config.idle_timeout.as_secs()));
+        }
+        let patience = self.config.idle_timeout + self.config.header_timeout;
+        match tokio::time::timeout(patience, session.read_request()).await {
+            Ok(Ok(true)) => {}
+            Ok(Ok(false)) => return None,
+            Ok(Err(_)) | Err(_) => {
+                let _ = session.respond_error(400).await;
+                return None;
+            }
+        }
+        let busy = self.connections.busy();
+        let began = now();
+        if self.connections.is_draining() || *shutdown.borrow() {
+            session.set_keepalive(None);
+        }
+        if !drain_small(&mut session).await {
+            session.set_keepalive(None);
+        }
+        let sent = self.answer(&mut session).await;
+        self.record(&session, &sent, began.elapsed());
+        drop(busy);
+        if sent.broken.is_some() {
+            session.set_keepalive(None);
+            session.shutdown().await;
+            return None;
+        }
+        let settings = HttpPersistentSettings::for_session(&session);
+        let reusable = session.finish().await.ok()??;
+        Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        let mut options = H2Options::new();
+        options.initial_window_size(1 << 20).initial_connection_window_size(4 << 20).max_concurrent_streams(64).max_header_list_size(16 << 10);
+        Some(options)
+    }
+}
+
+fn header(reply: &Reply) -> Option<Box<ResponseHeader>> {
+    let mut header = ResponseHeader::build(reply.status, Some(reply.headers.len() + 3)).ok()?;
+    for (name, value) in &reply.headers {
+        header.append_header(name.clone(), value.clone()).ok()?;
+    }
+    match reply.length {
+        _ if reply.status == 304 => {}
+        Some(length) => {
+            header.append_header(CONTENT_LENGTH, length).ok()?;
+        }
+        None => {
+            header.append_header(TRANSFER_ENCODING, "chunked").ok()?;
+        }
+    }
+    Some(Box::new(header))
+}
+
+async fn head_only(session: &mut ServerSession, header: Box<ResponseHeader>) -> Result<(), Broken> {
+    session.write_response_header(header).await.map_err(|_| Broken::Client)?;
+    session.write_response_body(Bytes::new(), true).await.map_err(|_| Broken::Client)
+}
+
+async fn whole(session: &mut ServerSession, header: Box<ResponseHeader>, bytes: Bytes, sent: &mut u64) -> Result<(), Broken> {
+    session.write_response_header(header).await.map_err(|_| Broken::Client)?;
+    let length = bytes.len() as u64;
+    session.write_response_body(bytes, true).await.map_err(|_| Broken::Client)?;
+    *sent = length;
+    Ok(())
+}
+
+/// Writes the header and leaves the body to us, the session being none the wiser.
+///
+/// pingora takes the answer to a HEAD for complete with its header and flushes it; the connection stays
+/// usable afterwards. This rests on its behaviour, not on its word: the version is pinned and a test watches.
+async fn header_alone(session: &mut ServerSession, header: Box<ResponseHeader>) -> Result<(), Broken> {
+    let method = session.req_header().method.clone();
+    session.req_header_mut().set_method(http::Method::HEAD);
+    let written = session.write_response_header(header).await;
+    session.req_header_mut().set_method(method);
+    written.map_err(|_| Broken::Client)
+}
+
+/// Reads a small body that no route here wants. False if there is more: then the connection ends with the answer.
+async fn drain_small(session: &mut ServerSession) -> bool {
+    if session.is_body_empty() {
+        return true;
+    }
+    if session.req_header().headers.contains_key(EXPECT) {
+        return false;
+    }
+    let drain = async {
+        let mut read = 0;
+        while read <= DRAINED {
+            match session.read_request_body().await {
+                Ok(Some(bytes)) => read += bytes.len(),
+                Ok(None) => return true,
+                Err(_) => return false,
+            }
+        }
+        false
+    };
+    tokio::time::timeout(Duration::from_secs(1), drain).await.unwrap_or(false)
+}
+
+fn describe(broken: &Broken) -> String {
+    let causes = std::iter::successors(Some(broken as &dyn std::error::Error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[expect(clippy::disallowed_methods, reason = "the outermost function reads the clock")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,219 @@
+//! One line per request, gathered in memory and written every moment: a busy node writes many at once.
+
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde::Deserialize;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
+
+/// How often lines are written.
+const EVERY: Duration = Duration::from_millis(100);
+/// Bytes of lines kept while the target does not take them; then lines are lost, not memory.
+const MOST: usize = 8 << 20;
+
+/// How a line looks.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Where lines go.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(from = "String")]
+pub enum Target {
+    /// Nowhere.
+    Off,
+    /// Standard output.
+    #[default]
+    Stdout,
+    /// Appended to a file.
+    File(PathBuf),
+}
+
+impl From<String> for Target {
+    fn from(text: String) -> Self {
+        match text.as_str() {
+            "off" => Self::Off,
+            "stdout" => Self::Stdout,
+            _ => Self::File(text.into()),
+        }
+    }
+}
+
+/// The lines; cheap to clone.
+#[derive(Clone)]
+pub struct RequestLog {
+    format: Format,
+    lines: Option<Arc<Mutex<String>>>,
+}
+
+/// What a line tells.
+pub(super) struct Entry<'a> {
+    pub(super) remote: Option<std::net::IpAddr>,
+    pub(super) method: &'a str,
+    pub(super) path: &'a str,
+    pub(super) namespace: Option<&'a str>,
+    pub(super) status: u16,
+    pub(super) bytes: u64,
+    pub(super) took: Duration,
+    pub(super) kind: &'a str,
+    pub(super) outcome: Option<&'a str>,
+    /// Why the body was broken off.
+    pub(super) broken: Option<String>,
+}
+
+impl RequestLog {
+    /// Opens the target and starts its writer.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be opened.
+    pub fn open(target: &Target, format: Format) -> io::Result<Self> {
+        let output: Box<dyn io::Write + Send> = match target {
+            Target::Off => return Ok(Self { format, lines: None }),
+            Target::Stdout => Box::new(io::stdout()),
+            Target::File(path) => Box::new(append(path)?),
+        };
+        let lines = Arc::new(Mutex::new(String::new()));
+        let reader = Arc::downgrade(&lines);
+        thread::Builder::new().name("requests".into()).spawn(move || {
+            let mut output = output;
+            while let Some(lines) = reader.upgrade() {
+                write_out(&lines, &mut *output);
+                drop(lines);
+                thread::sleep(EVERY);
+            }
+        })?;
+        Ok(Self { format, lines: Some(lines) })
+    }
+
+    pub(super) fn line(&self, entry: &Entry<'_>) {
+        let Some(lines) = &self.lines else { return };
+        let mut lines = lines.lock();
+        if lines.len() < MOST {
+            match self.format {
+                Format::Text => text(&mut lines, entry),
+                Format::Json => json(&mut lines, entry),
+            }
+        }
+    }
+
+    /// Waits until the lines so far were taken to be written.
+    pub fn flush(&self) {
+        let Some(lines) = &self.lines else { return };
+        for _ in 0..20 {
+            if lines.lock().is_empty() {
+                return;
+            }
+            thread::sleep(EVERY / 2);
+        }
+    }
+}
+
+fn write_out(lines: &Mutex<String>, output: &mut dyn io::Write) {
+    let taken = std::mem::take(&mut *lines.lock());
+    if taken.is_empty() {
+        return;
+    }
+    // A log that cannot be written is no reason to stop serving, and there is no better place to say so.
+    let _ = output.write_all(taken.as_bytes()).and_then(|()| output.flush());
+}
+
+fn append(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+fn text(line: &mut String, entry: &Entry<'_>) {
+    stamp(line);
+    let Entry { method, status, bytes, kind, .. } = entry;
+    let _ = write!(line, " {} {method} ", remote(entry));
+    plain(line, entry.path);
+    if let Some(namespace) = entry.namespace {
+        line.push_str("?ns=");
+        plain(line, namespace);
+    }
+    let _ = write!(line, " {status} {bytes} {:.3}ms {kind} {}", milliseconds(entry), entry.outcome.unwrap_or("-"));
+    if let Some(broken) = &entry.broken {
+        let _ = write!(line, " broken: {broken}");
+    }
+    line.push('\n');
+}
+
+fn json(line: &mut String, entry: &Entry<'_>) {
+    let Entry { method, status, bytes, kind, .. } = entry;
+    line.push_str("{\"time\":\"");
+    stamp(line);
+    let _ = write!(line, "\",\"remote\":\"{}\",\"method\":", remote(entry));
+    quoted(line, method);
+    line.push_str(",\"path\":");
+    quoted(line, entry.path);
+    if let Some(namespace) = entry.namespace {
+        line.push_str(",\"ns\":");
+        quoted(line, namespace);
+    }
+    let _ = write!(line, ",\"status\":{status},\"bytes\":{bytes},\"ms\":{:.3},\"kind\":\"{kind}\"", milliseconds(entry));
+    if let Some(outcome) = entry.outcome {
+        let _ = write!(line, ",\"outcome\":\"{outcome}\"");
+    }
+    if let Some(broken) = &entry.broken {
+        line.push_str(",\"broken\":");
+        quoted(line, broken);
+    }
+    line.push_str("}\n");
+}
+
+fn stamp(line: &mut String) {
+    let _ = SystemTime.format_time(&mut Writer::new(line));
+}
+
+fn remote(entry: &Entry<'_>) -> String {
+    entry.remote.map_or_else(|| "-".to_owned(), |address| address.to_string())
+}
+
+fn milliseconds(entry: &Entry<'_>) -> f64 {
+    entry.took.as_secs_f64() * 1000.0
+}
+
+/// Nothing that a client sends can begin a line of its own.
+fn plain(line: &mut String, text: &str) {
+    line.extend(text.chars().take(2048).map(|letter| if letter.is_ascii_graphic() { letter } else { '?' }));
+}
+
+fn quoted(line: &mut String, text: &str) {
+    match serde_json::to_string(text) {
+        Ok(json) => line.push_str(&json),
+        Err(_) => line.push_str("\"\""),
+    }
+}
+
+impl Format {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Stdout => f.write_str("stdout"),
+            Self::File(path) => write!(f, "{}", path.display()),
+        }
+    }
+}

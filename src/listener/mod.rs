@@ -1,0 +1,66 @@
+//! The registry port: pingora's sessions to requests, replies to bytes, one log line per request.
+//!
+//! Decides alone how a body leaves: by sendfile where the socket is plain HTTP/1.1, else in large reads.
+
+mod config;
+mod connections;
+mod door;
+mod kernel;
+mod log;
+mod send;
+mod tls;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use pingora::listeners::ListenerConfig;
+use pingora::protocols::l4::stream::L4BufferSettings;
+use pingora::services::listening::Service;
+
+pub use config::Config;
+pub use connections::{Connections, raise_descriptor_limit};
+pub use log::{Format, RequestLog, Target};
+pub use tls::{Error as TlsError, Identity};
+
+use self::connections::Counted;
+use self::door::Door;
+use crate::oci::Registry;
+use crate::serve::Serve;
+
+/// One small answer fits into this, header and body: one send instead of two.
+const BUFFER: usize = 16 << 10;
+
+/// What the registry port is made of.
+pub struct Parts {
+    /// The answers; swapped whole on a reload.
+    pub serve: Arc<ArcSwap<Serve>>,
+    /// Where to listen, and for which upstream if the address is bound to one.
+    pub addresses: Vec<(SocketAddr, Option<Registry>)>,
+    /// Certificate and key; plain HTTP without.
+    pub identity: Option<Identity>,
+    /// Limits.
+    pub config: Config,
+    /// How many connections, and whether they drain.
+    pub connections: Connections,
+    /// One line per request.
+    pub log: RequestLog,
+}
+
+/// The registry port as a service for pingora's server.
+pub fn service(parts: Parts) -> Service<Counted<Door>> {
+    let bound: HashMap<u16, Registry> =
+        parts.addresses.iter().filter_map(|(address, registry)| Some((address.port(), registry.clone()?))).collect();
+    let door = Door::new(parts.serve, bound, parts.config, parts.connections.clone(), parts.log);
+    let mut service = Service::new("registry".to_owned(), Counted::new(door, parts.connections.clone()));
+    for (address, _) in &parts.addresses {
+        let mut listener = ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::new(BUFFER, BUFFER));
+        if let Some(identity) = &parts.identity {
+            listener = listener.tls(identity.settings());
+        }
+        service.add_listener(listener);
+    }
+    service.set_connection_filter(Arc::new(parts.connections));
+    service
+}

@@ -1,0 +1,208 @@
+//! How bodies leave.
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pingora::protocols::http::ServerSession;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::kernel;
+use crate::fetch::{Error, Piece, Readable};
+use crate::serve::{Content, Segment};
+
+/// Bytes given to sendfile at a time.
+const STEP: usize = 1 << 20;
+/// Bytes read at a time where sendfile is not possible.
+const READ: usize = 256 << 10;
+/// After so many bytes others on this thread get their turn.
+const TURN: usize = 4 << 20;
+
+/// Why a body was broken off.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Broken {
+    /// The content failed on its way here: the client must not take it for complete.
+    #[error("the content failed on its way")]
+    Content(#[from] Error),
+    /// The client went, or took nothing for too long.
+    #[error("the client went")]
+    Client,
+    /// The disk.
+    #[error("reading stored content")]
+    Disk(#[from] io::Error),
+}
+
+/// A plain socket, written to past pingora.
+pub(super) struct Socket {
+    descriptor: AsyncFd<OwnedFd>,
+    patience: Duration,
+    since_turn: usize,
+}
+
+impl Socket {
+    /// Of a session whose stream is a bare TCP socket; `None` for TLS and HTTP/2.
+    pub(super) fn of(session: &ServerSession, patience: Duration) -> Option<Self> {
+        let stream = session.as_http1()?.stream().as_any().downcast_ref::<pingora::protocols::l4::stream::Stream>()?;
+        let raw = std::os::fd::AsRawFd::as_raw_fd(stream);
+        let descriptor = kernel::duplicate(raw).ok()?;
+        let descriptor = kernel::watch_writable(descriptor).ok()?;
+        Some(Self { descriptor, patience, since_turn: 0 })
+    }
+
+    /// Holds packets back until they are full, for content that is all here.
+    pub(super) fn cork(&self) {
+        kernel::cork(self.descriptor.as_fd(), true);
+    }
+
+    /// Lets everything go.
+    pub(super) fn uncork(&self) {
+        kernel::cork(self.descriptor.as_fd(), false);
+        kernel::no_delay(self.descriptor.as_fd());
+    }
+
+    /// Sends the whole body; `sent` counts on the way.
+    pub(super) async fn body(&mut self, content: &mut Content, sent: &mut u64) -> Result<(), Broken> {
+        for segment in std::mem::take(&mut content.segments) {
+            match segment {
+                Segment::Bytes(bytes) => self.bytes(&bytes, sent).await?,
+                Segment::Part(mut range) => {
+                    while let Some(piece) = content.source.piece(range.clone()).await? {
+                        range.start += piece.len();
+                        match piece {
+                            Piece::Bytes(bytes) => self.bytes(&bytes, sent).await?,
+                            Piece::File(file, part) => self.file(file, part, sent).await?,
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn bytes(&mut self, bytes: &[u8], sent: &mut u64) -> Result<(), Broken> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let took = self.when_writable(|socket| kernel::send_bytes(socket, rest)).await?;
+            *sent += took as u64;
+            rest = &rest[took..];
+        }
+        Ok(())
+    }
+
+    async fn file(&mut self, file: Arc<dyn Readable>, mut part: Range<u64>, sent: &mut u64) -> Result<(), Broken> {
+        while !part.is_empty() {
+            let step = usize::try_from(part.end - part.start).unwrap_or(STEP).min(STEP);
+            let last = part.start + step as u64 - 1;
+            if !kernel::is_cached(file.as_fd(), last) {
+                warm(file.clone(), part.start, step).await?;
+            }
+            let start = part.start;
+            let took = self.when_writable(|socket| kernel::sendfile(socket, file.as_fd(), start, step)).await?;
+            if took == 0 {
+                return Err(Broken::Disk(io::ErrorKind::UnexpectedEof.into()));
+            }
+            *sent += took as u64;
+            part.start += took as u64;
+            self.take_turns(took).await;
+        }
+        Ok(())
+    }
+
+    async fn when_writable(&self, mut write: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>) -> Result<usize, Broken> {
+        // Most writes find room; registering for readiness first would cost a round.
+        match write(self.descriptor.as_fd()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => return other.map_err(told_apart),
+        }
+        let writing = self.descriptor.async_io(Interest::WRITABLE, |descriptor| write(descriptor.as_fd()));
+        let waited = tokio::time::timeout(self.patience, writing).await.map_err(|_| Broken::Client)?;
+        waited.map_err(told_apart)
+    }
+
+    async fn take_turns(&mut self, bytes: usize) {
+        self.since_turn += bytes;
+        if self.since_turn >= TURN {
+            self.since_turn = 0;
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Sends a body through the session: TLS, HTTP/2, or a length that is not known.
+pub(super) async fn through_session(session: &mut ServerSession, content: &mut Content, sent: &mut u64) -> Result<(), Broken> {
+    for segment in std::mem::take(&mut content.segments) {
+        match segment {
+            Segment::Bytes(bytes) => write(session, bytes, sent).await?,
+            Segment::Part(mut range) => {
+                while let Some(piece) = content.source.piece(range.clone()).await? {
+                    range.start += piece.len();
+                    match piece {
+                        Piece::Bytes(bytes) => write(session, bytes, sent).await?,
+                        Piece::File(file, mut part) => {
+                            while !part.is_empty() {
+                                let bytes = read(&file, part.clone()).await?;
+                                part.start += bytes.len() as u64;
+                                write(session, bytes, sent).await?;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    session.write_response_body(Bytes::new(), true).await.map_err(|_| Broken::Client)
+}
+
+async fn write(session: &mut ServerSession, bytes: Bytes, sent: &mut u64) -> Result<(), Broken> {
+    let length = bytes.len() as u64;
+    session.write_response_body(bytes, false).await.map_err(|_| Broken::Client)?;
+    *sent += length;
+    Ok(())
+}
+
+async fn read(file: &Arc<dyn Readable>, part: Range<u64>) -> Result<Bytes, Broken> {
+    let most = usize::try_from(part.end - part.start).unwrap_or(READ).min(READ);
+    let mut buffer = vec![0; most];
+    let read = match kernel::read_now(file.as_fd(), &mut buffer, part.start) {
+        Ok(read) => read,
+        Err(_) => {
+            let file = file.clone();
+            let waited = tokio::task::spawn_blocking(move || {
+                let offset = i64::try_from(part.start).map_err(io::Error::other)?;
+                let read = nix::sys::uio::pread(file.as_fd(), &mut buffer, offset)?;
+                Ok::<_, io::Error>((buffer, read))
+            });
+            let (filled, read) = waited.await.map_err(io::Error::other)??;
+            buffer = filled;
+            read
+        }
+    };
+    if read == 0 {
+        return Err(Broken::Disk(io::ErrorKind::UnexpectedEof.into()));
+    }
+    buffer.truncate(read);
+    Ok(buffer.into())
+}
+
+/// Brings file bytes into the page cache on a thread that may wait.
+async fn warm(file: Arc<dyn Readable>, start: u64, bytes: usize) -> io::Result<()> {
+    let warmed = tokio::task::spawn_blocking(move || {
+        kernel::read_ahead(file.as_fd(), start, bytes);
+        let last = i64::try_from(start + bytes as u64 - 1).map_err(io::Error::other)?;
+        nix::sys::uio::pread(file.as_fd(), &mut [0], last)?;
+        Ok(())
+    });
+    warmed.await.map_err(io::Error::other)?
+}
+
+fn told_apart(error: io::Error) -> Broken {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected => Broken::Client,
+        _ => Broken::Disk(error),
+    }
+}

@@ -1,0 +1,68 @@
+//! What the headers tell of the nodes that an answer passed.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::header::{AGE, HeaderName, WARNING};
+
+use super::Reply;
+use crate::fetch::{Document, Outcome, Source, Stale};
+use crate::parent::NodeId;
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+impl Reply {
+    /// Headers of a document: `Cache-Status`, and for what changes `Age` and perhaps `Warning`.
+    pub(super) fn tell_document(self, node: &NodeId, document: &Document) -> Self {
+        let mut reply = self.tell_status(node, document.outcome, document.cache_status.as_deref());
+        if let Some(age) = document.age {
+            reply = reply.with(AGE, whole_seconds(age).into());
+        }
+        match &document.stale {
+            Some(stale) => reply.with_text(WARNING, &warning(node, stale)),
+            None => reply,
+        }
+    }
+
+    /// Headers of content.
+    pub(super) fn tell_source(self, node: &NodeId, source: &Source) -> Self {
+        self.tell_status(node, source.outcome(), source.cache_status())
+    }
+
+    /// `Cache-Status` (RFC 9211): the entries of the nodes above, then ours.
+    pub(super) fn tell_status(mut self, node: &NodeId, outcome: Outcome, above: Option<&str>) -> Self {
+        self.outcome = Some(outcome);
+        let how = match outcome {
+            Outcome::Hit => "hit",
+            Outcome::Miss => "fwd=miss",
+            Outcome::Collapsed => "fwd=miss; collapsed",
+            Outcome::Stale => "fwd=stale",
+        };
+        let entry = match above {
+            Some(above) => format!("{above}, {}; {how}", token(&node.name)),
+            None => format!("{}; {how}", token(&node.name)),
+        };
+        match HeaderValue::from_str(&entry) {
+            Ok(value) => self.with(CACHE_STATUS, value),
+            Err(_) => self,
+        }
+    }
+}
+
+/// `Warning: 299`, the one form that the distribution spec allows; podman shows it to its user.
+fn warning(node: &NodeId, stale: &Stale) -> String {
+    let reason: String = stale.reason.chars().filter(|letter| !letter.is_control() && !matches!(letter, '"' | '\\')).take(300).collect();
+    format!("299 - \"{} serves what it has, which may be old: {reason}\"", &node.name)
+}
+
+/// Rounded up, so that a chain of nodes never takes an answer for younger than it is.
+fn whole_seconds(age: Duration) -> u64 {
+    age.as_secs() + u64::from(age.subsec_nanos() > 0)
+}
+
+/// A name as RFC 8941 writes it: bare if it can stand so, else quoted.
+fn token(name: &str) -> String {
+    let bare = name.starts_with(|first: char| first.is_ascii_alphabetic())
+        && name.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.' | '_'));
+    if bare { name.to_owned() } else { format!("\"{name}\"") }
+}

@@ -1,0 +1,98 @@
+//! The answers on the registry port: one file per endpoint family, one table from error to reply.
+//!
+//! Nothing here knows sockets or files: a reply names its body, and the listener sends it.
+
+mod blob;
+mod catalog;
+mod chain;
+mod manifest;
+mod metrics;
+mod ping;
+mod referrers;
+mod refusal;
+mod reply;
+mod request;
+mod tags;
+
+use std::sync::Arc;
+
+pub use metrics::Metrics;
+pub use refusal::Refusal;
+pub use reply::{Body, Content, Kind, Reply, Segment};
+pub use request::Request;
+
+use crate::auth::{Gate, Permit, Principal, Shelf};
+use crate::fetch::Asker;
+use crate::oci::Repository;
+use crate::parent::{Class, NodeId};
+use crate::router::{self, Names, Route, Routed};
+
+/// The registry of one node.
+pub struct Serve {
+    node: Arc<NodeId>,
+    names: Names,
+    gate: Gate,
+    shelf: Shelf,
+    metrics: Metrics,
+}
+
+impl Serve {
+    /// Of the node `node`, naming upstreams as `names` says.
+    pub fn new(node: Arc<NodeId>, names: Names, gate: Gate, shelf: Shelf, metrics: Metrics) -> Self {
+        Self { node, names, gate, shelf, metrics }
+    }
+
+    /// Answers any request; what cannot be answered is refused in the OCI form.
+    ///
+    /// Returns when the header of the reply is known; its body may still be on its way.
+    pub async fn answer(&self, request: &Request<'_>) -> Reply {
+        let mut kind = Kind::Other;
+        let mut namespace = None;
+        let answer = match router::parse(&self.names, &request.line()) {
+            Ok(Routed { route, namespace: used }) => {
+                kind = Kind::of(&route);
+                namespace = used;
+                self.answer_route(request, route).await
+            }
+            Err(error) => Err(error.into()),
+        };
+        let mut reply = answer.unwrap_or_else(|refusal| refusal.into_reply(&self.node, kind));
+        reply.kind = kind;
+        reply.name_api(namespace.as_deref());
+        self.metrics.count(&reply);
+        reply
+    }
+
+    /// Counts a finished reply, with the bytes of body that left.
+    pub fn finished(&self, method: &str, kind: Kind, status: u16, bytes: u64) {
+        self.metrics.finished(method, kind, status, bytes);
+    }
+
+    async fn answer_route(&self, request: &Request<'_>, route: Route) -> Result<Reply, Refusal> {
+        match route {
+            Route::Root => Ok(ping::redirect()),
+            Route::Ping => Ok(ping::answer()),
+            Route::Manifest { repository, reference } => manifest::get(self, request, &repository, &reference).await,
+            Route::Blob { repository, digest } => blob::get(self, request, &repository, &digest).await,
+            Route::Tags { repository, page } => tags::list(self, request, &repository, &page).await,
+            Route::Referrers { repository, digest, artifact_type, .. } => {
+                referrers::list(self, request, &repository, &digest, artifact_type.as_deref()).await
+            }
+            Route::Catalog { page } => catalog::list(self, request, &page),
+            Route::Write { allow, .. } => Err(Refusal::ReadOnly { allow }),
+        }
+    }
+
+    fn permit(&self, repository: &Repository) -> Result<Permit, Refusal> {
+        Ok(self.gate.admit(Principal::Anonymous, repository)?)
+    }
+
+    /// For whom the upstream is asked: refuses what has come by here before.
+    fn asker(&self, request: &Request<'_>) -> Result<Asker, Refusal> {
+        let hops = request.hops();
+        if hops.contains(&self.node) || hops.is_too_long() {
+            return Err(Refusal::Loop);
+        }
+        Ok(Asker { hops, class: Class::Interactive })
+    }
+}

@@ -1,0 +1,172 @@
+//! The one table from error to reply. No status code stands anywhere below this room.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::header::{ALLOW, RETRY_AFTER};
+use serde_json::json;
+
+use super::{Kind, Reply};
+use crate::auth::Denied;
+use crate::fetch::Error;
+use crate::oci::{Code, Digest, Reference, Repository, error_body};
+use crate::parent::{self, NodeId};
+use crate::router;
+
+/// Why a request is not answered with what it asked for.
+#[derive(Debug)]
+pub enum Refusal {
+    /// What was asked makes no sense, or names nothing.
+    Route(router::Error),
+    /// Not to be had here; looks as if it did not exist.
+    Denied(Denied),
+    /// A mirror takes no writes.
+    ReadOnly {
+        /// Methods that the path has.
+        allow: &'static str,
+    },
+    /// The request has been here before.
+    Loop,
+    /// A manifest could not be had.
+    Manifest {
+        /// Why.
+        error: Error,
+        /// Of which repository.
+        repository: Repository,
+        /// Which.
+        reference: Reference,
+    },
+    /// A blob could not be had.
+    Blob {
+        /// Why.
+        error: Error,
+        /// Of which repository.
+        repository: Repository,
+        /// Which.
+        digest: Digest,
+    },
+    /// A list could not be had.
+    List {
+        /// Why.
+        error: Error,
+        /// Of which repository.
+        repository: Repository,
+    },
+}
+
+/// What is said for it.
+struct Verdict {
+    status: u16,
+    code: Code,
+    message: String,
+    /// The node or registry that failed.
+    layer: Option<String>,
+    retry_after: Option<Duration>,
+    allow: Option<&'static str>,
+}
+
+impl From<router::Error> for Refusal {
+    fn from(error: router::Error) -> Self {
+        Self::Route(error)
+    }
+}
+
+impl From<Denied> for Refusal {
+    fn from(denied: Denied) -> Self {
+        Self::Denied(denied)
+    }
+}
+
+impl Refusal {
+    /// The reply in the form of the distribution spec, "Error Codes".
+    pub(super) fn into_reply(self, node: &NodeId, kind: Kind) -> Reply {
+        let verdict = self.judge(kind);
+        let layer = verdict.layer.as_deref().unwrap_or(&node.name);
+        let message = format!("{}: {}", node.name, verdict.message);
+        let detail = json!({ "layer": layer, "node": node.name });
+        let mut reply = Reply::new(verdict.status);
+        if let Some(wait) = verdict.retry_after {
+            reply = reply.with(RETRY_AFTER, wait.as_secs().max(1).into());
+        }
+        if let Some(allow) = verdict.allow {
+            reply = reply.with(ALLOW, HeaderValue::from_static(allow));
+        }
+        reply.json(error_body(verdict.code, &message, Some(detail)))
+    }
+
+    fn judge(self, kind: Kind) -> Verdict {
+        match self {
+            Self::Route(error) => judge_route(error, kind),
+            Self::Denied(denied) => Verdict::new(404, Code::NameUnknown, denied.to_string()),
+            Self::ReadOnly { allow } => {
+                let message = "this node is a mirror and takes no writes; push to a registry above it, or run it with mode = \"registry\"";
+                Verdict { allow: Some(allow), ..Verdict::new(405, Code::Unsupported, message) }
+            }
+            Self::Loop => Verdict::new(508, Code::Unknown, "the request has passed this node before; look for a circle among the parents"),
+            Self::Manifest { error, repository, reference } => {
+                judge_fetch(error, Code::ManifestUnknown, &format!("manifest {reference} of {repository}"))
+            }
+            Self::Blob { error, repository, digest } => judge_fetch(error, Code::BlobUnknown, &format!("blob {digest} of {repository}")),
+            Self::List { error, repository } => judge_fetch(error, Code::NameUnknown, &format!("the list for {repository}")),
+        }
+    }
+}
+
+impl Verdict {
+    fn new(status: u16, code: Code, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), layer: None, retry_after: None, allow: None }
+    }
+}
+
+fn judge_route(error: router::Error, kind: Kind) -> Verdict {
+    let message = error.to_string();
+    let _ = kind;
+    match error {
+        router::Error::NotFound => Verdict::new(404, Code::NameUnknown, message),
+        router::Error::NamespaceUnknown { .. } => Verdict::new(404, Code::NameUnknown, message),
+        router::Error::NameInvalid(_) => Verdict::new(400, Code::NameInvalid, message),
+        router::Error::DigestInvalid | router::Error::DigestUnsupported => Verdict::new(400, Code::DigestInvalid, message),
+        router::Error::TagInvalid => Verdict::new(400, Code::TagInvalid, message),
+        router::Error::PageInvalid => Verdict::new(400, Code::PaginationNumberInvalid, message),
+        router::Error::MethodNotAllowed { allow } => Verdict { allow: Some(allow), ..Verdict::new(405, Code::Unsupported, message) },
+    }
+}
+
+fn judge_fetch(error: Error, absent: Code, what: &str) -> Verdict {
+    let message = format!("{what}: {error}");
+    match error {
+        Error::Absent { layer } => Verdict { layer: Some(layer), ..Verdict::new(404, absent, message) },
+        Error::NoUpstream { .. } => Verdict::new(404, Code::NameUnknown, message),
+        Error::Parent(error) => judge_parent(&error, absent, message),
+        Error::Corrupt { layer, .. } | Error::Nonsense { layer, .. } => {
+            Verdict { layer: Some(layer), retry_after: Some(SOON), ..Verdict::new(502, Code::Unavailable, message) }
+        }
+        Error::Store(_) | Error::Interrupted => Verdict { retry_after: Some(SOON), ..Verdict::new(503, Code::Unavailable, message) },
+    }
+}
+
+/// When to ask again, where nobody says.
+const SOON: Duration = Duration::from_secs(5);
+
+fn judge_parent(error: &parent::Error, absent: Code, message: String) -> Verdict {
+    let (status, retry_after) = match error {
+        // Docker Hub says 401 of what does not exist.
+        parent::Error::Absent { .. } | parent::Error::Denied { anonymous: true, .. } => (404, None),
+        parent::Error::Loop { .. } => (508, None),
+        parent::Error::TimedOut { .. } => (504, Some(SOON)),
+        // A 429 would make containerd ask six times at once.
+        parent::Error::TooMany { retry_after, .. } => (503, Some(retry_after.unwrap_or(SOON))),
+        parent::Error::Unreachable { .. } => (503, Some(SOON)),
+        parent::Error::Failed { status: 503, retry_after, .. } => (503, Some(retry_after.unwrap_or(SOON))),
+        parent::Error::Failed { status: 504, .. } => (504, Some(SOON)),
+        parent::Error::Failed { status: 508, .. } => (508, None),
+        parent::Error::Failed { retry_after, .. } => (502, Some(retry_after.unwrap_or(SOON))),
+        _ => (502, None),
+    };
+    let code = match status {
+        404 => absent,
+        508 => Code::Unknown,
+        _ => Code::Unavailable,
+    };
+    Verdict { layer: Some(error.layer().to_owned()), retry_after, ..Verdict::new(status, code, message) }
+}

@@ -1,0 +1,87 @@
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::index::Row;
+use super::{Shared, layout};
+use crate::oci::Digest;
+
+/// Committed content, open for reading. While it lives the file is not evicted.
+pub struct Blob {
+    shared: Arc<Shared>,
+    digest: Digest,
+    file: File,
+    size: u64,
+    media_type: Option<Arc<str>>,
+}
+
+impl Blob {
+    /// Opens what the ledger lists; a file that was removed under a running node is forgotten.
+    pub(super) fn open(shared: &Arc<Shared>, digest: &Digest) -> Option<Self> {
+        let (size, media_type) = {
+            let mut ledger = shared.ledger.lock();
+            let entry = ledger.pin(digest)?;
+            (entry.size, entry.media_type.clone())
+        };
+        let path = shared.layout.blob(digest);
+        match layout::open_blob(&path) {
+            Ok(file) if file.metadata().is_ok_and(|metadata| metadata.len() == size) => {
+                Some(Self { shared: shared.clone(), digest: *digest, file, size, media_type })
+            }
+            outcome => {
+                let reason = outcome.err().map_or_else(|| "its length changed".to_owned(), |error| error.to_string());
+                tracing::warn!(%digest, reason, "stored content was gone; it will be fetched again");
+                shared.ledger.lock().forget(digest);
+                shared.index.write(Row::Gone(*digest));
+                None
+            }
+        }
+    }
+
+    /// Wraps a file that was just committed; the ledger already counts this reader.
+    pub(super) fn committed(shared: &Arc<Shared>, digest: Digest, file: File, size: u64, media_type: Option<Arc<str>>) -> Self {
+        Self { shared: shared.clone(), digest, file, size, media_type }
+    }
+
+    /// Of the content.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Bytes.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// As the content was first accepted. Manifests only.
+    pub fn media_type(&self) -> Option<&str> {
+        self.media_type.as_deref()
+    }
+
+    /// The whole content. Blocks; meant for manifests.
+    ///
+    /// # Errors
+    ///
+    /// What the disk says.
+    pub fn bytes(&self) -> io::Result<Bytes> {
+        let mut bytes = vec![0; usize::try_from(self.size).map_err(io::Error::other)?];
+        self.file.read_exact_at(&mut bytes, 0)?;
+        Ok(bytes.into())
+    }
+}
+
+impl AsFd for Blob {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Drop for Blob {
+    fn drop(&mut self) {
+        self.shared.ledger.lock().unpin(&self.digest);
+    }
+}

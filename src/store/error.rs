@@ -1,0 +1,66 @@
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::oci::Digest;
+
+/// Why the store could not do as asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The sender's fault: what arrived is not what was announced. Nothing was kept.
+    #[error("the bytes hash to {actual}, not to the announced {announced}")]
+    DigestMismatch {
+        /// What the bytes hash to.
+        actual: Digest,
+        /// What was asked for.
+        announced: Digest,
+    },
+
+    /// Every byte of the budget is held by readers or writers. Passes with time: retry.
+    #[error("no room for {wanted} more bytes: {free} of {capacity} are free and nothing can be evicted")]
+    Full {
+        /// Bytes asked for.
+        wanted: u64,
+        /// Bytes free.
+        free: u64,
+        /// Bytes of the whole budget.
+        capacity: u64,
+    },
+
+    /// The operator's: two processes were given one folder.
+    #[error("another wharf holds {}; stop it, or give this one a storage.path of its own", path.display())]
+    Locked {
+        /// The lock file.
+        path: PathBuf,
+    },
+
+    /// The operator's: an older wharf was started on a newer one's folder. Nothing was touched.
+    #[error("{} has format {found}, and this wharf knows formats up to {known}; start the newer wharf again, or choose another storage.path", path.display())]
+    Newer {
+        /// The file that is newer.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+        /// The newest version known here.
+        known: i64,
+    },
+
+    /// The disk's fault: an operator must look at `path`.
+    #[error("{action} {}", path.display())]
+    Io {
+        /// What was being done, as a gerund.
+        action: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// Adds to an I/O error what was being done and to which file.
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+}

@@ -1,0 +1,98 @@
+//! Manifests and other small documents that were read lately, in memory.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::oci::{Digest, Manifest, media};
+
+/// Bytes of documents kept in memory.
+const CAPACITY: u64 = 16 << 20;
+/// Digests whose announced size is remembered.
+const ANNOUNCED: u64 = 100_000;
+/// How often a document that is asked for all the time renews its closure.
+const TOUCH_EVERY: Duration = Duration::from_secs(1);
+
+/// A small document, whole: exact bytes, exact media type.
+pub struct Held {
+    digest: Digest,
+    media_type: Arc<str>,
+    bytes: Bytes,
+    children: Vec<(Digest, u64)>,
+    touched: Mutex<Option<Instant>>,
+}
+
+impl Held {
+    /// `media_type` as the parent sent it; if that is not known, as the document itself says.
+    pub fn new(digest: Digest, media_type: Option<&str>, bytes: Bytes) -> Self {
+        let manifest = Manifest::parse(&bytes).ok();
+        let media_type = media_type.or_else(|| manifest.as_ref().map(Manifest::media_type_guess)).unwrap_or(media::OCTET_STREAM).into();
+        let children = manifest.iter().flat_map(|manifest| manifest.children().map(|child| (child.digest, child.size))).collect();
+        Self { digest, media_type, bytes, children, touched: Mutex::new(None) }
+    }
+
+    /// Of the bytes.
+    pub fn digest(&self) -> &Digest {
+        &self.digest
+    }
+
+    /// Exact, without or with parameters as it was given.
+    pub fn media_type(&self) -> &str {
+        &self.media_type
+    }
+
+    /// The document.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// What it references: config, layers, child manifests.
+    pub fn children(&self) -> impl Iterator<Item = &Digest> {
+        self.children.iter().map(|(digest, _)| digest)
+    }
+
+    pub(super) fn due_for_touch(&self, now: Instant) -> bool {
+        let mut touched = self.touched.lock();
+        let due = touched.is_none_or(|last| now.duration_since(last) >= TOUCH_EVERY);
+        if due {
+            *touched = Some(now);
+        }
+        due
+    }
+}
+
+/// The documents of the last minutes.
+pub(super) struct Hot {
+    documents: moka::sync::Cache<Digest, Arc<Held>>,
+    /// Bytes of content that a document read lately announces.
+    announced: moka::sync::Cache<Digest, u64>,
+}
+
+impl Hot {
+    pub(super) fn new() -> Self {
+        let weigh = |_: &Digest, held: &Arc<Held>| u32::try_from(held.bytes.len() + 512).unwrap_or(u32::MAX);
+        let documents = moka::sync::Cache::builder().max_capacity(CAPACITY).weigher(weigh).build();
+        Self { documents, announced: moka::sync::Cache::new(ANNOUNCED) }
+    }
+
+    pub(super) fn announced(&self, digest: &Digest) -> Option<u64> {
+        self.announced.get(digest)
+    }
+
+    pub(super) fn get(&self, digest: &Digest) -> Option<Arc<Held>> {
+        self.documents.get(digest)
+    }
+
+    pub(super) fn keep(&self, held: Arc<Held>) {
+        for (child, bytes) in &held.children {
+            self.announced.insert(*child, *bytes);
+        }
+        self.documents.insert(held.digest, held);
+    }
+
+    pub(super) fn forget(&self, digest: &Digest) {
+        self.documents.invalidate(digest);
+    }
+}

@@ -1,0 +1,310 @@
+//! The records on disk: one SQLite file, one writer thread, many rows a transaction.
+//!
+//! Everything here can be fetched again or rebuilt from the files, so rows are written behind: nobody
+//! waits. A transaction that fails is counted and dropped; the next start reads the files anyway.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use rusqlite::{Connection, Transaction, params};
+
+use super::records::{Origin, RepositoryId, TagRow};
+use super::{Error, Shared};
+use crate::oci::{Digest, Registry, Repository};
+
+/// The newest schema this program knows; in `PRAGMA user_version`.
+const VERSION: i64 = 1;
+
+/// Kept free above what the files take, so that they can grow between two looks.
+pub(super) const HEADROOM: u64 = 8 << 20;
+
+/// Rows written in one transaction at the most.
+const BATCH: usize = 512;
+
+const SCHEMA: &str = "
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+    CREATE TABLE repository (id INTEGER PRIMARY KEY, registry TEXT NOT NULL, name TEXT NOT NULL, UNIQUE (registry, name)) STRICT;
+    CREATE TABLE blob (digest TEXT PRIMARY KEY, size INTEGER NOT NULL, media_type TEXT, synced INTEGER NOT NULL, used INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE link (digest TEXT NOT NULL, repository INTEGER NOT NULL, PRIMARY KEY (digest, repository)) STRICT, WITHOUT ROWID;
+    CREATE TABLE slot (repository INTEGER NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL, origin TEXT NOT NULL, parent_digest TEXT,
+                       sequence INTEGER NOT NULL, PRIMARY KEY (repository, key)) STRICT, WITHOUT ROWID;
+    CREATE TABLE event (sequence INTEGER PRIMARY KEY, repository INTEGER NOT NULL, key TEXT NOT NULL, digest TEXT) STRICT;
+";
+
+/// Events kept for those who fell behind.
+const EVENTS: u64 = 100_000;
+
+/// One change of a record.
+pub(super) enum Row {
+    Repository { id: RepositoryId, repository: Repository },
+    Blob { digest: Digest, size: u64, media_type: Option<Arc<str>> },
+    Synced(Vec<Digest>),
+    Used(Vec<(Digest, u64)>),
+    Gone(Digest),
+    Link { repository: RepositoryId, digest: Digest },
+    Slot { repository: RepositoryId, key: Box<str>, row: TagRow },
+    NoSlot { repository: RepositoryId, key: Box<str>, sequence: u64 },
+    /// Answered when everything before it is on disk.
+    Flush(SyncSender<()>),
+}
+
+/// The sending end of the writer.
+pub(super) struct Index {
+    rows: mpsc::Sender<Row>,
+}
+
+/// All that was on record when the store was opened.
+#[derive(Default)]
+pub(super) struct Contents {
+    pub(super) instance: String,
+    pub(super) repositories: Vec<(RepositoryId, Repository)>,
+    pub(super) blobs: Vec<StoredBlob>,
+    pub(super) links: Vec<(Digest, RepositoryId)>,
+    pub(super) slots: Vec<(RepositoryId, String, TagRow)>,
+    pub(super) sequence: u64,
+}
+
+pub(super) struct StoredBlob {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) media_type: Option<String>,
+    pub(super) synced: bool,
+    pub(super) used: u64,
+}
+
+/// The opened file, before the writer has it.
+pub(super) struct Opened {
+    connection: Connection,
+    path: PathBuf,
+}
+
+/// Why a file is not used as the index.
+pub(super) enum Unusable {
+    /// It is to be left alone.
+    Newer(Error),
+    /// It is to be set aside.
+    Damaged(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Unusable {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Damaged(error)
+    }
+}
+
+/// Opens the file, makes the tables if it is new, and reads everything.
+pub(super) fn open(path: &Path) -> Result<(Opened, Contents), Unusable> {
+    let mut connection = Connection::open(path)?;
+    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version > VERSION {
+        return Err(Unusable::Newer(Error::Newer { path: path.to_owned(), found: version, known: VERSION }));
+    }
+    connection.execute_batch(
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 256; PRAGMA journal_size_limit = 1048576;",
+    )?;
+    if version == 0 {
+        create(&mut connection)?;
+    }
+    let contents = read(&connection)?;
+    Ok((Opened { connection, path: path.to_owned() }, contents))
+}
+
+impl Opened {
+    /// Hands the file to its writer, which begins once the store is whole.
+    pub(super) fn writer(self) -> (Index, Writer) {
+        let (rows, queue) = mpsc::channel();
+        (Index { rows }, Writer { connection: self.connection, path: self.path, queue })
+    }
+}
+
+impl Index {
+    /// Writes behind. After a failed start of the writer nothing is written.
+    pub(super) fn write(&self, row: Row) {
+        let _ = self.rows.send(row);
+    }
+
+    /// Waits until everything before is on disk.
+    pub(super) fn flush(&self) {
+        let (done, wait) = mpsc::sync_channel(1);
+        self.write(Row::Flush(done));
+        let _ = wait.recv_timeout(Duration::from_secs(30));
+    }
+}
+
+/// The receiving end.
+pub(super) struct Writer {
+    connection: Connection,
+    path: PathBuf,
+    queue: Receiver<Row>,
+}
+
+impl Writer {
+    /// Runs until the store is dropped.
+    pub(super) fn start(mut self, shared: Weak<Shared>) -> std::io::Result<()> {
+        thread::Builder::new().name("index".into()).spawn(move || self.run(&shared)).map(drop)
+    }
+
+    /// Bytes on disk, with room to grow.
+    pub(super) fn allowance(&self) -> u64 {
+        let side = |suffix: &str| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(suffix);
+            std::fs::metadata(PathBuf::from(name)).map_or(0, |metadata| super::layout::room(&metadata))
+        };
+        side("") + side("-wal") + side("-shm") + HEADROOM
+    }
+
+    fn run(&mut self, shared: &Weak<Shared>) {
+        loop {
+            let first = match self.queue.recv_timeout(Duration::from_secs(5)) {
+                Ok(row) => row,
+                Err(RecvTimeoutError::Timeout) => {
+                    let Some(shared) = shared.upgrade() else { return };
+                    shared.write_recency();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            let mut batch = vec![first];
+            batch.extend(self.queue.try_iter().take(BATCH - 1));
+            let outcome = self.write(&batch);
+            if let Some(shared) = shared.upgrade() {
+                shared.ledger.lock().allow(self.allowance());
+                if let Err(error) = outcome {
+                    shared.metrics.index_errors.inc();
+                    tracing::error!(%error, rows = batch.len(), "records could not be written; content stays readable and is checked again after a restart");
+                }
+            }
+            for row in batch {
+                if let Row::Flush(done) = row {
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &[Row]) -> rusqlite::Result<()> {
+        let transaction = self.connection.transaction()?;
+        for row in batch {
+            apply(&transaction, row)?;
+        }
+        transaction.commit()
+    }
+}
+
+fn create(connection: &mut Connection) -> rusqlite::Result<()> {
+    let transaction = connection.transaction()?;
+    transaction.execute_batch(SCHEMA)?;
+    let instance = format!("{:08x}", rand::random::<u32>());
+    transaction.execute("INSERT INTO meta VALUES ('instance', ?1)", [instance])?;
+    transaction.pragma_update(None, "user_version", VERSION)?;
+    transaction.commit()
+}
+
+fn apply(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
+    let mut run = |sql: &str, params: &[&dyn rusqlite::ToSql]| transaction.prepare_cached(sql)?.execute(params).map(drop);
+    match row {
+        Row::Repository { id, repository } => {
+            run("INSERT OR REPLACE INTO repository VALUES (?1, ?2, ?3)", params![id, repository.registry.as_str(), repository.name.as_str()])
+        }
+        Row::Blob { digest, size, media_type } => run(
+            "INSERT OR REPLACE INTO blob VALUES (?1, ?2, ?3, 0, 0)",
+            params![digest.to_string(), signed(*size), media_type.as_deref()],
+        ),
+        Row::Synced(digests) => digests.iter().try_for_each(|digest| run("UPDATE blob SET synced = 1 WHERE digest = ?1", params![digest.to_string()])),
+        Row::Used(used) => used
+            .iter()
+            .try_for_each(|(digest, used)| run("UPDATE blob SET used = ?2 WHERE digest = ?1", params![digest.to_string(), signed(*used)])),
+        Row::Gone(digest) => {
+            let digest = digest.to_string();
+            run("DELETE FROM blob WHERE digest = ?1", params![digest])?;
+            run("DELETE FROM link WHERE digest = ?1", params![digest])
+        }
+        Row::Link { repository, digest } => run("INSERT OR IGNORE INTO link VALUES (?1, ?2)", params![digest.to_string(), repository]),
+        Row::Slot { repository, key, row } => {
+            let digest = row.digest.to_string();
+            let parent_digest = row.parent_digest.map(|digest| digest.to_string());
+            let sequence = signed(row.sequence);
+            run(
+                "INSERT OR REPLACE INTO slot VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![repository, key, digest, origin_word(row.origin), parent_digest, sequence],
+            )?;
+            record(&mut run, *repository, key, Some(&digest), row.sequence)
+        }
+        Row::NoSlot { repository, key, sequence } => {
+            run("DELETE FROM slot WHERE repository = ?1 AND key = ?2", params![repository, key])?;
+            record(&mut run, *repository, key, None, *sequence)
+        }
+        Row::Flush(_) => Ok(()),
+    }
+}
+
+/// An event, in the transaction of what it tells of.
+fn record(
+    run: &mut impl FnMut(&str, &[&dyn rusqlite::ToSql]) -> rusqlite::Result<()>,
+    repository: RepositoryId,
+    key: &str,
+    digest: Option<&str>,
+    sequence: u64,
+) -> rusqlite::Result<()> {
+    run("INSERT OR REPLACE INTO event VALUES (?1, ?2, ?3, ?4)", params![signed(sequence), repository, key, digest])?;
+    run("DELETE FROM event WHERE sequence <= ?1", params![signed(sequence.saturating_sub(EVENTS))])
+}
+
+fn read(connection: &Connection) -> rusqlite::Result<Contents> {
+    Ok(Contents {
+        instance: connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |row| row.get(0))?,
+        repositories: rows(connection, "SELECT id, registry, name FROM repository", |row| {
+            let (registry, name) = (row.get::<_, String>(1)?, row.get::<_, String>(2)?);
+            let repository = registry.parse::<Registry>().ok().zip(name.parse().ok()).map(|(registry, name)| Repository { registry, name });
+            Ok(repository.map(|repository| (row.get(0), repository)).map(|(id, repository)| id.map(|id| (id, repository))).transpose()?)
+        })?,
+        blobs: rows(connection, "SELECT digest, size, media_type, synced, used FROM blob", |row| {
+            let Some(digest) = digest(row, 0)? else { return Ok(None) };
+            let (size, used) = (row.get::<_, i64>(1)?.cast_unsigned(), row.get::<_, i64>(4)?.cast_unsigned());
+            Ok(Some(StoredBlob { digest, size, media_type: row.get(2)?, synced: row.get(3)?, used }))
+        })?,
+        links: rows(connection, "SELECT digest, repository FROM link", |row| Ok(digest(row, 0)?.zip(Some(row.get(1)?))))?,
+        slots: rows(connection, "SELECT repository, key, digest, origin, parent_digest, sequence FROM slot", |row| {
+            let Some(pointed) = digest(row, 2)? else { return Ok(None) };
+            let row_of = TagRow {
+                digest: pointed,
+                origin: if row.get::<_, String>(3)? == origin_word(Origin::Pushed) { Origin::Pushed } else { Origin::Parent },
+                parent_digest: row.get::<_, Option<String>>(4)?.and_then(|text| text.parse().ok()),
+                sequence: row.get::<_, i64>(5)?.cast_unsigned(),
+                confirmed: None,
+            };
+            Ok(Some((row.get(0)?, row.get(1)?, row_of)))
+        })?,
+        sequence: connection.query_row("SELECT coalesce(max(sequence), 0) FROM event", [], |row| row.get::<_, i64>(0))?.cast_unsigned(),
+    })
+}
+
+/// Every row that makes sense; one that does not is passed over, as its content can be fetched again.
+fn rows<T>(connection: &Connection, sql: &str, mut read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<Option<T>>) -> rusqlite::Result<Vec<T>> {
+    let mut statement = connection.prepare(sql)?;
+    let mut found = Vec::new();
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        found.extend(read(row)?);
+    }
+    Ok(found)
+}
+
+fn digest(row: &rusqlite::Row<'_>, column: usize) -> rusqlite::Result<Option<Digest>> {
+    Ok(row.get::<_, String>(column)?.parse().ok())
+}
+
+fn origin_word(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Parent => "parent",
+        Origin::Pushed => "pushed",
+    }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}

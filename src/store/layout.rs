@@ -1,0 +1,219 @@
+//! Names and folders on disk. No other file of the house builds a path under `storage.path`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+use super::Error;
+use crate::oci::{Algorithm, Digest};
+
+const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
+
+/// The folder of a store.
+pub(super) struct Layout {
+    root: PathBuf,
+    /// Held as long as the process lives.
+    _lock: Flock<File>,
+}
+
+impl Layout {
+    /// Makes what is missing and takes the lock.
+    pub(super) fn open(root: &Path) -> Result<Self, Error> {
+        make_folder(root).map_err(Error::io("making the folder", root))?;
+        let lock = lock(&root.join("wharf.lock"))?;
+        let layout = Self { root: root.to_owned(), _lock: lock };
+        layout.make_folders()?;
+        Ok(layout)
+    }
+
+    pub(super) fn index(&self) -> PathBuf {
+        self.root.join("index.db")
+    }
+
+    pub(super) fn journal(&self) -> PathBuf {
+        self.root.join("journal.log")
+    }
+
+    pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.blobs(digest.algorithm()).join(&hex[..2]).join(hex)
+    }
+
+    pub(super) fn partial(&self, digest: &Digest) -> PathBuf {
+        self.partials().join(flat_name(digest))
+    }
+
+    pub(super) fn quarantined(&self, digest: &Digest) -> PathBuf {
+        self.quarantine().join(flat_name(digest))
+    }
+
+    pub(super) fn partials(&self) -> PathBuf {
+        self.root.join("partial")
+    }
+
+    pub(super) fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    /// Every regular file in `blobs/` whose name is a digest, with its size and its room on disk.
+    pub(super) fn committed(&self) -> Vec<(Digest, fs::Metadata)> {
+        let mut found = Vec::new();
+        for algorithm in ALGORITHMS {
+            for fan in files(&self.blobs(algorithm)) {
+                for entry in files(&fan.path()) {
+                    let name = entry.file_name();
+                    let Some(digest) = name.to_str().and_then(|hex| format!("{}:{hex}", algorithm.as_str()).parse::<Digest>().ok()) else {
+                        continue;
+                    };
+                    if let Some(metadata) = regular(&entry).filter(|_| entry.path() == self.blob(&digest)) {
+                        found.push((digest, metadata));
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// What wharf left in `folder` under names of the form `<alg>-<hex>`.
+    pub(super) fn scraps(&self, folder: &Path) -> Vec<(PathBuf, fs::Metadata)> {
+        let ours = |entry: &fs::DirEntry| {
+            let name = entry.file_name();
+            name.to_str().and_then(|name| name.replacen('-', ":", 1).parse::<Digest>().ok()).is_some()
+        };
+        files(folder)
+            .filter(ours)
+            .filter_map(|entry| regular(&entry).map(|metadata| (entry.path(), metadata)))
+            .collect()
+    }
+
+    /// Moves a finished download to its place. Never replaces what lies there.
+    pub(super) fn promote(&self, digest: &Digest) -> Result<PathBuf, Error> {
+        let (from, to) = (self.partial(digest), self.blob(digest));
+        rename_new(&from, &to).map_err(Error::io("moving into place", &to))?;
+        Ok(to)
+    }
+
+    /// Takes a damaged blob out of `blobs/`; what was in quarantine under its name goes.
+    pub(super) fn isolate(&self, digest: &Digest) -> Result<PathBuf, Error> {
+        let (from, to) = (self.blob(digest), self.quarantined(digest));
+        #[expect(clippy::disallowed_methods, reason = "the store's own folder")]
+        fs::rename(&from, &to).map_err(Error::io("moving into quarantine", &from))?;
+        Ok(to)
+    }
+
+    /// Moves a damaged record file out of the way, under a name that is not taken.
+    pub(super) fn set_aside(&self, path: &Path) -> Result<PathBuf, Error> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let aside = (1..)
+            .map(|number| path.with_file_name(format!("{name}.corrupt-{number}")))
+            .find(|candidate| candidate.symlink_metadata().is_err())
+            .expect("the numbers do not run out");
+        #[expect(clippy::disallowed_methods, reason = "the store's own folder")]
+        fs::rename(path, &aside).map_err(Error::io("setting aside", path))?;
+        Ok(aside)
+    }
+
+    /// The folders of `blobs/` that hold what was committed, for syncing.
+    pub(super) fn fan(&self, digest: &Digest) -> PathBuf {
+        self.blobs(digest.algorithm()).join(&digest.hex()[..2])
+    }
+
+    fn blobs(&self, algorithm: Algorithm) -> PathBuf {
+        self.root.join("blobs").join(algorithm.as_str())
+    }
+
+    fn make_folders(&self) -> Result<(), Error> {
+        for folder in [self.partials(), self.quarantine()] {
+            make_folder(&folder).map_err(Error::io("making the folder", &folder))?;
+        }
+        for algorithm in ALGORITHMS {
+            let blobs = self.blobs(algorithm);
+            let complete = blobs.join("ff").is_dir();
+            make_folder(&blobs).map_err(Error::io("making the folder", &blobs))?;
+            for fan in (0..=255_u8).take_while(|_| !complete) {
+                let folder = blobs.join(format!("{fan:02x}"));
+                make_folder(&folder).map_err(Error::io("making the folder", &folder))?;
+            }
+            sync_folder(&blobs).map_err(Error::io("syncing", &blobs))?;
+        }
+        sync_folder(&self.root).map_err(Error::io("syncing", &self.root))
+    }
+}
+
+/// Room that a file takes, as the budget counts it: bytes of allocated blocks.
+pub(super) fn room(metadata: &fs::Metadata) -> u64 {
+    metadata.blocks() * 512
+}
+
+/// Opens a file that this process alone may write, never through a link.
+pub(super) fn open_private(path: &Path, truncate: bool) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(truncate)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+}
+
+/// Opens a committed file for reading, never through a link.
+pub(super) fn open_blob(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)
+}
+
+/// Makes the entries of a folder durable.
+pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+    match File::open(path)?.sync_all() {
+        // A read-only file system has nothing to sync.
+        Err(error) if error.raw_os_error() == Some(libc::EROFS) => Ok(()),
+        other => other,
+    }
+}
+
+fn flat_name(digest: &Digest) -> String {
+    format!("{}-{}", digest.algorithm().as_str(), digest.hex())
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn files(folder: &Path) -> impl Iterator<Item = fs::DirEntry> {
+    fs::read_dir(folder).into_iter().flatten().flatten()
+}
+
+fn regular(entry: &fs::DirEntry) -> Option<fs::Metadata> {
+    entry.metadata().ok().filter(fs::Metadata::is_file)
+}
+
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+        // Some file systems know no flags for a rename; only wharf writes digest names here.
+        Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOSYS) if to.symlink_metadata().is_err() => {
+            #[expect(clippy::disallowed_methods, reason = "the store's own folder")]
+            fs::rename(from, to)
+        }
+        other => other.map_err(io::Error::from),
+    }
+}
+
+fn lock(path: &Path) -> Result<Flock<File>, Error> {
+    let file = open_private(path, false).map_err(Error::io("opening", path))?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(mut lock) => {
+            // For whoever looks at the folder; nobody reads it back.
+            let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+            Ok(lock)
+        }
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Err(Error::Locked { path: path.to_owned() }),
+        Err((_, errno)) => Err(Error::io("locking", path)(errno.into())),
+    }
+}

@@ -1,0 +1,365 @@
+//! The disk budget: a reservation before every byte, and who leaves first.
+//!
+//! Invariant: `allowance + committed + scraps + reserved <= capacity` after every call, except that a
+//! store may be opened over budget, when it evicts at once. Whoever is granted room unlinks the
+//! victims before it writes, so what lies on the disk never exceeds the sum either.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lru::LruCache;
+
+use super::Error;
+use super::records::RepositoryId;
+use crate::oci::Digest;
+
+/// Bytes, promised and present.
+pub(super) struct Ledger {
+    capacity: u64,
+    /// Held for the index, the journal and what could not be unlinked.
+    allowance: u64,
+    /// Room of everything in `entries`.
+    committed: u64,
+    /// Granted to writers.
+    reserved: u64,
+    /// Most recently used first.
+    entries: LruCache<Digest, Entry>,
+    /// Partial downloads nobody works on, and the quarantine: these leave before any blob.
+    scraps: LruCache<PathBuf, u64>,
+    scrap_bytes: u64,
+    /// Grows with each use; the order of a restart.
+    uses: u64,
+    used: Vec<Digest>,
+    evicted: u64,
+}
+
+/// One committed file.
+pub(super) struct Entry {
+    /// Bytes of content.
+    pub(super) size: u64,
+    /// Bytes of blocks.
+    pub(super) room: u64,
+    pub(super) trust: Trust,
+    /// As it was first accepted, exact. Manifests only.
+    pub(super) media_type: Option<Arc<str>>,
+    /// Repositories whose upstream confirmed that they have it.
+    pub(super) repositories: Vec<RepositoryId>,
+    pub(super) used: u64,
+    /// Open readers; an entry that is read is not evicted.
+    readers: u32,
+    unsaved: bool,
+}
+
+/// Whether the bytes on disk were hashed since they were last in danger.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Trust {
+    Verified,
+    Unverified,
+}
+
+/// What has to be unlinked before granted room is written to.
+#[derive(Debug, Eq, PartialEq)]
+pub(super) enum Victim {
+    Blob(Digest),
+    Scrap(PathBuf),
+}
+
+impl Entry {
+    pub(super) fn new(size: u64, room: u64, trust: Trust, media_type: Option<Arc<str>>) -> Self {
+        Self { size, room, trust, media_type, repositories: Vec::new(), used: 0, readers: 0, unsaved: false }
+    }
+}
+
+impl Ledger {
+    pub(super) fn new(capacity: u64) -> Self {
+        Self {
+            capacity,
+            allowance: 0,
+            committed: 0,
+            reserved: 0,
+            entries: LruCache::unbounded(),
+            scraps: LruCache::unbounded(),
+            scrap_bytes: 0,
+            uses: 0,
+            used: Vec::new(),
+            evicted: 0,
+        }
+    }
+
+    /// Grants `wanted` bytes and names what must be unlinked first.
+    pub(super) fn reserve(&mut self, wanted: u64) -> Result<Vec<Victim>, Error> {
+        let victims = self.victims(wanted.saturating_sub(self.free()));
+        let Some(victims) = victims else {
+            return Err(Error::Full { wanted, free: self.free(), capacity: self.capacity });
+        };
+        victims.iter().for_each(|victim| self.remove(victim));
+        self.reserved += wanted;
+        Ok(victims)
+    }
+
+    /// Gives granted room back.
+    pub(super) fn release(&mut self, granted: u64) {
+        self.reserved -= granted;
+    }
+
+    /// Turns granted room into a committed entry that is being read by the caller.
+    pub(super) fn commit(&mut self, digest: Digest, mut entry: Entry, granted: u64) {
+        self.release(granted);
+        self.committed += entry.room;
+        entry.readers = 1;
+        if let Some((_, replaced)) = self.entries.push(digest, entry) {
+            self.committed -= replaced.room;
+        }
+        self.touch(&digest);
+    }
+
+    /// Enters what a start found, in the order given: the last is the most recently used.
+    pub(super) fn adopt(&mut self, digest: Digest, entry: Entry) {
+        self.uses = self.uses.max(entry.used);
+        self.committed += entry.room;
+        self.entries.push(digest, entry);
+    }
+
+    pub(super) fn keep_scrap(&mut self, path: PathBuf, room: u64) {
+        self.scrap_bytes += room;
+        if let Some((_, replaced)) = self.scraps.push(path, room) {
+            self.scrap_bytes -= replaced;
+        }
+    }
+
+    pub(super) fn has_scrap(&self, path: &Path) -> bool {
+        self.scraps.contains(path)
+    }
+
+    /// Takes a scrap out of the account; its room is the caller's to account for.
+    pub(super) fn take_scrap(&mut self, path: &Path) -> Option<u64> {
+        let room = self.scraps.pop(path)?;
+        self.scrap_bytes -= room;
+        Some(room)
+    }
+
+    /// Sets what is held for the index and the journal.
+    pub(super) fn allow(&mut self, bytes: u64) {
+        self.allowance = bytes;
+    }
+
+    /// Counts a file that could not be unlinked for good, as it still takes its room.
+    pub(super) fn count_stuck(&mut self, room: u64) {
+        self.allowance += room;
+    }
+
+    pub(super) fn holds(&self, digest: &Digest) -> bool {
+        self.entries.contains(digest)
+    }
+
+    pub(super) fn entry(&self, digest: &Digest) -> Option<&Entry> {
+        self.entries.peek(digest)
+    }
+
+    pub(super) fn trust(&self, digest: &Digest) -> Option<Trust> {
+        self.entry(digest).map(|entry| entry.trust)
+    }
+
+    pub(super) fn set_verified(&mut self, digest: &Digest) {
+        if let Some(entry) = self.entries.peek_mut(digest) {
+            entry.trust = Trust::Verified;
+        }
+    }
+
+    pub(super) fn linked(&self, digest: &Digest, repository: RepositoryId) -> bool {
+        self.entry(digest).is_some_and(|entry| entry.repositories.contains(&repository))
+    }
+
+    /// Links present content; whether the link is new. `None` if the content is not here.
+    pub(super) fn link(&mut self, digest: &Digest, repository: RepositoryId) -> Option<bool> {
+        let entry = self.entries.peek_mut(digest)?;
+        let new = !entry.repositories.contains(&repository);
+        if new {
+            entry.repositories.push(repository);
+        }
+        Some(new)
+    }
+
+    /// Marks as used and keeps from eviction until [`Ledger::unpin`].
+    pub(super) fn pin(&mut self, digest: &Digest) -> Option<&Entry> {
+        self.touch(digest);
+        let entry = self.entries.peek_mut(digest)?;
+        entry.readers += 1;
+        Some(entry)
+    }
+
+    pub(super) fn unpin(&mut self, digest: &Digest) {
+        if let Some(entry) = self.entries.peek_mut(digest) {
+            entry.readers = entry.readers.saturating_sub(1);
+        }
+    }
+
+    /// Moves to the front, if it is here.
+    pub(super) fn touch(&mut self, digest: &Digest) {
+        let Some(entry) = self.entries.get_mut(digest) else { return };
+        self.uses += 1;
+        entry.used = self.uses;
+        if !entry.unsaved {
+            entry.unsaved = true;
+            self.used.push(*digest);
+        }
+    }
+
+    /// What was used since the last call, with its place in the order.
+    pub(super) fn take_used(&mut self) -> Vec<(Digest, u64)> {
+        let used = std::mem::take(&mut self.used);
+        let save = |digest: Digest| {
+            let entry = self.entries.peek_mut(&digest)?;
+            entry.unsaved = false;
+            Some((digest, entry.used))
+        };
+        used.into_iter().filter_map(save).collect()
+    }
+
+    /// Drops an entry whose file is gone or bad. Its room is free at once.
+    pub(super) fn forget(&mut self, digest: &Digest) -> Option<Entry> {
+        let entry = self.entries.pop(digest)?;
+        self.committed -= entry.room;
+        Some(entry)
+    }
+
+    pub(super) fn free(&self) -> u64 {
+        self.capacity.saturating_sub(self.taken())
+    }
+
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    pub(super) fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    pub(super) fn reserved(&self) -> u64 {
+        self.reserved
+    }
+
+    pub(super) fn scraps(&self) -> u64 {
+        self.scrap_bytes
+    }
+
+    pub(super) fn allowance(&self) -> u64 {
+        self.allowance
+    }
+
+    /// Bytes of content that left to make room, since the start.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    fn taken(&self) -> u64 {
+        self.allowance + self.committed + self.reserved + self.scrap_bytes
+    }
+
+    /// The coldest things that together free `bytes`; `None` if all that is free to go is not enough.
+    fn victims(&self, bytes: u64) -> Option<Vec<Victim>> {
+        // A store that was opened over its budget has to lose the excess as well.
+        let mut missing = if bytes == 0 { 0 } else { bytes + self.taken().saturating_sub(self.capacity) };
+        let mut victims = Vec::new();
+        let scraps = self.scraps.iter().rev().map(|(path, room)| (Victim::Scrap(path.clone()), *room));
+        let unread = self.entries.iter().rev().filter(|(_, entry)| entry.readers == 0);
+        let blobs = unread.map(|(digest, entry)| (Victim::Blob(*digest), entry.room));
+        let mut candidates = scraps.chain(blobs);
+        while missing > 0 {
+            let (victim, room) = candidates.next()?;
+            missing = missing.saturating_sub(room);
+            victims.push(victim);
+        }
+        Some(victims)
+    }
+
+    fn remove(&mut self, victim: &Victim) {
+        match victim {
+            Victim::Blob(digest) => {
+                if let Some(entry) = self.forget(digest) {
+                    self.evicted += entry.size;
+                }
+            }
+            Victim::Scrap(path) => {
+                self.take_scrap(path);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(room: u64) -> Entry {
+        Entry::new(room, room, Trust::Verified, None)
+    }
+
+    fn stored(ledger: &mut Ledger, content: &[u8], room: u64) -> Digest {
+        let digest = Digest::of(content);
+        ledger.reserve(room).unwrap();
+        ledger.commit(digest, entry(room), room);
+        ledger.unpin(&digest);
+        digest
+    }
+
+    #[test]
+    fn the_least_recently_used_leaves_first() {
+        let mut ledger = Ledger::new(300);
+        let [old, warm, new] = [b"a", b"b", b"c"].map(|content| stored(&mut ledger, content, 100));
+
+        ledger.touch(&old);
+        let victims = ledger.reserve(100).unwrap();
+
+        assert_eq!(victims, [Victim::Blob(warm)]);
+        assert!(ledger.holds(&old) && ledger.holds(&new));
+    }
+
+    #[test]
+    fn what_is_being_read_is_not_evicted() {
+        let mut ledger = Ledger::new(200);
+        let read = stored(&mut ledger, b"a", 100);
+        let idle = stored(&mut ledger, b"b", 100);
+
+        ledger.pin(&read).unwrap();
+        ledger.touch(&idle);
+
+        assert_eq!(ledger.reserve(100).unwrap(), [Victim::Blob(idle)]);
+        assert!(matches!(ledger.reserve(100), Err(Error::Full { wanted: 100, free: 0, capacity: 200 })));
+        assert!(ledger.holds(&read));
+    }
+
+    #[test]
+    fn a_refused_reservation_evicts_nothing() {
+        let mut ledger = Ledger::new(200);
+        let kept = stored(&mut ledger, b"a", 100);
+
+        ledger.reserve(500).unwrap_err();
+
+        assert!(ledger.holds(&kept));
+        assert_eq!(ledger.free(), 100);
+    }
+
+    #[test]
+    fn scraps_leave_before_any_blob() {
+        let mut ledger = Ledger::new(200);
+        let blob = stored(&mut ledger, b"a", 100);
+        ledger.keep_scrap(PathBuf::from("partial"), 100);
+
+        assert_eq!(ledger.reserve(50).unwrap(), [Victim::Scrap(PathBuf::from("partial"))]);
+        assert!(ledger.holds(&blob));
+    }
+
+    #[test]
+    fn a_store_opened_over_its_budget_loses_the_excess_with_the_first_reservation() {
+        let mut ledger = Ledger::new(100);
+        for content in [b"a", b"b", b"c"] {
+            ledger.adopt(Digest::of(content), entry(100));
+        }
+
+        let victims = ledger.reserve(50).unwrap();
+
+        assert_eq!(victims.len(), 3);
+        assert_eq!(ledger.free(), 50);
+    }
+}

@@ -1,0 +1,52 @@
+use prometheus::{IntCounter, IntGauge, IntGaugeVec, Opts, Registry};
+
+use super::ledger::Ledger;
+
+/// What the store shows of itself. Names are fixed for dashboards.
+#[derive(Clone)]
+pub struct Metrics {
+    bytes: IntGaugeVec,
+    capacity: IntGauge,
+    evicted: IntCounter,
+    /// Files that failed their digest after they were committed.
+    pub(super) quarantined: IntCounter,
+    /// Batches of rows that the index refused.
+    pub(super) index_errors: IntCounter,
+}
+
+impl Metrics {
+    /// Registers in `registry`.
+    ///
+    /// # Errors
+    ///
+    /// A name that is taken: a mistake in this program.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let metrics = Self {
+            bytes: IntGaugeVec::new(Opts::new("wharf_storage_bytes", "Bytes on disk, by what they are"), &["state"])?,
+            capacity: IntGauge::new("wharf_storage_capacity_bytes", "Everything wharf may keep on disk")?,
+            evicted: IntCounter::new("wharf_evicted_bytes_total", "Bytes of content that left to make room")?,
+            quarantined: IntCounter::new("wharf_quarantined_total", "Stored files that failed their digest")?,
+            index_errors: IntCounter::new("wharf_index_errors_total", "Batches of records that could not be written")?,
+        };
+        registry.register(Box::new(metrics.bytes.clone()))?;
+        registry.register(Box::new(metrics.capacity.clone()))?;
+        registry.register(Box::new(metrics.evicted.clone()))?;
+        registry.register(Box::new(metrics.quarantined.clone()))?;
+        registry.register(Box::new(metrics.index_errors.clone()))?;
+        Ok(metrics)
+    }
+
+    pub(super) fn observe(&self, ledger: &Ledger) {
+        let set = |state: &str, bytes: u64| self.bytes.with_label_values(&[state]).set(gauge(bytes));
+        set("committed", ledger.committed());
+        set("reserved", ledger.reserved());
+        set("partial", ledger.scraps());
+        set("index", ledger.allowance());
+        self.capacity.set(gauge(ledger.capacity()));
+        self.evicted.inc_by(ledger.evicted().saturating_sub(self.evicted.get()));
+    }
+}
+
+fn gauge(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}

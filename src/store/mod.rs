@@ -1,0 +1,267 @@
+//! Content-addressed files on disk and every record about them.
+//!
+//! ```text
+//! <path>/wharf.lock                   one process per store
+//!        index.db  journal.log        records; the second copy of what exists nowhere else
+//!        blobs/<alg>/<2 hex>/<hex>    committed, immutable, read-only: blobs and manifests alike
+//!        partial/<alg>-<hex>          a download under way; kept across cuts and restarts
+//!        quarantine/<alg>-<hex>       what failed its digest after it was committed
+//! ```
+//!
+//! A file enters `blobs/` by one rename, after its bytes were hashed. Nothing is written before the
+//! ledger granted the room for it. Files that wharf did not write are neither read nor removed.
+
+mod blob;
+mod config;
+mod error;
+mod hot;
+mod index;
+mod journal;
+mod layout;
+mod ledger;
+mod metrics;
+mod records;
+mod recover;
+mod staged;
+mod sync;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+pub use blob::Blob;
+pub use config::Config;
+pub use error::Error;
+pub use hot::Held;
+pub use metrics::Metrics;
+pub use records::{Confirmed, Link, Origin, Slot, TagRow};
+pub use staged::Staged;
+
+use self::hot::Hot;
+use self::index::{Index, Row};
+use self::layout::Layout;
+use self::ledger::{Ledger, Trust};
+use self::records::Records;
+use crate::oci::{Digest, Repository};
+
+/// The store: cheap to clone, one per process and folder.
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+/// What every handle and every open blob shares.
+///
+/// Two locks, never held together and never across an await.
+pub(crate) struct Shared {
+    layout: Layout,
+    /// Bytes: what is here, what is promised, who goes first.
+    ledger: Mutex<Ledger>,
+    /// Names: repositories, tags, what they point at.
+    records: Mutex<Records>,
+    index: Index,
+    hot: Hot,
+    syncer: sync::Syncer,
+    metrics: Metrics,
+    /// Unique among all nodes; lives as long as the index.
+    instance: String,
+}
+
+impl Store {
+    /// Opens the folder, whatever lies in it, and takes its lock.
+    ///
+    /// A damaged index is moved aside and rebuilt from the files; a file that no record vouches for is
+    /// hashed before it is served. Blocks: reads the directory tree (100,000 files take about 0.3 s).
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Locked`]: another process holds the store.
+    /// * [`Error::Newer`]: a newer wharf wrote it; it is left untouched.
+    /// * [`Error::Io`]: the folder cannot be made or locked.
+    pub fn open(config: &Config, metrics: Metrics) -> Result<Self, Error> {
+        recover::open(config, metrics).map(|shared| Self { shared })
+    }
+
+    /// A few random letters that tell this installation from every other.
+    pub fn instance(&self) -> &str {
+        &self.shared.instance
+    }
+
+    /// Proof that `repository` may hand out `digest`, if the content is here and that was confirmed.
+    pub fn linked(&self, repository: &Repository, digest: &Digest) -> Option<Link> {
+        let id = self.shared.records.lock().repository_id(repository)?;
+        let linked = self.shared.ledger.lock().linked(digest, id);
+        linked.then(|| Link::new(*digest))
+    }
+
+    /// Whether the content lies here, for whatever repository.
+    pub fn holds(&self, digest: &Digest) -> bool {
+        self.shared.ledger.lock().holds(digest)
+    }
+
+    /// Records that `repository`'s upstream has this content. Nothing happens if it is not here.
+    pub fn link(&self, repository: &Repository, digest: &Digest) -> Option<Link> {
+        let shared = &self.shared;
+        let id = shared.records.lock().enrol(repository, &shared.index);
+        if shared.ledger.lock().link(digest, id)? {
+            shared.index.write(Row::Link { repository: id, digest: *digest });
+        }
+        Some(Link::new(*digest))
+    }
+
+    /// Opens linked content for reading and marks it as used. `None` if it is gone meanwhile.
+    ///
+    /// Content that no sync has vouched for since an unclean stop is hashed first; what fails is put
+    /// into quarantine and counts as gone. The returned blob keeps the file from being evicted.
+    pub async fn read(&self, link: &Link) -> Option<Blob> {
+        let trust = self.shared.ledger.lock().trust(link.digest())?;
+        if trust == Trust::Unverified {
+            let (shared, digest) = (self.shared.clone(), *link.digest());
+            let checked = tokio::task::spawn_blocking(move || recover::verify(&shared, &digest)).await;
+            if !checked.unwrap_or(false) {
+                return None;
+            }
+        }
+        Blob::open(&self.shared, link.digest())
+    }
+
+    /// Linked content of at most a few megabytes, whole: from memory if it was read lately.
+    ///
+    /// For manifests and what is kept like them. Marks the closure as used.
+    pub async fn held(&self, link: &Link) -> Option<Arc<Held>> {
+        if let Some(held) = self.shared.hot.get(link.digest()) {
+            self.touch_closure(&held);
+            return Some(held);
+        }
+        let blob = self.read(link).await?;
+        let media_type = blob.media_type().map(str::to_owned);
+        let bytes = tokio::task::spawn_blocking(move || blob.bytes()).await.ok()?.ok()?;
+        let held = Arc::new(Held::new(*link.digest(), media_type.as_deref(), bytes));
+        self.shared.hot.keep(held.clone());
+        self.touch_closure(&held);
+        Some(held)
+    }
+
+    /// Bytes that a manifest read lately announces for `digest`.
+    pub fn announced(&self, digest: &Digest) -> Option<u64> {
+        self.shared.hot.announced(digest)
+    }
+
+    /// Whether an earlier download of `digest` left something to continue.
+    pub fn has_left(&self, digest: &Digest) -> bool {
+        let path = self.shared.layout.partial(digest);
+        self.shared.ledger.lock().has_scrap(&path)
+    }
+
+    /// Begins or continues a download of `digest`.
+    ///
+    /// `size` in bytes, if known, is reserved before this returns; else room is reserved while writing.
+    /// What an earlier attempt left behind is hashed again and continued ([`Staged::written`]).
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Full`]: nothing that could be evicted makes room.
+    /// * [`Error::Io`]: the disk refused.
+    pub fn stage(&self, digest: &Digest, size: Option<u64>) -> Result<Staged, Error> {
+        Staged::begin(&self.shared, digest, size)
+    }
+
+    /// Keeps a small document under its digest, linked in `repository`. Blocks for one short write.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::stage`] and [`Staged::commit`].
+    pub fn put(&self, repository: &Repository, held: Arc<Held>) -> Result<(), Error> {
+        if !self.holds(held.digest()) {
+            let mut staged = self.stage(held.digest(), Some(held.bytes().len() as u64))?;
+            staged.restart()?;
+            staged.write(std::slice::from_ref(held.bytes()))?;
+            staged.commit(Some(held.media_type()))?;
+        }
+        self.link(repository, held.digest());
+        self.shared.hot.keep(held);
+        Ok(())
+    }
+
+    /// What `slot` of `repository` points at, as last confirmed.
+    pub fn tag(&self, repository: &Repository, slot: &Slot) -> Option<TagRow> {
+        self.shared.records.lock().tag(repository, slot).cloned()
+    }
+
+    /// Points `slot` at `digest`, as the parent said at `confirmed`. A move is an event.
+    pub fn confirm(&self, repository: &Repository, slot: &Slot, digest: &Digest, confirmed: Confirmed) {
+        let shared = &self.shared;
+        shared.records.lock().confirm(repository, slot, digest, confirmed, &shared.index);
+    }
+
+    /// Forgets `slot`: the parent said that it does not exist.
+    pub fn untag(&self, repository: &Repository, slot: &Slot) {
+        self.shared.records.lock().untag(repository, slot, &self.shared.index);
+    }
+
+    /// The tags of `repository` that were ever confirmed and not hidden, in ASCII order.
+    pub fn tags(&self, repository: &Repository) -> Vec<String> {
+        self.shared.records.lock().tags(repository)
+    }
+
+    /// Every repository that has a tag here, in the order of their names.
+    pub fn repositories(&self) -> Vec<Repository> {
+        self.shared.records.lock().repositories()
+    }
+
+    /// The sequence number of the last event; it can be waited on.
+    pub fn sequence(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.shared.records.lock().sequence()
+    }
+
+    /// Bytes that could still be written without evicting anything.
+    pub fn free_bytes(&self) -> u64 {
+        self.shared.ledger.lock().free()
+    }
+
+    /// Brings the gauges up to date; called before they are read.
+    pub fn observe(&self) {
+        self.shared.metrics.observe(&self.shared.ledger.lock());
+    }
+
+    /// Waits until everything that was written is on the disk and on record. Blocks.
+    pub fn flush(&self) {
+        self.shared.syncer.flush();
+        self.shared.write_recency();
+        self.shared.index.flush();
+    }
+
+    /// What belongs to an image stays or leaves together: a pull of a manifest renews all it names.
+    ///
+    /// At most once a second for one manifest, as a hot one is asked for thousands of times.
+    fn touch_closure(&self, held: &Held) {
+        if !held.due_for_touch(now()) {
+            return;
+        }
+        let children: Vec<Arc<Held>> = held.children().filter_map(|child| self.shared.hot.get(child)).collect();
+        let mut ledger = self.shared.ledger.lock();
+        for child in children.iter().flat_map(|child| child.children()) {
+            ledger.touch(child);
+        }
+        for child in held.children() {
+            ledger.touch(child);
+        }
+        ledger.touch(held.digest());
+    }
+}
+
+impl Shared {
+    /// Writes down who was used last, so that a restart evicts in the same order. Losing some is harmless.
+    fn write_recency(&self) {
+        let used = self.ledger.lock().take_used();
+        if !used.is_empty() {
+            self.index.write(Row::Used(used));
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a throttle inside the store; nothing is decided by it")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,0 +1,279 @@
+use std::fs::{File, Permissions};
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fail::fail_point;
+use nix::sys::uio::pwritev;
+use parking_lot::Mutex;
+
+use super::index::Row;
+use super::ledger::{Entry, Trust, Victim};
+use super::{Blob, Error, Shared, layout};
+use crate::oci::{Digest, Hasher};
+
+/// Room asked for at a time while the size is not known.
+const STEP: u64 = 4 << 20;
+
+/// A download being written. Dropping it keeps what arrived, to be continued by a later one.
+pub struct Staged {
+    digest: Digest,
+    path: PathBuf,
+    spool: Arc<Spool>,
+    written: u64,
+    hasher: Hasher,
+    /// What becomes of the file when this is dropped.
+    fate: Fate,
+}
+
+/// The file of a download while others read along. Its room is given back with the last reader.
+pub struct Spool {
+    shared: Arc<Shared>,
+    file: File,
+    reserved: Mutex<u64>,
+}
+
+#[derive(Clone, Copy, Eq, PartialEq)]
+enum Fate {
+    Kept,
+    Removed,
+    Committed,
+}
+
+impl Staged {
+    pub(super) fn begin(shared: &Arc<Shared>, digest: &Digest, size: Option<u64>) -> Result<Self, Error> {
+        let path = shared.layout.partial(digest);
+        let reserved = reserve_for(shared, &path, size)?;
+        let opened = layout::open_private(&path, false);
+        let file = match opened {
+            Ok(file) => file,
+            Err(source) => {
+                shared.ledger.lock().release(reserved);
+                return Err(Error::io("opening", &path)(source));
+            }
+        };
+        let spool = Arc::new(Spool { shared: shared.clone(), file, reserved: Mutex::new(reserved) });
+        let mut staged =
+            Self { digest: *digest, path, spool, written: 0, hasher: Hasher::new(digest.algorithm()), fate: Fate::Kept };
+        staged.continue_after(size)?;
+        Ok(staged)
+    }
+
+    /// Bytes that are here and hashed.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// The file, for those who read along up to what was announced to them.
+    pub fn spool(&self) -> Arc<Spool> {
+        self.spool.clone()
+    }
+
+    /// Appends. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`] if the size was not known and room ran out; [`Error::Io`].
+    pub fn write(&mut self, pieces: &[Bytes]) -> Result<(), Error> {
+        let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        self.spool.ensure(self.written + bytes)?;
+        fail_point!("store.write", |_| Err(Error::io("writing", &self.path)(io::Error::from_raw_os_error(libc::EIO))));
+        write_all(&self.spool.file, pieces, self.written).map_err(Error::io("writing", &self.path))?;
+        pieces.iter().for_each(|piece| self.hasher.update(piece));
+        self.written += bytes;
+        Ok(())
+    }
+
+    /// Throws away what is here and begins again at the first byte.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`].
+    pub fn restart(&mut self) -> Result<(), Error> {
+        self.written = 0;
+        self.hasher = Hasher::new(self.digest.algorithm());
+        self.spool.file.set_len(0).map_err(Error::io("truncating", &self.path))
+    }
+
+    /// Makes the content readable under its digest. The disk is synced later, in batches.
+    ///
+    /// `media_type` is kept exactly as given, for manifests. A crash at any point leaves either
+    /// nothing, or the whole content, which is hashed again before it is served.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::DigestMismatch`]: the bytes are not the ones announced; nothing is kept.
+    /// * [`Error::Io`]: the disk refused.
+    pub fn commit(mut self, media_type: Option<&str>) -> Result<Blob, Error> {
+        fail_point!("store.commit.before_rename");
+        let actual = self.hasher.clone().finish();
+        if actual != self.digest {
+            self.fate = Fate::Removed;
+            return Err(Error::DigestMismatch { actual, announced: self.digest });
+        }
+        let shared = self.spool.shared.clone();
+        let file = self.finish_file().map_err(Error::io("finishing", &self.path))?;
+        let metadata = file.metadata().map_err(Error::io("reading the size of", &self.path))?;
+        shared.layout.promote(&self.digest)?;
+        fail_point!("store.commit.after_rename");
+        self.fate = Fate::Committed;
+        let media_type = media_type.map(Arc::from);
+        let entry = Entry::new(self.written, layout::room(&metadata), Trust::Verified, media_type.clone());
+        shared.ledger.lock().commit(self.digest, entry, std::mem::take(&mut *self.spool.reserved.lock()));
+        shared.index.write(Row::Blob { digest: self.digest, size: self.written, media_type: media_type.clone() });
+        shared.syncer.queue(self.digest);
+        Ok(Blob::committed(&shared, self.digest, file, self.written, media_type))
+    }
+
+    /// Hashes what an earlier attempt left, so that it can be continued.
+    fn continue_after(&mut self, size: Option<u64>) -> Result<(), Error> {
+        let length = self.spool.file.metadata().map_err(Error::io("reading the size of", &self.path))?.len();
+        if length == 0 {
+            return Ok(());
+        }
+        if size.is_some_and(|size| length > size) {
+            return self.restart();
+        }
+        self.spool.ensure(length)?;
+        let mut buffer = vec![0; 1 << 20];
+        while self.written < length {
+            let read = self.spool.file.read_at(&mut buffer, self.written).map_err(Error::io("reading", &self.path))?;
+            if read == 0 {
+                break;
+            }
+            self.hasher.update(&buffer[..read]);
+            self.written += read as u64;
+        }
+        Ok(())
+    }
+
+    fn finish_file(&self) -> io::Result<File> {
+        self.spool.file.set_len(self.written)?;
+        self.spool.file.set_permissions(Permissions::from_mode(0o400))?;
+        self.spool.file.try_clone()
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        match self.fate {
+            Fate::Committed => {}
+            Fate::Kept if self.written > 0 => self.spool.become_scrap(&self.path),
+            Fate::Kept | Fate::Removed => {
+                // Readers may still hold it open; its room is given back when the last one closes it.
+                let _ = std::fs::remove_file(&self.path);
+            }
+        }
+    }
+}
+
+impl Spool {
+    /// Sees to it that the file may grow to `bytes`.
+    fn ensure(&self, bytes: u64) -> Result<(), Error> {
+        let mut reserved = self.reserved.lock();
+        let wanted = room_for(bytes);
+        if wanted <= *reserved {
+            return Ok(());
+        }
+        let more = (wanted - *reserved).max(STEP);
+        self.shared.make_room(more)?;
+        *reserved += more;
+        Ok(())
+    }
+
+    fn become_scrap(&self, path: &Path) {
+        let Ok(metadata) = self.file.metadata() else { return };
+        let mut ledger = self.shared.ledger.lock();
+        ledger.release(std::mem::take(&mut *self.reserved.lock()));
+        ledger.keep_scrap(path.to_owned(), layout::room(&metadata));
+    }
+}
+
+impl AsFd for Spool {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl Drop for Spool {
+    fn drop(&mut self) {
+        self.shared.ledger.lock().release(*self.reserved.lock());
+    }
+}
+
+impl Shared {
+    /// Reserves, and unlinks what had to leave for it.
+    pub(super) fn make_room(&self, bytes: u64) -> Result<(), Error> {
+        let victims = self.ledger.lock().reserve(bytes)?;
+        self.unlink(victims);
+        Ok(())
+    }
+
+    pub(super) fn unlink(&self, victims: Vec<Victim>) {
+        for victim in victims {
+            let path = match &victim {
+                Victim::Blob(digest) => {
+                    self.hot.forget(digest);
+                    self.index.write(Row::Gone(*digest));
+                    self.layout.blob(digest)
+                }
+                Victim::Scrap(path) => path.clone(),
+            };
+            fail_point!("store.evict.before_unlink");
+            let room = path.symlink_metadata().map_or(0, |metadata| layout::room(&metadata));
+            if let Err(error) = std::fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::error!(path = %path.display(), %error, "an evicted file could not be removed; it counts against the budget until a restart");
+                self.ledger.lock().count_stuck(room);
+            }
+        }
+    }
+}
+
+/// Reserves for a whole download, over what an earlier attempt left at `path`.
+fn reserve_for(shared: &Shared, path: &Path, size: Option<u64>) -> Result<u64, Error> {
+    let mut ledger = shared.ledger.lock();
+    let left = ledger.take_scrap(path);
+    let wanted = room_for(size.unwrap_or(0)).max(left.unwrap_or(0));
+    match ledger.reserve(wanted) {
+        Ok(victims) => {
+            drop(ledger);
+            shared.unlink(victims);
+            Ok(wanted)
+        }
+        Err(error) => {
+            if let Some(left) = left {
+                ledger.keep_scrap(path.to_owned(), left);
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Room that a file of `bytes` may take on disk: whole blocks, and a little for the map of a scattered file.
+fn room_for(bytes: u64) -> u64 {
+    const BLOCK: u64 = 4096;
+    let content = bytes.div_ceil(BLOCK) * BLOCK;
+    content + content.div_ceil(64 << 20) * BLOCK
+}
+
+fn write_all(file: &File, pieces: &[Bytes], mut position: u64) -> io::Result<()> {
+    let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+    let mut rest = &mut slices[..];
+    IoSlice::advance_slices(&mut rest, 0);
+    while !rest.is_empty() {
+        let most = rest.len().min(1024);
+        let written = match pwritev(file, &rest[..most], i64::try_from(position).map_err(io::Error::other)?) {
+            Err(nix::errno::Errno::EINTR) => continue,
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            other => other?,
+        };
+        position += written as u64;
+        IoSlice::advance_slices(&mut rest, written);
+    }
+    Ok(())
+}
