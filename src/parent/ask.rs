@@ -1,0 +1,176 @@
+//! What may be asked of a parent, and the URL that asks it.
+
+use std::time::Duration;
+
+use url::Url;
+
+use super::gate::Class;
+use super::via::Hops;
+use crate::oci::{Digest, Reference, Registry, Repository};
+
+/// One question to a parent or upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// What it is asked for.
+    pub class: Class,
+    /// Whether the headers alone are wanted.
+    pub head: bool,
+    /// Of which repository.
+    pub repository: &'a Repository,
+    /// What of it.
+    pub what: What<'a>,
+    /// First and last byte wanted, both inclusive; without the last: to the end.
+    pub range: Option<(u64, Option<u64>)>,
+    /// Who carried the request to us.
+    pub hops: &'a Hops,
+    /// The time until the header of the final answer is here: name, connection, tokens and
+    /// redirects included, the body not.
+    pub budget: Duration,
+}
+
+/// The parts of a repository that can be asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum What<'a> {
+    /// end-3.
+    Manifest(&'a Reference),
+    /// end-2.
+    Blob(&'a Digest),
+    /// end-8: at most `n`, those after `last`.
+    Tags {
+        /// How many at most.
+        n: usize,
+        /// Exclusive; `None`: from the first.
+        last: Option<&'a str>,
+    },
+    /// end-8, a further page: the query that an earlier answer's `head.link` named.
+    TagsPage(&'a str),
+    /// end-12: what refers to a manifest.
+    Referrers(&'a Digest),
+    /// end-12, a further page, as above.
+    ReferrersPage(&'a Digest, &'a str),
+}
+
+impl Ask<'_> {
+    /// The URL below `base` (which ends with `/`) that asks for this, with `ns` if it is to be named.
+    pub(super) fn url(&self, base: &Url, ns: Option<&Registry>) -> Url {
+        let name = self.repository.name.as_str();
+        let tail = match self.what {
+            What::Manifest(reference) => format!("manifests/{reference}"),
+            What::Blob(digest) => format!("blobs/{digest}"),
+            What::Tags { .. } | What::TagsPage(_) => "tags/list".to_owned(),
+            What::Referrers(digest) | What::ReferrersPage(digest, _) => format!("referrers/{digest}"),
+        };
+        let mut url = base.clone();
+        url.set_path(&format!("{}v2/{name}/{tail}", base.path()));
+        match self.what {
+            What::Tags { n, last } => {
+                let mut query = url.query_pairs_mut();
+                query.append_pair("n", &n.to_string());
+                if let Some(last) = last {
+                    query.append_pair("last", last);
+                }
+            }
+            What::TagsPage(query) | What::ReferrersPage(_, query) => {
+                let query = without_ns(query);
+                url.set_query(Some(&query).filter(|query| !query.is_empty()).map(String::as_str));
+            }
+            What::Manifest(_) | What::Blob(_) | What::Referrers(_) => {}
+        }
+        if let Some(registry) = ns {
+            url.query_pairs_mut().append_pair("ns", &registry.to_string());
+        }
+        url
+    }
+
+    pub(super) fn is_manifest(&self) -> bool {
+        matches!(self.what, What::Manifest(_))
+    }
+
+    pub(super) fn is_blob(&self) -> bool {
+        matches!(self.what, What::Blob(_))
+    }
+}
+
+/// The query of another page, the rest as the upstream wrote it: `ns` is ours to say.
+fn without_ns(query: &str) -> String {
+    let kept: Vec<&str> = query
+        .split('&')
+        .filter(|pair| *pair != "ns" && !pair.starts_with("ns="))
+        .collect();
+    kept.join("&")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(base: &str, what: What<'_>, ns: Option<&str>) -> String {
+        let repository = Repository::new(Registry::own(), "a/b".parse().unwrap());
+        let ask = Ask {
+            class: Class::Interactive,
+            head: false,
+            repository: &repository,
+            what,
+            range: None,
+            hops: &Hops::default(),
+            budget: Duration::from_secs(1),
+        };
+        let ns = ns.map(|ns| ns.parse().unwrap());
+        ask.url(&Url::parse(base).unwrap(), ns.as_ref()).to_string()
+    }
+
+    #[test]
+    fn each_part_has_its_end_point() {
+        let tag: Reference = "v1.0".parse().unwrap();
+        let digest = Digest::of(b"");
+        let base = "https://r.example/";
+
+        assert_eq!(
+            url(base, What::Manifest(&tag), None),
+            "https://r.example/v2/a/b/manifests/v1.0"
+        );
+        assert_eq!(
+            url(base, What::Blob(&digest), None),
+            format!("https://r.example/v2/a/b/blobs/{digest}")
+        );
+        assert_eq!(
+            url(base, What::Referrers(&digest), None),
+            format!("https://r.example/v2/a/b/referrers/{digest}")
+        );
+        assert_eq!(
+            url(
+                base,
+                What::Tags {
+                    n: 100,
+                    last: Some("v1")
+                },
+                None
+            ),
+            "https://r.example/v2/a/b/tags/list?n=100&last=v1"
+        );
+    }
+
+    #[test]
+    fn a_registry_may_lie_below_a_path() {
+        let tag: Reference = "v1".parse().unwrap();
+
+        assert_eq!(
+            url("http://[::1]:5000/api/docker/", What::Manifest(&tag), Some("quay.io")),
+            "http://[::1]:5000/api/docker/v2/a/b/manifests/v1?ns=quay.io"
+        );
+    }
+
+    #[test]
+    fn a_further_page_is_asked_for_as_the_upstream_named_it_but_for_ns() {
+        let base = "https://r.example/";
+
+        assert_eq!(
+            url(base, What::TagsPage("n=5&ns=evil&token=a%2Bb"), Some("quay.io")),
+            "https://r.example/v2/a/b/tags/list?n=5&token=a%2Bb&ns=quay.io"
+        );
+        assert_eq!(
+            url(base, What::TagsPage("ns=evil"), None),
+            "https://r.example/v2/a/b/tags/list"
+        );
+    }
+}

@@ -1,0 +1,170 @@
+//! The settings of `[parent]`, which are also those of an upstream with a URL of its own.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustls_pki_types::CertificateDer;
+use serde::Deserialize;
+use url::Url;
+
+use super::origin::Origin;
+use super::written::Written;
+use crate::oci::Registry;
+use crate::select::Filter;
+use crate::units::Secret;
+
+/// The registry's API is at this host; `docker.io` itself is a web site.
+const DOCKER_HUB: &str = "registry-1.docker.io";
+
+/// How a registry is reached and what it may be asked for. Files and variables that it names have
+/// been read.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "Written")]
+pub struct Config {
+    /// Scheme, host, port and, rarely, a path before `/v2/`. No user, query or fragment; ends
+    /// with `/`.
+    pub url: Url,
+    /// Whom to ask as; `None`: anonymously.
+    pub login: Option<Login>,
+    /// Where [`authorities`](Self::authorities) came from.
+    pub ca_file: Option<PathBuf>,
+    /// Trusted besides the system's.
+    pub authorities: Vec<CertificateDer<'static>>,
+    /// What the parent means by an unprefixed name; its own by default.
+    pub namespace: Registry,
+    /// The repositories that it may be asked for, without their registry.
+    pub filter: Filter,
+    /// Token services (`host` or `host:port`) that may see the login besides the registry itself.
+    pub auth_hosts: Vec<String>,
+    /// Hosts inside the network that answers may redirect to.
+    pub redirect_hosts: Vec<String>,
+    /// How long a connection may take, with its name and its TLS.
+    pub connect_timeout: Duration,
+    /// How long the parent may be silent in the middle of an answer.
+    pub read_timeout: Duration,
+}
+
+/// A user and the password.
+#[derive(Clone, Debug)]
+pub struct Login {
+    /// Holds no colon: Basic could not carry it.
+    pub username: String,
+    /// Read from its file or variable.
+    pub password: Secret,
+}
+
+impl Config {
+    /// Docker Hub, asked anonymously: the parent of a mirror that was given none.
+    pub fn docker_hub() -> Self {
+        Self::at(&format!("https://{DOCKER_HUB}/")).expect("this URL obeys the rules")
+    }
+
+    /// A registry at `url`, everything else by default.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with `url`, with the remedy.
+    pub fn at(url: &str) -> Result<Self, String> {
+        Self::read(Written::at(url))
+    }
+
+    /// How the registry is called where nobody gave it a name: `host` or `host:port`.
+    pub fn host(&self) -> String {
+        Origin::of(&self.url).map_or_else(String::new, |origin| origin.to_string())
+    }
+}
+
+impl TryFrom<Written> for Config {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        written.refuse_keys_of_upstream()?;
+        Self::read(written)
+    }
+}
+
+impl Config {
+    /// Reads what `[parent]` and `[[upstream]]` have in common.
+    pub(super) fn read(written: Written) -> Result<Self, String> {
+        let Some(url) = &written.url else {
+            return Err("url is missing; write for example url = \"https://l5.plant.example:5000\"".to_owned());
+        };
+        let url = registry_url(url)?;
+        let ca_file = written.ca_file.clone();
+        let authorities = match &ca_file {
+            Some(path) => {
+                super::tls::authorities(path).map_err(|reason| format!("ca_file {} {reason}", path.display()))?
+            }
+            None => Vec::new(),
+        };
+        Ok(Self {
+            login: written.login()?,
+            ca_file,
+            authorities,
+            namespace: namespace(written.namespace.as_deref(), &url)?,
+            filter: written.filter()?,
+            auth_hosts: hosts("auth_hosts", written.auth_hosts)?,
+            redirect_hosts: hosts("redirect_hosts", written.redirect_hosts)?,
+            connect_timeout: positive("connect_timeout", written.connect_timeout.duration())?,
+            read_timeout: positive("read_timeout", written.read_timeout.duration())?,
+            url,
+        })
+    }
+}
+
+fn registry_url(written: &str) -> Result<Url, String> {
+    // A URL may hold a password where none belongs, so that no message quotes it.
+    let schemed = written.starts_with("https://") || written.starts_with("http://");
+    let parsed = Url::parse(written).ok().filter(|_| schemed);
+    let Some(mut url) = parsed else {
+        return Err("url is not one; write https://HOST[:PORT], or http:// without encryption".to_owned());
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("url names a user; write username and password_file instead".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("url ends in a query or fragment; leave off what follows ? or #".to_owned());
+    }
+    let path = url.path().trim_end_matches('/').to_owned();
+    if path == "/v2" || path.ends_with("/v2") {
+        return Err("url ends in /v2; leave that off, it is added".to_owned());
+    }
+    url.set_path(&format!("{path}/"));
+    if matches!(url.host_str(), Some("docker.io" | "index.docker.io")) {
+        url.set_host(Some(DOCKER_HUB)).expect("the name of Docker Hub is one");
+    }
+    Ok(url)
+}
+
+/// Docker Hub is `docker.io` to everyone; any other registry's own names are its own.
+fn namespace(written: Option<&str>, url: &Url) -> Result<Registry, String> {
+    let name = match written {
+        Some(name) => name,
+        None if url.host_str() == Some(DOCKER_HUB) => "docker.io",
+        None => return Ok(Registry::own()),
+    };
+    name.parse()
+        .map_err(|_| format!("namespace {name:?} is no registry's name; write one like \"docker.io\""))
+}
+
+fn hosts(key: &str, written: Vec<String>) -> Result<Vec<String>, String> {
+    for host in &written {
+        let is_host = Url::parse(&format!("https://{host}/"))
+            .is_ok_and(|url| url.path() == "/" && url.username().is_empty() && !host.is_empty());
+        if !is_host || host.contains(['/', '@']) {
+            return Err(format!(
+                "{key} has {host:?}; write HOST or HOST:PORT, without scheme and path"
+            ));
+        }
+    }
+    Ok(written)
+}
+
+fn positive(key: &str, span: Duration) -> Result<Duration, String> {
+    if span.is_zero() {
+        return Err(format!(
+            "{key} is 0, so nothing would ever be reached; write for example \"5s\""
+        ));
+    }
+    Ok(span)
+}

@@ -1,0 +1,294 @@
+//! To which addresses the names of an upstream, its token service and its redirects may lead.
+//!
+//! The upstream and the hosts of the settings are reached wherever they are. Any other host comes
+//! from an answer, and its address must lie no further inside the network than the upstream's own:
+//! a registry on the Internet cannot send us to the plant, nor to a cloud's metadata service.
+//! Names are checked after resolving, so that a name cannot hide an address.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::{Host, Url};
+
+/// The system's resolver is not waited for any longer; the last good answer is used instead.
+const RESOLVE_WITHIN: Duration = Duration::from_secs(3);
+
+/// So many names are remembered for the time when the name service is away.
+const MOST_NAMES: usize = 256;
+
+/// How far inside the network an address lies.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Depth {
+    Public,
+    Private,
+    Loopback,
+    /// Link-local, where clouds keep their metadata service, and what no host has.
+    Link,
+}
+
+/// The rule, and what is remembered to judge by it. Clones share both.
+#[derive(Clone, Debug)]
+pub(super) struct Egress(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// The upstream's host.
+    home: String,
+    /// Hosts that the settings name.
+    listed: Vec<String>,
+    memory: Mutex<Memory>,
+}
+
+/// One lock, never held across an await.
+#[derive(Debug)]
+struct Memory {
+    /// Of the upstream itself, as last resolved.
+    home: Depth,
+    /// The last good answer for each name.
+    addresses: HashMap<String, Vec<SocketAddr>>,
+}
+
+impl Egress {
+    /// `listed` are hosts of the settings, with or without a port.
+    pub(super) fn new<'a>(upstream: &Url, listed: impl Iterator<Item = &'a String>) -> Self {
+        let home = match upstream.host() {
+            Some(Host::Ipv4(ip)) => Depth::of(ip.into()),
+            Some(Host::Ipv6(ip)) => Depth::of(ip.into()),
+            _ => Depth::Public,
+        };
+        Self(Arc::new(Shared {
+            home: upstream.host_str().unwrap_or_default().to_owned(),
+            listed: listed.map(|host| without_port(host)).collect(),
+            memory: Mutex::new(Memory {
+                home,
+                addresses: HashMap::new(),
+            }),
+        }))
+    }
+
+    /// Whether a URL from an answer may be asked as far as one can tell before resolving: an
+    /// address that stands in the URL itself never meets the resolver.
+    pub(super) fn admits(&self, url: &Url) -> bool {
+        let address = match url.host() {
+            Some(Host::Ipv4(ip)) => IpAddr::from(ip),
+            Some(Host::Ipv6(ip)) => IpAddr::from(ip),
+            Some(Host::Domain(_)) => return true,
+            None => return false,
+        };
+        let host = url.host_str().unwrap_or_default();
+        self.0.is_named(host) || Depth::of(address) <= self.0.memory.lock().home
+    }
+
+    /// Has `host` stand for these addresses while the name service does not know it.
+    #[cfg(test)]
+    pub(super) fn remember(&self, host: &str, addresses: Vec<SocketAddr>) {
+        let mut memory = self.0.memory.lock();
+        memory.addresses.insert(host.to_owned(), addresses);
+    }
+
+    async fn resolve_name(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
+        let asked = tokio::time::timeout(RESOLVE_WITHIN, tokio::net::lookup_host((host, 0))).await;
+        let found = match asked {
+            Ok(Ok(addresses)) => Ok(addresses.collect::<Vec<_>>()),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(io::Error::new(
+                io::ErrorKind::TimedOut,
+                "the name service does not answer",
+            )),
+        };
+        let mut memory = self.0.memory.lock();
+        let addresses = match found {
+            Ok(addresses) if !addresses.is_empty() => addresses,
+            Ok(_) => return Err(io::Error::other("the name has no address")),
+            Err(error) => memory.addresses.get(host).cloned().ok_or(error)?,
+        };
+        self.0.judge(&mut memory, host, addresses)
+    }
+}
+
+impl Resolve for Egress {
+    fn resolve(&self, name: Name) -> Resolving {
+        let egress = self.clone();
+        Box::pin(async move {
+            let addresses = egress.resolve_name(name.as_str()).await?;
+            Ok(Box::new(addresses.into_iter()) as Addrs)
+        })
+    }
+}
+
+impl Shared {
+    fn is_named(&self, host: &str) -> bool {
+        host.eq_ignore_ascii_case(&self.home) || self.listed.iter().any(|listed| host.eq_ignore_ascii_case(listed))
+    }
+
+    /// The addresses that may be connected to; none left is an error.
+    fn judge(&self, memory: &mut Memory, host: &str, mut addresses: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {
+        if host.eq_ignore_ascii_case(&self.home) {
+            let depths = addresses.iter().map(|address| Depth::of(address.ip()));
+            memory.home = depths.min().unwrap_or(Depth::Public);
+        } else if !self.is_named(host) {
+            addresses.retain(|address| Depth::of(address.ip()) <= memory.home);
+        }
+        if addresses.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the name leads to an address inside the network; if that is right, list the host in redirect_hosts",
+            ));
+        }
+        if memory.addresses.len() >= MOST_NAMES && !memory.addresses.contains_key(host) {
+            memory.addresses.clear();
+        }
+        memory.addresses.insert(host.to_owned(), addresses.clone());
+        Ok(addresses)
+    }
+}
+
+impl Depth {
+    fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Self::of_v4(v4),
+            IpAddr::V6(v6) => Self::of_v6(v6),
+        }
+    }
+
+    fn of_v4(address: Ipv4Addr) -> Self {
+        let [a, b, ..] = address.octets();
+        if address.is_loopback() || a == 0 {
+            return Self::Loopback;
+        }
+        if address.is_link_local() || a >= 224 {
+            return Self::Link;
+        }
+        let is_carrier_grade = a == 100 && (64..128).contains(&b);
+        if address.is_private() || is_carrier_grade {
+            return Self::Private;
+        }
+        Self::Public
+    }
+
+    fn of_v6(address: Ipv6Addr) -> Self {
+        // An IPv4 address in IPv6 clothes: mapped, or behind NAT64 (RFC 6052).
+        if let Some(v4) = address.to_ipv4_mapped() {
+            return Self::of_v4(v4);
+        }
+        let [first, second, .., high, low] = address.segments();
+        if (first, second) == (0x64, 0xff9b) {
+            let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+            return Self::of_v4(Ipv4Addr::new(a, b, c, d));
+        }
+        if address.is_loopback() || address.is_unspecified() {
+            return Self::Loopback;
+        }
+        if address.is_unicast_link_local() || address.is_multicast() {
+            return Self::Link;
+        }
+        if address.is_unique_local() {
+            return Self::Private;
+        }
+        Self::Public
+    }
+}
+
+/// `host` of `host:port`, `[v6]:port` or `host`.
+fn without_port(written: &str) -> String {
+    match written.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => host.to_owned(),
+        _ => written.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn egress(upstream: &str, listed: &[&str]) -> Egress {
+        let listed: Vec<String> = listed.iter().map(|&host| host.to_owned()).collect();
+        Egress::new(&Url::parse(upstream).unwrap(), listed.iter())
+    }
+
+    fn admits(egress: &Egress, url: &str) -> bool {
+        egress.admits(&Url::parse(url).unwrap())
+    }
+
+    #[test]
+    fn a_public_upstream_cannot_send_us_inside() {
+        let hub = egress("https://registry-1.docker.io/", &[]);
+
+        for inside in [
+            "http://127.0.0.1/",
+            "http://[::1]/",
+            "http://10.1.2.3/",
+            "http://172.16.0.1/",
+            "http://192.168.1.1/",
+            "http://100.64.0.1/",
+            "http://169.254.169.254/latest/meta-data",
+            "http://[fe80::1]/",
+            "http://[fd00::1]/",
+            "http://[::ffff:10.0.0.1]/",
+            "http://[64:ff9b::a9fe:a9fe]/",
+            "http://0.0.0.0/",
+        ] {
+            assert!(!admits(&hub, inside), "{inside}");
+        }
+        assert!(admits(&hub, "https://93.184.216.34/"));
+    }
+
+    #[test]
+    fn an_upstream_inside_may_send_us_as_far_in_as_it_is_itself() {
+        let private = egress("https://10.0.0.5/", &[]);
+        let local = egress("http://127.0.0.1:5000/", &[]);
+
+        assert!(admits(&private, "https://192.168.3.4/"));
+        assert!(!admits(&private, "http://127.0.0.1/"));
+        assert!(!admits(&private, "http://169.254.169.254/"));
+        assert!(admits(&local, "http://127.0.0.2:9000/"));
+        assert!(!admits(&local, "http://169.254.169.254/"));
+    }
+
+    #[test]
+    fn a_listed_host_is_reached_wherever_it_is() {
+        let listed = egress("https://registry-1.docker.io/", &["10.0.0.9:8443", "[fd00::9]"]);
+
+        assert!(admits(&listed, "https://10.0.0.9:8443/"));
+        assert!(admits(&listed, "https://[fd00::9]/"));
+        assert!(!admits(&listed, "https://10.0.0.8:8443/"));
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_inside_is_refused_after_resolving() {
+        let hub = egress("https://registry-1.docker.io/", &[]);
+        let local = egress("http://127.0.0.1:5000/", &[]);
+
+        let error = hub.resolve_name("localhost").await.unwrap_err();
+
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(local.resolve_name("localhost").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn the_upstream_itself_may_be_anywhere_and_sets_the_depth() {
+        let here = egress("http://localhost:5000/", &[]);
+        assert!(!admits(&here, "http://127.0.0.1:9000/"));
+
+        here.resolve_name("localhost").await.unwrap();
+
+        assert!(admits(&here, "http://127.0.0.1:9000/"));
+    }
+
+    #[tokio::test]
+    async fn the_last_good_address_serves_while_the_name_service_is_away() {
+        let here = egress("http://wharf.invalid:5000/", &[]);
+        let known = SocketAddr::from(([10, 0, 0, 1], 0));
+        let mut memory = here.0.memory.lock();
+        here.0.judge(&mut memory, "wharf.invalid", vec![known]).unwrap();
+        drop(memory);
+
+        assert_eq!(here.resolve_name("wharf.invalid").await.unwrap(), vec![known]);
+        assert!(here.resolve_name("other.invalid").await.is_err());
+    }
+}

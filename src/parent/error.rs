@@ -1,0 +1,172 @@
+//! What can go wrong above, sorted by who must act.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why a parent or upstream gave no answer.
+///
+/// `layer` is the name of the node or registry that failed. That is not always the one that was
+/// asked: a wharf parent names the layer above it that failed, and its word is passed on. No text
+/// holds a secret, a signed URL or anything else that only the upstream should know.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The caller's matter: the upstream says that there is no such thing, or the lists `allow`
+    /// and `deny` of the settings say that it is not to be asked.
+    #[error("{layer} does not have it")]
+    Absent {
+        /// Who said so.
+        layer: String,
+    },
+
+    /// Asked anonymously: the same as absent, for registries answer 401 for what does not exist.
+    /// With credentials of ours: the operator must look at them.
+    #[error("{layer} refuses access ({status}{})", if *anonymous { ", asked anonymously" } else { " to the configured user" })]
+    Denied {
+        /// Who refuses.
+        layer: String,
+        /// 401 or 403.
+        status: u16,
+        /// Whether no credentials are configured.
+        anonymous: bool,
+    },
+
+    /// Passes with time: the upstream limits how often it is asked.
+    #[error("{layer} says that it was asked too often")]
+    TooMany {
+        /// Who limits.
+        layer: String,
+        /// When to ask again, if it said so.
+        retry_after: Option<Duration>,
+    },
+
+    /// The caller's fault: the range asked for begins behind the end.
+    #[error("{layer} has no such range of it")]
+    RangeUnsatisfiable {
+        /// Who said so.
+        layer: String,
+    },
+
+    /// The upstream's fault: it answered with a status that says so.
+    #[error("{layer} failed with status {status}: {message}")]
+    Failed {
+        /// Who failed.
+        layer: String,
+        /// As it answered.
+        status: u16,
+        /// Its own words, shortened, or ours.
+        message: String,
+        /// When to ask again, if it said so.
+        retry_after: Option<Duration>,
+    },
+
+    /// Nobody's fault that can be told from here: no connection, or it broke before the answer.
+    #[error("{layer} cannot be reached")]
+    Unreachable {
+        /// Who was to be reached.
+        layer: String,
+        /// The way there: name service, connection, TLS.
+        source: Cause,
+    },
+
+    /// The upstream was too slow.
+    #[error("{layer} did not answer within {after:?}")]
+    TimedOut {
+        /// Who was asked.
+        layer: String,
+        /// How long it was waited for.
+        after: Duration,
+    },
+
+    /// The body broke off or stalled; what came so far is good.
+    #[error("{layer} broke off in the middle of its answer")]
+    Cut {
+        /// Who broke off.
+        layer: String,
+        /// How.
+        source: Cause,
+    },
+
+    /// An operator must act: the nodes' parents form a circle.
+    #[error("{layer} finds that the request goes round in a circle; look at the parents of the nodes")]
+    Loop {
+        /// Who found out.
+        layer: String,
+    },
+
+    /// The upstream wants us to go where we do not: nothing was sent there.
+    #[error("{layer} is not followed: {reason}")]
+    Untrusted {
+        /// Who sent us.
+        layer: String,
+        /// Where to, in words, with the setting that would allow it if there is one.
+        reason: &'static str,
+    },
+
+    /// The upstream's fault: its answer is not what the protocol says.
+    #[error("{layer} answered with {reason}")]
+    Garbled {
+        /// Who answered.
+        layer: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// An operator must act: a foreign registry cannot be asked for another registry's content.
+    #[error(
+        "{layer} is no wharf node and cannot be asked for {registry}; give [[upstream]] name = \"{registry}\" a url of its own"
+    )]
+    NeedsWharf {
+        /// The foreign parent.
+        layer: String,
+        /// The registry that was wanted through it.
+        registry: String,
+    },
+
+    /// The upstream's fault: what it sends is longer than such a thing may be.
+    #[error("{layer} sent more than {limit_bytes} bytes")]
+    TooLarge {
+        /// Who sent.
+        layer: String,
+        /// What would have been accepted.
+        limit_bytes: usize,
+    },
+}
+
+/// What lies below an error; shared, for many may wait for one answer.
+pub type Cause = Arc<dyn StdError + Send + Sync>;
+
+impl Error {
+    /// The name of the node or registry that failed.
+    pub fn layer(&self) -> &str {
+        match self {
+            Self::Absent { layer }
+            | Self::Denied { layer, .. }
+            | Self::TooMany { layer, .. }
+            | Self::RangeUnsatisfiable { layer }
+            | Self::Failed { layer, .. }
+            | Self::Unreachable { layer, .. }
+            | Self::TimedOut { layer, .. }
+            | Self::Cut { layer, .. }
+            | Self::Loop { layer }
+            | Self::Untrusted { layer, .. }
+            | Self::Garbled { layer, .. }
+            | Self::NeedsWharf { layer, .. }
+            | Self::TooLarge { layer, .. } => layer,
+        }
+    }
+
+    /// Whether the upstream said itself, in a position to know, that there is no such thing.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent { .. })
+    }
+
+    /// How long the upstream wants to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::TooMany { retry_after, .. } | Self::Failed { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! One question and its answer, with everything in between: the refusal that wants a token, the
+//! redirect to where the bytes are, the signed URL that has run out.
+//!
+//! Nothing of a client's request is sent but what stands here. `Authorization` leaves the request at
+//! the first step to another scheme, host or port, and does not come back.
+
+use http::{HeaderMap, HeaderValue, header};
+use reqwest::{Method, Response};
+use url::Url;
+
+use super::answer::{Answer, Frame, Head};
+use super::ask::Ask;
+use super::authority::Credential;
+use super::challenge::{self, Challenge};
+use super::error::Error;
+use super::gate::Pass;
+use super::kind::Kind;
+use super::shared::Shared;
+use super::verdict::Judge;
+use super::{redirect, wire};
+use crate::oci::{Registry, media};
+
+/// A request is refused, given better credentials and sent again no more often than this.
+const MOST_REFUSALS: usize = 3;
+
+/// A question in the form in which it is sent.
+struct Exchange<'a> {
+    shared: &'a Shared,
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+    /// Whose token is wanted.
+    repository: &'a str,
+}
+
+/// A final answer, good or bad.
+struct Reply {
+    response: Response,
+    /// Whether redirects led away from the upstream itself.
+    is_elsewhere: bool,
+}
+
+impl Shared {
+    /// Asks, and returns the answer if it is 200 or 206.
+    pub(super) async fn exchange(&self, ask: &Ask<'_>, ns: Option<&Registry>, pass: Pass) -> Result<Answer, Error> {
+        let mut exchange = Exchange {
+            shared: self,
+            method: if ask.head { Method::HEAD } else { Method::GET },
+            url: ask.url(&self.url, ns),
+            headers: headers(ask, &self.via(ask.hops)),
+            repository: ask.repository.name.as_str(),
+        };
+        let mut reply = exchange.run().await?;
+        // A refusal by the storage behind a redirect: the signature has run out, or was made for
+        // GET alone. The registry is asked once more, for what needs no HEAD.
+        if reply.is_elsewhere && matches!(reply.response.status().as_u16(), 401 | 403 | 405) {
+            if ask.head {
+                exchange.peek();
+            }
+            reply = exchange.run().await?;
+        }
+        let is_elsewhere = reply.is_elsewhere;
+        let response = reply.response;
+        let status = response.status().as_u16();
+        let is_peek = ask.head && exchange.method == Method::GET;
+        if !matches!(status, 200 | 206) {
+            return Err(self.refusal(response, is_elsewhere).await);
+        }
+        let mut head = Head::parse(response.headers(), &exchange.url);
+        self.check(ask, status, &head, is_peek)?;
+        let frame = Frame {
+            layer: self.wire.layer.clone(),
+            series: self.series.clone(),
+            clock: self.clock.clone(),
+            pass,
+        };
+        if is_peek {
+            if let Some(range) = head.content_range.take() {
+                head.length = range.total;
+            }
+            return Ok(Answer::new(200, head, None, frame));
+        }
+        let body = (!ask.head).then_some(response);
+        Ok(Answer::new(status, head, body, frame))
+    }
+
+    /// `GET /v2/` (end-1): what the upstream is, and what it wants to see; counts as an answer
+    /// whatever its status.
+    pub(super) async fn greet(&self) -> Result<(Kind, Option<Challenge>), Error> {
+        let mut url = self.url.clone();
+        url.set_path(&format!("{}v2/", self.url.path()));
+        let mut headers = HeaderMap::new();
+        headers.insert(header::VIA, self.via(&super::Hops::default()));
+        let response = self.wire.send(&Method::GET, &url, &headers).await?;
+        let kind = Kind::of(response.headers());
+        let challenge = Challenge::choose(response.headers());
+        self.memory.learn(kind);
+        wire::drain(response).await;
+        Ok((kind, challenge))
+    }
+
+    async fn refusal(&self, response: Response, is_elsewhere: bool) -> Error {
+        let judge = Judge {
+            layer: &self.wire.layer,
+            kind: if is_elsewhere {
+                Kind::Foreign
+            } else {
+                self.memory.last()
+            },
+            anonymous: self.authority.is_anonymous(),
+            now: self.clock.wall(),
+        };
+        match judge.judge(response).await {
+            Error::Denied { layer, status, .. } if is_elsewhere => Error::Failed {
+                layer,
+                status,
+                message: "the storage that it redirects to refuses access".to_owned(),
+                retry_after: None,
+            },
+            error => error,
+        }
+    }
+
+    /// Refuses what would poison whoever believed it.
+    fn check(&self, ask: &Ask<'_>, status: u16, head: &Head, is_peek: bool) -> Result<(), Error> {
+        let garbled = |reason: String| {
+            Err(Error::Garbled {
+                layer: self.wire.layer.clone(),
+                reason,
+            })
+        };
+        if let Some(encoding) = &head.content_encoding
+            && !encoding.eq_ignore_ascii_case("identity")
+        {
+            return garbled(format!("encoding {encoding:.20}, though identity was asked for"));
+        }
+        if !ask.is_blob() && is_web_page(head) {
+            return garbled("a web page; is there a portal in between that wants a login?".to_owned());
+        }
+        if status == 206 {
+            let first = match ask.range {
+                Some((first, _)) => Some(first),
+                None => is_peek.then_some(0),
+            };
+            let came = head.content_range.map(|range| range.first);
+            if first.is_none() || came != first {
+                return garbled("a part that was not asked for".to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Exchange<'_> {
+    /// From a HEAD to a GET of the first byte, which tells the size as well.
+    fn peek(&mut self) {
+        self.method = Method::GET;
+        self.headers
+            .insert(header::RANGE, HeaderValue::from_static("bytes=0-0"));
+    }
+
+    /// Sends, with better credentials as long as the upstream wants them and there are any.
+    async fn run(&self) -> Result<Reply, Error> {
+        let Shared { wire, authority, .. } = self.shared;
+        let began = authority.moment();
+        let mut shown = authority.remembered(wire, self.repository).await?;
+        for _ in 0..MOST_REFUSALS {
+            let reply = self.follow(shown.as_ref()).await?;
+            if reply.is_elsewhere || !wants_more(&reply.response) {
+                return Ok(reply);
+            }
+            let Some(challenge) = self.challenge(&reply.response).await? else {
+                return Ok(reply);
+            };
+            let better = authority
+                .answer(wire, self.repository, challenge, shown.as_ref(), began)
+                .await?;
+            let Some(better) = better else {
+                return Ok(reply);
+            };
+            wire::drain(reply.response).await;
+            shown = Some(better);
+        }
+        self.follow(shown.as_ref()).await
+    }
+
+    /// The challenge of a refusal; some registries tell it only to `GET /v2/`.
+    async fn challenge(&self, response: &Response) -> Result<Option<Challenge>, Error> {
+        match Challenge::choose(response.headers()) {
+            Some(challenge) => Ok(Some(challenge)),
+            None if response.headers().contains_key(header::WWW_AUTHENTICATE) => Ok(None),
+            None => self.shared.greet().await.map(|(_, challenge)| challenge),
+        }
+    }
+
+    /// Sends and follows redirects to the end.
+    async fn follow(&self, shown: Option<&Credential>) -> Result<Reply, Error> {
+        let wire = &self.shared.wire;
+        let mut headers = self.headers.clone();
+        if let Some(shown) = shown {
+            headers.insert(header::AUTHORIZATION, shown.header.clone());
+        }
+        let mut url = self.url.clone();
+        for _ in 0..=redirect::MOST_HOPS {
+            let response = wire.send(&self.method, &url, &headers).await?;
+            let status = response.status().as_u16();
+            let next =
+                redirect::next(&url, status, response.headers()).map_err(|reason| self.shared.untrusted(reason))?;
+            let Some(next) = next else {
+                let is_elsewhere = !wire.is_home(&url);
+                return Ok(Reply { response, is_elsewhere });
+            };
+            if !self.shared.egress.admits(&next) {
+                return Err(self.shared.untrusted(
+                    "it redirects to an address inside the network; if that is right, list the host in redirect_hosts",
+                ));
+            }
+            if !wire.is_home(&next) {
+                headers.remove(header::AUTHORIZATION);
+            }
+            wire::drain(response).await;
+            url = next;
+        }
+        Err(self.shared.untrusted("it redirects more than five times"))
+    }
+}
+
+fn wants_more(response: &Response) -> bool {
+    match response.status().as_u16() {
+        401 => true,
+        403 => challenge::is_insufficient_scope(response.headers()),
+        _ => false,
+    }
+}
+
+fn headers(ask: &Ask<'_>, via: &HeaderValue) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(header::VIA, via.clone());
+    let accept = if ask.is_manifest() { media::ACCEPT } else { "*/*" };
+    headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+    if let Some((first, last)) = ask.range {
+        let last = last.map_or_else(String::new, |last| last.to_string());
+        let range = HeaderValue::from_str(&format!("bytes={first}-{last}")).expect("digits are ASCII");
+        headers.insert(header::RANGE, range);
+    }
+    headers
+}
+
+fn is_web_page(head: &Head) -> bool {
+    let media_type = head.media_type.as_deref().unwrap_or_default();
+    media::essence(media_type).eq_ignore_ascii_case("text/html")
+}

@@ -1,0 +1,79 @@
+//! Whether a parent is a wharf node; asked once, remembered, asked again after it was away.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::HeaderMap;
+use moka::future::Cache;
+
+use super::error::Error;
+
+/// On an answer of a wharf node: its version.
+const HEADER: &str = "wharf";
+
+/// What a registry is to us.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    /// A node like this one, which understands `ns` and errors that name a layer.
+    Wharf,
+    /// Any other registry.
+    Foreign,
+}
+
+impl Kind {
+    /// From the headers of an answer to `GET /v2/`.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        if headers.contains_key(HEADER) {
+            Self::Wharf
+        } else {
+            Self::Foreign
+        }
+    }
+}
+
+/// What is known of one upstream.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// What it was when it last said so.
+    wharf: AtomicBool,
+    /// Whether another may have come in its place since.
+    doubted: AtomicBool,
+    /// A cache of one, for its way of letting many wait for one answer.
+    asked: Cache<(), Result<Kind, Error>>,
+}
+
+impl Memory {
+    pub(super) fn new() -> Self {
+        Self {
+            wharf: AtomicBool::new(false),
+            doubted: AtomicBool::new(false),
+            asked: Cache::new(1),
+        }
+    }
+
+    /// What it was last time; [`Kind::Foreign`] before the first.
+    pub(super) fn last(&self) -> Kind {
+        if self.wharf.load(Ordering::Relaxed) {
+            Kind::Wharf
+        } else {
+            Kind::Foreign
+        }
+    }
+
+    /// What it is, from memory or by `ask`, of which only one runs at a time; those who wait for
+    /// it share its failure, and the next caller asks anew.
+    pub(super) async fn settle(&self, ask: impl Future<Output = Result<Kind, Error>>) -> Result<Kind, Error> {
+        let is_open = |known: &Result<Kind, Error>| known.is_err() || self.doubted.load(Ordering::Relaxed);
+        self.asked.entry(()).or_insert_with_if(ask, is_open).await.into_value()
+    }
+
+    /// An answer to `GET /v2/` has arrived.
+    pub(super) fn learn(&self, kind: Kind) {
+        self.wharf.store(kind == Kind::Wharf, Ordering::Relaxed);
+        self.doubted.store(false, Ordering::Relaxed);
+    }
+
+    /// The upstream was away: what comes back may be another.
+    pub(super) fn doubt(&self) {
+        self.doubted.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,152 @@
+//! What is counted of every parent and upstream.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use super::gate::Class;
+
+/// The counters of all upstreams of a process. Clones count together.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    requests: IntCounterVec,
+    bytes: IntCounterVec,
+    up: IntGaugeVec,
+    inside: IntGaugeVec,
+}
+
+impl Metrics {
+    /// Registers the series. To be made once for a registry; clones go to every assembly of the rooms.
+    pub fn new(registry: &Registry) -> Self {
+        Self {
+            requests: register(
+                registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "wharf_parent_requests_total",
+                        "HTTP requests sent for an upstream, by status; error: no answer",
+                    ),
+                    &["upstream", "status"],
+                ),
+            ),
+            bytes: register(
+                registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "wharf_parent_bytes_total",
+                        "Bytes of bodies from (down) and to (up) an upstream",
+                    ),
+                    &["upstream", "direction"],
+                ),
+            ),
+            up: register(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "wharf_parent_up",
+                        "1 if the last request to the upstream was answered at all",
+                    ),
+                    &["upstream"],
+                ),
+            ),
+            inside: register(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new("wharf_parent_requests", "Requests under way to an upstream, by class"),
+                    &["upstream", "class"],
+                ),
+            ),
+        }
+    }
+
+    /// The series of one upstream.
+    pub(super) fn of(&self, upstream: &str) -> Series {
+        Series {
+            upstream: upstream.to_owned(),
+            received: self.bytes.with_label_values(&[upstream, "down"]),
+            metrics: self.clone(),
+        }
+    }
+}
+
+/// The series of one upstream, its label settled.
+#[derive(Clone, Debug)]
+pub(super) struct Series {
+    upstream: String,
+    /// Bytes of bodies received.
+    pub(super) received: IntCounter,
+    metrics: Metrics,
+}
+
+impl Series {
+    /// Counts a request that was answered with `status`.
+    pub(super) fn answered(&self, status: u16) {
+        // An upstream can invent statuses; it cannot invent series.
+        match status {
+            100..600 => self.request(&status.to_string()),
+            _ => self.request("other"),
+        }
+    }
+
+    /// Counts a request that was not answered.
+    pub(super) fn unanswered(&self) {
+        self.request("error");
+    }
+
+    pub(super) fn is_up(&self, up: bool) {
+        let gauge = self.metrics.up.with_label_values(&[&self.upstream]);
+        gauge.set(i64::from(up));
+    }
+
+    /// The requests of a class that are under way.
+    pub(super) fn inside(&self, class: Class) -> IntGauge {
+        self.metrics
+            .inside
+            .with_label_values(&[self.upstream.as_str(), class.as_str()])
+    }
+
+    fn request(&self, status: &str) {
+        self.metrics
+            .requests
+            .with_label_values(&[self.upstream.as_str(), status])
+            .inc();
+    }
+}
+
+/// Registers `made`, or finds what an earlier room registered under its name.
+fn register<C>(registry: &Registry, made: prometheus::Result<C>) -> C
+where
+    C: prometheus::core::Collector + Clone + 'static,
+{
+    let collector = made.expect("names and labels are constants that obey the rules");
+    // A second assembly of the rooms (a reload) brings its own Metrics along and never gets here
+    // twice with one registry; should it, counting apart is better than not starting.
+    let _ = registry.register(Box::new(collector.clone()));
+    collector
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_names_that_dashboards_rely_on_are_there() {
+        let registry = Registry::new();
+        let series = Metrics::new(&registry).of("docker.io");
+
+        series.answered(200);
+        series.unanswered();
+        series.received.inc_by(7);
+        series.is_up(true);
+
+        let mut text = String::new();
+        let encoder = prometheus::TextEncoder::new();
+        encoder.encode_utf8(&registry.gather(), &mut text).unwrap();
+        for line in [
+            r#"wharf_parent_requests_total{status="200",upstream="docker.io"} 1"#,
+            r#"wharf_parent_requests_total{status="error",upstream="docker.io"} 1"#,
+            r#"wharf_parent_bytes_total{direction="down",upstream="docker.io"} 7"#,
+            r#"wharf_parent_up{upstream="docker.io"} 1"#,
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
+    }
+}

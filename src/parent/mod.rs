@@ -1,0 +1,187 @@
+//! The registry above, and any upstream: HTTP, tokens, redirects, and the gate that every request
+//! passes with its class.
+//!
+//! What is sent is written here and never copied from a client's request. Credentials reach the
+//! upstream itself and the token service it is known to have, and nobody else; nothing that an
+//! upstream says of where to go or how to log in is handed down.
+
+pub use answer::{Answer, Head};
+pub use ask::{Ask, What};
+pub use config::{Config, Login};
+pub use error::{Cause, Error};
+pub use gate::Class;
+pub use metrics::Metrics;
+pub use upstream::Upstream;
+pub use verdict::LAYER_HEADER;
+pub use via::{Hops, NodeId};
+
+pub mod http;
+
+mod answer;
+mod ask;
+mod authority;
+mod challenge;
+mod config;
+mod egress;
+mod error;
+mod exchange;
+mod gate;
+mod kind;
+mod link;
+mod metrics;
+mod origin;
+mod pace;
+mod realm;
+mod redirect;
+mod shared;
+mod tls;
+mod token;
+mod upstream;
+mod verdict;
+mod via;
+mod wire;
+mod written;
+
+use std::sync::Arc;
+
+use crate::oci::{Name, Registry};
+use crate::select::Filter;
+use crate::units::Clock;
+
+use kind::Kind;
+use shared::Shared;
+
+/// A registry that can be asked. Clones ask the same one, by the same connections.
+#[derive(Clone, Debug)]
+pub struct Parent {
+    shared: Arc<Shared>,
+    /// What this registry means by a name without any other.
+    registry: Registry,
+    filter: Filter,
+    reach: Reach,
+}
+
+/// What may be asked of a registry beside its own content.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Reach {
+    /// Any registry's, named by `ns`, if it is a wharf node.
+    Through,
+    /// Nothing: names go as they are.
+    Own,
+}
+
+impl Parent {
+    /// The registry that `config` describes. `registry` is what it means by an unprefixed name and,
+    /// unless it is its own, what it is called in metrics and errors. Through one that `travels`
+    /// other registries' content can be asked for, if it is a wharf node.
+    ///
+    /// Connects to nothing.
+    pub fn new(
+        config: Config,
+        registry: Registry,
+        node: &NodeId,
+        travels: bool,
+        clock: Clock,
+        metrics: &Metrics,
+    ) -> Self {
+        let name = match travels || registry.is_own() {
+            true => config.host(),
+            false => registry.to_string(),
+        };
+        if config.login.is_some() && config.url.scheme() == "http" {
+            tracing::warn!(upstream = name, "password is sent unencrypted: the URL is http://");
+        }
+        Self {
+            shared: Arc::new(Shared::new(&config, &name, node, clock, metrics)),
+            registry,
+            filter: config.filter,
+            reach: if travels { Reach::Through } else { Reach::Own },
+        }
+    }
+
+    /// The same registry, asked for what another `filter` admits: for an upstream that is reached
+    /// through the parent.
+    pub fn with_filter(&self, filter: Filter) -> Self {
+        Self { filter, ..self.clone() }
+    }
+
+    /// Whether it may be asked for this repository at all, whatever its registry.
+    pub fn admits(&self, name: &Name) -> bool {
+        self.filter.admits(name.as_str())
+    }
+
+    /// Asks, and returns as soon as the head of a 200 or 206 is here.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`] but [`Error::Cut`] and [`Error::TooLarge`]. [`Error::Absent`] without any
+    /// request, if the repository is not admitted; [`Error::Loop`], if the request has been here.
+    pub async fn ask(&self, ask: Ask<'_>) -> Result<Answer, Error> {
+        let layer = || self.shared.wire.layer.clone();
+        if !self.admits(&ask.repository.name) {
+            return Err(Error::Absent { layer: layer() });
+        }
+        if ask.hops.contains(&self.shared.node) || ask.hops.is_too_long() {
+            return Err(Error::Loop {
+                layer: self.shared.node.name.clone(),
+            });
+        }
+        let answer = async {
+            let pass = self.shared.gate.pass(ask.class).await;
+            let ns = self.ns(&ask.repository.registry).await?;
+            self.shared.exchange(&ask, ns, pass).await
+        };
+        match tokio::time::timeout(ask.budget, answer).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                self.shared.wire.note(false);
+                Err(Error::TimedOut {
+                    layer: layer(),
+                    after: ask.budget,
+                })
+            }
+        }
+    }
+
+    /// Asks whether it is there (end-1) and what it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Unreachable`]; any answer at all is a good one.
+    pub async fn ping(&self) -> Result<(), Error> {
+        self.shared.greet().await.map(|_| ())
+    }
+
+    /// Whether it was a wharf node when it last said what it is; before that, not.
+    pub fn is_wharf(&self) -> bool {
+        self.shared.memory.last() == Kind::Wharf
+    }
+
+    /// What it is called in errors and metrics: the registry's name, or `host:port`.
+    pub fn name(&self) -> &str {
+        &self.shared.wire.layer
+    }
+
+    /// Whether it answered at all when it was last asked; true before the first time.
+    pub fn up(&self) -> bool {
+        self.shared.wire.is_up()
+    }
+
+    /// What to send as `ns`, so that it knows which registry is meant. A foreign registry sees none.
+    async fn ns<'a>(&self, registry: &'a Registry) -> Result<Option<&'a Registry>, Error> {
+        if self.reach == Reach::Own || registry.is_own() {
+            return Ok(None);
+        }
+        match self.shared.kind().await? {
+            Kind::Wharf => Ok(Some(registry)),
+            Kind::Foreign if *registry == self.registry => Ok(None),
+            Kind::Foreign => Err(Error::NeedsWharf {
+                layer: self.shared.wire.layer.clone(),
+                registry: registry.to_string(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! What all who ask one upstream have in common.
+
+use http::HeaderValue;
+use url::Url;
+
+use super::authority::Authority;
+use super::config::Config;
+use super::egress::Egress;
+use super::error::Error;
+use super::gate::Gate;
+use super::kind::{Kind, Memory};
+use super::metrics::{Metrics, Series};
+use super::via::{Hops, NodeId};
+use super::wire::Wire;
+use crate::units::Clock;
+
+/// One registry at one URL with one login.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) url: Url,
+    pub(super) node: NodeId,
+    pub(super) wire: Wire,
+    pub(super) authority: Authority,
+    pub(super) egress: Egress,
+    pub(super) memory: Memory,
+    pub(super) gate: Gate,
+    pub(super) series: Series,
+    pub(super) clock: Clock,
+}
+
+impl Shared {
+    pub(super) fn new(config: &Config, name: &str, node: &NodeId, clock: Clock, metrics: &Metrics) -> Self {
+        let series = metrics.of(name);
+        let listed = config.auth_hosts.iter().chain(&config.redirect_hosts);
+        let egress = Egress::new(&config.url, listed);
+        Self {
+            url: config.url.clone(),
+            node: node.clone(),
+            wire: Wire::new(config, name.to_owned(), egress.clone(), series.clone()),
+            authority: Authority::new(config, clock.clone()),
+            egress,
+            memory: Memory::new(),
+            gate: Gate::new(&series),
+            series,
+            clock,
+        }
+    }
+
+    /// What the upstream is; asked if it is not known, or in doubt.
+    pub(super) async fn kind(&self) -> Result<Kind, Error> {
+        if !self.wire.is_up() {
+            self.memory.doubt();
+        }
+        let ask = async { self.greet().await.map(|(kind, _)| kind) };
+        self.memory.settle(ask).await
+    }
+
+    /// What a request says of the way it came.
+    pub(super) fn via(&self, hops: &Hops) -> HeaderValue {
+        HeaderValue::from_str(&hops.with(&self.node).to_string()).expect("hops are printable ASCII")
+    }
+
+    pub(super) fn untrusted(&self, reason: &'static str) -> Error {
+        tracing::warn!(upstream = self.wire.layer, reason, "upstream not followed");
+        Error::Untrusted {
+            layer: self.wire.layer.clone(),
+            reason,
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Whom we believe to be who they say, when we connect.
+//!
+//! One configuration serves an upstream, its token service and its redirects alike. There is no way
+//! to connect without verifying, and none from https:// to http://.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+/// A client's TLS: the system's authorities and `more` besides; HTTP/2 before HTTP/1.1.
+pub(super) fn client(more: &[CertificateDer<'static>]) -> ClientConfig {
+    let mut roots = system_roots().clone();
+    roots.add_parsable_certificates(more.iter().cloned());
+    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config
+}
+
+/// The certificates of a PEM file, each checked to be usable as an authority. On failure, what is
+/// wrong with the file, in words that follow its path.
+pub(super) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let mut found = Vec::new();
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
+        let certificate = certificate.map_err(|error| format!("is not PEM: {error}"))?;
+        RootCertStore::empty()
+            .add(certificate.clone())
+            .map_err(|error| format!("holds a certificate that cannot be used: {error}"))?;
+        found.push(certificate);
+    }
+    if found.is_empty() {
+        return Err("holds no certificate; it must have one in PEM form".to_owned());
+    }
+    Ok(found)
+}
+
+/// What the system trusts, read once. A machine without any (an empty container) still starts:
+/// there, only a `ca_file` makes https:// possible.
+fn system_roots() -> &'static RootCertStore {
+    static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
+    ROOTS.get_or_init(|| {
+        let mut roots = RootCertStore::empty();
+        let found = rustls_native_certs::load_native_certs();
+        let (usable, unusable) = roots.add_parsable_certificates(found.certs);
+        tracing::debug!(usable, unusable, "system's certificate authorities read");
+        roots
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_file_without_a_usable_certificate_is_refused_with_the_reason() {
+        let mut empty = tempfile::NamedTempFile::new().unwrap();
+        let mut broken = tempfile::NamedTempFile::new().unwrap();
+        empty.write_all(b"# nothing here\n").unwrap();
+        broken
+            .write_all(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+            .unwrap();
+
+        let missing = authorities(Path::new("/no/such/ca.pem")).unwrap_err();
+        let empty = authorities(empty.path()).unwrap_err();
+        let broken = authorities(broken.path()).unwrap_err();
+
+        assert!(missing.starts_with("cannot be read"), "{missing}");
+        assert!(empty.starts_with("holds no certificate"), "{empty}");
+        assert!(broken.contains("cannot be used"), "{broken}");
+    }
+
+    #[test]
+    fn both_versions_of_http_are_offered_the_newer_first() {
+        assert_eq!(client(&[]).alpn_protocols, [&b"h2"[..], &b"http/1.1"[..]]);
+    }
+}

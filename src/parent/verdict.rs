@@ -1,0 +1,191 @@
+//! From an answer that is none to the error that it means.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, header};
+use reqwest::Response;
+
+use super::error::Error;
+use super::kind::Kind;
+use super::wire;
+use crate::oci;
+
+/// No more is read of an error's body, and not for longer.
+const MOST_BYTES: usize = 64 * 1024;
+const WITHIN: Duration = Duration::from_secs(2);
+
+/// No upstream can silence us for longer by asking for it.
+const LONGEST_WAIT: Duration = Duration::from_secs(60 * 60);
+
+/// Of an upstream's own words, so much is repeated.
+const MOST_CHARACTERS: usize = 200;
+
+/// Whose answer is judged, and how much its word counts.
+pub(super) struct Judge<'a> {
+    /// Our name for it.
+    pub(super) layer: &'a str,
+    pub(super) kind: Kind,
+    /// Whether it was asked without credentials.
+    pub(super) anonymous: bool,
+    pub(super) now: SystemTime,
+}
+
+impl Judge<'_> {
+    /// What an answer other than 200 and 206 means. Reads its body, if it is short.
+    pub(super) async fn judge(&self, mut response: Response) -> Error {
+        let status = response.status().as_u16();
+        let headers = std::mem::take(response.headers_mut());
+        let body = tokio::time::timeout(WITHIN, wire::head_of(&mut response, MOST_BYTES)).await;
+        let body = body.ok().flatten().map(|(body, _)| body);
+        self.sort(status, &headers, &body.unwrap_or_default())
+    }
+
+    fn sort(&self, status: u16, headers: &HeaderMap, body: &[u8]) -> Error {
+        let words = oci::first_error(body);
+        let layer = self.failed_layer(headers, words.as_ref());
+        let retry_after = retry_after(headers, self.now);
+        match status {
+            401 | 403 => Error::Denied {
+                layer,
+                status,
+                anonymous: self.anonymous,
+            },
+            404 | 410 => Error::Absent { layer },
+            416 => Error::RangeUnsatisfiable { layer },
+            429 => Error::TooMany { layer, retry_after },
+            508 => Error::Loop { layer },
+            _ => Error::Failed {
+                layer,
+                status,
+                message: words.map_or_else(
+                    || "it gives no reason".to_owned(),
+                    |(code, message, _)| printable(&format!("{code} {message}")),
+                ),
+                retry_after,
+            },
+        }
+    }
+
+    /// A wharf node says which layer failed, in the error's detail or, where there is no body (HEAD),
+    /// in a header. A foreign registry's word on that is not listened to.
+    fn failed_layer(&self, headers: &HeaderMap, words: Option<&(String, String, serde_json::Value)>) -> String {
+        if self.kind == Kind::Foreign {
+            return self.layer.to_owned();
+        }
+        let in_body = words.and_then(|(_, _, detail)| detail.get("layer")?.as_str());
+        let in_header = headers.get(LAYER_HEADER).and_then(|value| value.to_str().ok());
+        in_body
+            .or(in_header)
+            .map(printable)
+            .filter(|layer| !layer.is_empty())
+            .unwrap_or_else(|| self.layer.to_owned())
+    }
+}
+
+/// On an error of a wharf node: the name of the layer that failed, as in its body's detail.
+pub const LAYER_HEADER: &str = "wharf-layer";
+
+/// How long to leave the upstream alone (RFC 9110, 10.2.3: seconds or a date).
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let written = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match written.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = httpdate::parse_http_date(written).ok()?;
+            date.duration_since(now).unwrap_or_default()
+        }
+    };
+    Some(wait.min(LONGEST_WAIT))
+}
+
+/// What may go into our own messages and logs: one short line of ASCII.
+fn printable(words: &str) -> String {
+    words
+        .chars()
+        .map(|c| if (' '..='~').contains(&c) { c } else { ' ' })
+        .take(MOST_CHARACTERS)
+        .collect::<String>()
+        .trim()
+        .to_owned()
+}
+
+/// An error below an answer, without the URL: that may be signed.
+pub(super) fn cause(error: reqwest::Error) -> super::error::Cause {
+    Arc::new(error.without_url())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(kind: Kind) -> Judge<'static> {
+        Judge {
+            layer: "l5",
+            kind,
+            anonymous: true,
+            now: SystemTime::UNIX_EPOCH,
+        }
+    }
+
+    const OF_L6: &[u8] = br#"{"errors":[{"code":"UNAVAILABLE","message":"no\nanswer","detail":{"layer":"l6"}}]}"#;
+
+    #[test]
+    fn a_wharf_parent_names_the_layer_above_it_that_failed() {
+        let error = judge(Kind::Wharf).sort(502, &HeaderMap::new(), OF_L6);
+
+        assert_eq!(error.layer(), "l6");
+        assert_eq!(error.to_string(), "l6 failed with status 502: UNAVAILABLE no answer");
+    }
+
+    #[test]
+    fn without_a_body_the_header_names_the_layer() {
+        let mut headers = HeaderMap::new();
+        headers.insert(LAYER_HEADER, "l7".parse().unwrap());
+
+        assert_eq!(judge(Kind::Wharf).sort(504, &headers, b"").layer(), "l7");
+    }
+
+    #[test]
+    fn a_foreign_registry_can_only_fail_itself() {
+        let error = judge(Kind::Foreign).sort(502, &HeaderMap::new(), OF_L6);
+
+        assert_eq!(error.layer(), "l5");
+    }
+
+    #[test]
+    fn statuses_are_sorted_by_who_must_act() {
+        let sort = |status| judge(Kind::Foreign).sort(status, &HeaderMap::new(), b"<html>");
+
+        assert!(matches!(
+            sort(401),
+            Error::Denied {
+                anonymous: true,
+                status: 401,
+                ..
+            }
+        ));
+        assert!(matches!(sort(403), Error::Denied { status: 403, .. }));
+        assert!(matches!(sort(404), Error::Absent { .. }));
+        assert!(matches!(sort(416), Error::RangeUnsatisfiable { .. }));
+        assert!(matches!(sort(429), Error::TooMany { retry_after: None, .. }));
+        assert!(matches!(sort(500), Error::Failed { status: 500, .. }));
+        assert!(matches!(sort(508), Error::Loop { .. }));
+        assert!(matches!(sort(304), Error::Failed { status: 304, .. }));
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_date_and_capped() {
+        let read = |written: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, written.parse().unwrap());
+            retry_after(&headers, SystemTime::UNIX_EPOCH).map(|wait| wait.as_secs())
+        };
+
+        assert_eq!(read("7"), Some(7));
+        assert_eq!(read("Thu, 01 Jan 1970 00:01:00 GMT"), Some(60));
+        assert_eq!(read("99999999"), Some(3600));
+        assert_eq!(read("-1"), None);
+        assert_eq!(read("soon"), None);
+    }
+}
