@@ -85,26 +85,62 @@ impl App {
     ///
     /// [`Error`]: what an operator has to change.
     pub fn build(config: Config) -> Result<Self, Error> {
-        let Config { mode, node, listen, admin, storage, parent, upstreams, freshness, log } = config;
+        let Config {
+            mode,
+            node,
+            listen,
+            admin,
+            storage,
+            parent,
+            upstreams,
+            freshness,
+            log,
+        } = config;
         let descriptors = listener::raise_descriptor_limit();
         let metrics = Metrics::new();
-        let identity = listen.certificate.as_ref().map(|(certificate, key)| Identity::read(certificate, key)).transpose()?;
+        let identity = listen
+            .certificate
+            .as_ref()
+            .map(|(certificate, key)| Identity::read(certificate, key))
+            .transpose()?;
         let names = names(&parent, &upstreams)?;
         let addresses = addresses(listen.address, &upstreams)?;
-        let admin = admin::Config { address: settle(admin.address)? };
+        let admin = admin::Config {
+            address: settle(admin.address)?,
+        };
         let request_log = RequestLog::open(&log.requests, log.format).map_err(Error::Log)?;
         let store = Store::open(&storage, store::Metrics::new(&metrics)?)?;
 
         let clock = Clock::system();
-        let id = Arc::new(NodeId { name: node.name.as_str().to_owned(), id: store.instance().to_owned() });
+        let id = Arc::new(NodeId {
+            name: node.name.as_str().to_owned(),
+            id: store.instance().to_owned(),
+        });
         let filters = filters(&parent, &upstreams);
         let parents = parents(parent, upstreams, &id, &clock, &parent::Metrics::new(&metrics));
-        let status = Status::new(id.name.clone(), mode.as_str(), store.clone(), parents.values().cloned().collect());
+        let status = Status::new(
+            id.name.clone(),
+            mode.as_str(),
+            store.clone(),
+            parents.values().cloned().collect(),
+        );
         let fetching = fetching_runtime().map_err(Error::Runtime)?;
-        let fetch =
-            Fetch::new(freshness, store.clone(), parents, fetching.handle().clone(), clock, fetch::Metrics::new(&metrics)?);
+        let fetch = Fetch::new(
+            freshness,
+            store.clone(),
+            parents,
+            fetching.handle().clone(),
+            clock,
+            fetch::Metrics::new(&metrics)?,
+        );
         let shelf = Shelf::new(store.clone(), fetch);
-        let serve = Serve::new(id.clone(), names, Gate::new(filters), shelf, serve::Metrics::new(&metrics)?);
+        let serve = Serve::new(
+            id.clone(),
+            names,
+            Gate::new(filters),
+            shelf,
+            serve::Metrics::new(&metrics)?,
+        );
         let connections = Connections::new(match listen.connections {
             0 => Connections::within(descriptors),
             most => most,
@@ -128,14 +164,28 @@ impl App {
         let mut server = Server::new_with_opt_and_conf(None, server_settings());
         server.add_service(listener::service(parts));
         server.add_service(admin::service(&admin, status, metrics));
-        Ok(Self { server, connections, store, log: request_log, fetching })
+        Ok(Self {
+            server,
+            connections,
+            store,
+            log: request_log,
+            fetching,
+        })
     }
 
     /// Runs until a signal ends it, then lets replies end and writes down what is behind.
     pub fn run(self) {
-        let Self { mut server, connections, store, log, fetching } = self;
+        let Self {
+            mut server,
+            connections,
+            store,
+            log,
+            fetching,
+        } = self;
         server.bootstrap();
-        server.run(RunArgs { shutdown_signal: Box::new(Signals { connections }) });
+        server.run(RunArgs {
+            shutdown_signal: Box::new(Signals { connections }),
+        });
         fetching.shutdown_timeout(Duration::from_secs(1));
         store.flush();
         log.flush();
@@ -151,7 +201,8 @@ struct Signals {
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        else {
             return std::future::pending().await;
         };
         tokio::select! {
@@ -181,7 +232,11 @@ fn server_settings() -> ServerConf {
 }
 
 fn fetching_runtime() -> std::io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("fetch").enable_all().build()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("fetch")
+        .enable_all()
+        .build()
 }
 
 fn names(parent: &parent::Config, upstreams: &[parent::Upstream]) -> Result<Names, NamesError> {
@@ -194,8 +249,12 @@ fn names(parent: &parent::Config, upstreams: &[parent::Upstream]) -> Result<Name
 }
 
 fn filters(parent: &parent::Config, upstreams: &[parent::Upstream]) -> HashMap<Registry, Filter> {
-    let beside = upstreams.iter().map(|upstream| (upstream.name.clone(), upstream.filter.clone()));
-    std::iter::once((parent.namespace.clone(), parent.filter.clone())).chain(beside).collect()
+    let beside = upstreams
+        .iter()
+        .map(|upstream| (upstream.name.clone(), upstream.filter.clone()));
+    std::iter::once((parent.namespace.clone(), parent.filter.clone()))
+        .chain(beside)
+        .collect()
 }
 
 fn parents(

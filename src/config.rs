@@ -170,8 +170,14 @@ impl Config {
     ) -> Result<Self, Error> {
         let mut table = Table::new();
         if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable { path: path.to_owned(), source })?;
-            let wrong = |error: toml::de::Error| Error::File { path: path.to_owned(), message: error.to_string() };
+            let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
+                path: path.to_owned(),
+                source,
+            })?;
+            let wrong = |error: toml::de::Error| Error::File {
+                path: path.to_owned(),
+                message: error.to_string(),
+            };
             // Checked alone first, as only here the position of a mistake is known.
             toml::from_str::<Self>(&text).map_err(wrong)?;
             table = text.parse().map_err(wrong)?;
@@ -179,7 +185,11 @@ impl Config {
         let before = table.clone();
         for (name, value) in environment {
             if let Some(key) = name.strip_prefix("WHARF__") {
-                lay_over(&mut table, &key.to_ascii_lowercase().split("__").collect::<Vec<_>>(), typed(&value));
+                lay_over(
+                    &mut table,
+                    &key.to_ascii_lowercase().split("__").collect::<Vec<_>>(),
+                    typed(&value),
+                );
             }
         }
         for (key, value) in overrides.pairs() {
@@ -188,7 +198,10 @@ impl Config {
         let wrong = |error: toml::de::Error| {
             let message = error.message().to_owned();
             match file.filter(|_| table == before) {
-                Some(path) => Error::File { path: path.to_owned(), message },
+                Some(path) => Error::File {
+                    path: path.to_owned(),
+                    message,
+                },
                 None => Error::Override { message },
             }
         };
@@ -225,7 +238,9 @@ impl TryFrom<String> for NodeName {
     fn try_from(name: String) -> Result<Self, String> {
         let allowed = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-');
         if name.is_empty() || name.len() > 63 || !name.chars().all(allowed) {
-            return Err(format!("node.name is {name:?}; write up to 63 letters, digits, dots, dashes or underscores, like l4-site"));
+            return Err(format!(
+                "node.name is {name:?}; write up to 63 letters, digits, dots, dashes or underscores, like l4-site"
+            ));
         }
         Ok(Self(name))
     }
@@ -234,9 +249,13 @@ impl TryFrom<String> for NodeName {
 impl Default for Node {
     /// The host's name.
     fn default() -> Self {
-        let host = nix::sys::utsname::uname().ok().and_then(|name| name.nodename().to_str().map(str::to_owned));
+        let host = nix::sys::utsname::uname()
+            .ok()
+            .and_then(|name| name.nodename().to_str().map(str::to_owned));
         let name = host.and_then(|host| NodeName::try_from(host).ok());
-        Self { name: name.unwrap_or_else(|| NodeName("wharf".to_owned())) }
+        Self {
+            name: name.unwrap_or_else(|| NodeName("wharf".to_owned())),
+        }
     }
 }
 
@@ -260,7 +279,9 @@ fn lay_over(table: &mut Table, key: &[&str], value: Value) {
         table.insert((*first).to_owned(), value);
         return;
     }
-    let section = table.entry((*first).to_owned()).or_insert_with(|| Value::Table(Table::new()));
+    let section = table
+        .entry((*first).to_owned())
+        .or_insert_with(|| Value::Table(Table::new()));
     if let Value::Table(section) = section {
         lay_over(section, rest, value);
     }
@@ -268,7 +289,10 @@ fn lay_over(table: &mut Table, key: &[&str], value: Value) {
 
 /// A variable's text as TOML if it is a number, a truth or a list; else as a string.
 fn typed(text: &str) -> Value {
-    let parsed = format!("value = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("value"));
+    let parsed = format!("value = {text}")
+        .parse::<Table>()
+        .ok()
+        .and_then(|mut table| table.remove("value"));
     match parsed {
         Some(value @ (Value::Integer(_) | Value::Boolean(_) | Value::Array(_))) => value,
         _ => Value::String(text.to_owned()),
@@ -278,7 +302,17 @@ fn typed(text: &str) -> Value {
 impl Config {
     /// What is in force, as TOML; secrets are not shown.
     pub fn printed(&self) -> String {
-        let Self { mode, node, listen, admin, storage, parent, upstreams, freshness, log } = self;
+        let Self {
+            mode,
+            node,
+            listen,
+            admin,
+            storage,
+            parent,
+            upstreams,
+            freshness,
+            log,
+        } = self;
         let mut lines = Lines::default();
         lines.key("mode", mode.as_str());
         lines.section("[node]");

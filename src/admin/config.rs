@@ -12,6 +12,8 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { address: SocketAddr::from(([127, 0, 0, 1], 5001)) }
+        Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 5001)),
+        }
     }
 }

@@ -38,11 +38,19 @@ impl ServeHttp for Admin {
             return text(405, "text/plain; charset=utf-8", "this port answers GET only\n".into());
         }
         match head.uri.path() {
-            "/" => text(200, "text/html; charset=utf-8", page::render(&self.status.readiness()).into()),
+            "/" => text(
+                200,
+                "text/html; charset=utf-8",
+                page::render(&self.status.readiness()).into(),
+            ),
             "/healthz" => text(200, "text/plain; charset=utf-8", "ok\n".into()),
             "/readyz" => self.readiness(),
             "/metrics" => self.metrics(),
-            _ => text(404, "text/plain; charset=utf-8", "there are /, /metrics, /healthz and /readyz here\n".into()),
+            _ => text(
+                404,
+                "text/plain; charset=utf-8",
+                "there are /, /metrics, /healthz and /readyz here\n".into(),
+            ),
         }
     }
 }
@@ -51,7 +59,11 @@ impl Admin {
     fn readiness(&self) -> Response<Vec<u8>> {
         let readiness = self.status.readiness();
         let status = if readiness.ready { 200 } else { 503 };
-        text(status, "application/json", serde_json::to_vec_pretty(&readiness).unwrap_or_default())
+        text(
+            status,
+            "application/json",
+            serde_json::to_vec_pretty(&readiness).unwrap_or_default(),
+        )
     }
 
     fn metrics(&self) -> Response<Vec<u8>> {
@@ -65,6 +77,12 @@ impl Admin {
 }
 
 fn text(status: u16, kind: &'static str, body: Vec<u8>) -> Response<Vec<u8>> {
-    let built = Response::builder().status(status).header(CONTENT_TYPE, kind).header(CACHE_CONTROL, "no-store");
-    built.header(http::header::CONTENT_LENGTH, body.len()).body(body).expect("a fixed header is valid")
+    let built = Response::builder()
+        .status(status)
+        .header(CONTENT_TYPE, kind)
+        .header(CACHE_CONTROL, "no-store");
+    built
+        .header(http::header::CONTENT_LENGTH, body.len())
+        .body(body)
+        .expect("a fixed header is valid")
 }

@@ -20,17 +20,34 @@ pub(super) fn render(readiness: &Readiness) -> String {
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
          <meta http-equiv=\"refresh\" content=\"5\"><title>{node} - wharf</title><style>{STYLE}</style></head><body><h1>{node}</h1>"
     );
-    let state = if readiness.reasons.is_empty() { "everything is as it should be".to_owned() } else { escape(&readiness.reasons.join("; ")) };
+    let state = if readiness.reasons.is_empty() {
+        "everything is as it should be".to_owned()
+    } else {
+        escape(&readiness.reasons.join("; "))
+    };
     let _ = write!(page, "<p>wharf {}, {}: {state}</p>", readiness.version, readiness.mode);
     page.push_str("<table><tr><th>Registry above</th><th>Last asked</th></tr>");
     for upstream in &readiness.upstreams {
-        let (class, word) = if upstream.up { ("up", "answered") } else { ("down", "no answer") };
-        let _ = write!(page, "<tr><td>{}</td><td class=\"{class}\">{word}</td></tr>", escape(&upstream.name));
+        let (class, word) = if upstream.up {
+            ("up", "answered")
+        } else {
+            ("down", "no answer")
+        };
+        let _ = write!(
+            page,
+            "<tr><td>{}</td><td class=\"{class}\">{word}</td></tr>",
+            escape(&upstream.name)
+        );
     }
-    page.push_str("</table><p><a href=\"/metrics\">metrics</a> &middot; <a href=\"/readyz\">readiness</a></p></body></html>");
+    page.push_str(
+        "</table><p><a href=\"/metrics\">metrics</a> &middot; <a href=\"/readyz\">readiness</a></p></body></html>",
+    );
     page
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

@@ -44,15 +44,22 @@ impl Gate {
     /// [`Denied`] if the upstream is not configured or the repository is not among those allowed.
     pub fn admit(&self, principal: Principal, repository: &Repository) -> Result<Permit, Denied> {
         if self.allows(repository) {
-            Ok(Permit { principal, repository: repository.clone() })
+            Ok(Permit {
+                principal,
+                repository: repository.clone(),
+            })
         } else {
-            Err(Denied { repository: repository.clone() })
+            Err(Denied {
+                repository: repository.clone(),
+            })
         }
     }
 
     /// Whether `repository` may be shown in lists.
     pub fn allows(&self, repository: &Repository) -> bool {
-        self.filters.get(&repository.registry).is_some_and(|filter| filter.admits(repository.name.as_str()))
+        self.filters
+            .get(&repository.registry)
+            .is_some_and(|filter| filter.admits(repository.name.as_str()))
     }
 }
 

@@ -50,8 +50,25 @@ pub(super) struct Args {
 
 impl Args {
     pub(super) fn run(self) -> ExitCode {
-        let Self { config, mode, listen, admin, data, capacity, parent, name } = self;
-        let overrides = Overrides { mode, listen, admin, data, capacity, parent, name };
+        let Self {
+            config,
+            mode,
+            listen,
+            admin,
+            data,
+            capacity,
+            parent,
+            name,
+        } = self;
+        let overrides = Overrides {
+            mode,
+            listen,
+            admin,
+            data,
+            capacity,
+            parent,
+            name,
+        };
         let config = match Config::load(config.as_deref(), std::env::vars(), &overrides) {
             Ok(config) => config,
             Err(error) => return report::fail(&error, 2),
@@ -71,10 +88,17 @@ impl Args {
 fn begin_log(log: &Log) {
     // The libraries below have their own idea of what is worth a line.
     let level = log.level.as_str();
-    let filter = EnvFilter::new(format!("warn,wharf={level},pingora_core::services=error,pingora_core::apps=error"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let filter = EnvFilter::new(format!(
+        "warn,wharf={level},pingora_core::services=error,pingora_core::apps=error"
+    ));
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
     match log.format {
-        Format::Text => lines.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).init(),
+        Format::Text => lines
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .init(),
         Format::Json => lines.json().init(),
     }
 }

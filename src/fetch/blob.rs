@@ -66,13 +66,26 @@ impl Fetch {
     /// # Errors
     ///
     /// As [`Fetch::blob`].
-    pub async fn blob_size(&self, repository: &Repository, digest: &Digest, asker: &Asker) -> Result<(u64, Outcome), Error> {
+    pub async fn blob_size(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        asker: &Asker,
+    ) -> Result<(u64, Outcome), Error> {
         let shared = &self.shared;
-        if let Some(size) = shared.stored(repository, digest, Outcome::Hit).await.and_then(|source| source.size()) {
+        if let Some(size) = shared
+            .stored(repository, digest, Outcome::Hit)
+            .await
+            .and_then(|source| source.size())
+        {
             return Ok((size, Outcome::Hit));
         }
         let said = shared.confirm(repository, digest, Kind::Blob, asker).await?;
-        if let Some(size) = shared.stored(repository, digest, Outcome::Miss).await.and_then(|source| source.size()) {
+        if let Some(size) = shared
+            .stored(repository, digest, Outcome::Miss)
+            .await
+            .and_then(|source| source.size())
+        {
             return Ok((size, Outcome::Miss));
         }
         if let Some(size) = said.or_else(|| shared.store.announced(digest)) {
@@ -93,7 +106,13 @@ impl Shared {
     }
 
     /// Joins the flight of `digest`, or begins one for `repository`.
-    pub(super) fn take_part(self: &Arc<Self>, repository: &Repository, digest: &Digest, kind: Kind, asker: &Asker) -> Part {
+    pub(super) fn take_part(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: &Digest,
+        kind: Kind,
+        asker: &Asker,
+    ) -> Part {
         let mut flights = self.flights.lock();
         if let Some(flight) = flights.get(digest) {
             return Part::Follow(flight.clone());
@@ -105,31 +124,56 @@ impl Shared {
         let flight = Arc::new(Flight::new(*digest, repository.clone()));
         flights.insert(*digest, flight.clone());
         drop(flights);
-        self.runtime.spawn(lead::fly(self.clone(), flight.clone(), kind, asker.clone()));
+        self.runtime
+            .spawn(lead::fly(self.clone(), flight.clone(), kind, asker.clone()));
         Part::Lead(flight)
     }
 
     /// Asks the upstream of `repository` whether it has `digest`, and links it if it lies here.
     ///
     /// Bytes, if the upstream says.
-    pub(super) async fn confirm(self: &Arc<Self>, repository: &Repository, digest: &Digest, kind: Kind, asker: &Asker) -> Result<Option<u64>, Error> {
+    pub(super) async fn confirm(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: &Digest,
+        kind: Kind,
+        asker: &Asker,
+    ) -> Result<Option<u64>, Error> {
         let key = (repository.clone(), *digest);
         let (shared, asker) = (self.clone(), asker.clone());
         let work = || {
             let (repository, digest) = key.clone();
             async move { shared.ask_whether(&repository, &digest, kind, &asker).await }
         };
-        let (answer, _) = self.confirming.join(&self.runtime, key.clone(), work).await.ok_or(Error::Interrupted)?;
+        let (answer, _) = self
+            .confirming
+            .join(&self.runtime, key.clone(), work)
+            .await
+            .ok_or(Error::Interrupted)?;
         answer
     }
 
-    async fn ask_whether(&self, repository: &Repository, digest: &Digest, kind: Kind, asker: &Asker) -> Result<Option<u64>, Error> {
+    async fn ask_whether(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        kind: Kind,
+        asker: &Asker,
+    ) -> Result<Option<u64>, Error> {
         let reference = crate::oci::Reference::Digest(*digest);
         let what = match kind {
             Kind::Manifest => What::Manifest(&reference),
             Kind::Blob => What::Blob(digest),
         };
-        let ask = Ask { class: asker.class, head: true, repository, what, range: None, hops: &asker.hops, budget: self.config.answer_within };
+        let ask = Ask {
+            class: asker.class,
+            head: true,
+            repository,
+            what,
+            range: None,
+            hops: &asker.hops,
+            budget: self.config.answer_within,
+        };
         let answer = self.parent(repository)?.ask(ask).await?;
         self.store.link(repository, digest);
         Ok(answer.head.length)

@@ -29,7 +29,12 @@ struct Written {
 
 impl Default for Written {
     fn default() -> Self {
-        Self { tag_ttl: Span::seconds(60), absent_ttl: Span::seconds(5), stale_after: Span::seconds(2), answer_within: Span::seconds(20) }
+        Self {
+            tag_ttl: Span::seconds(60),
+            absent_ttl: Span::seconds(5),
+            stale_after: Span::seconds(2),
+            answer_within: Span::seconds(20),
+        }
     }
 }
 
@@ -50,7 +55,9 @@ impl TryFrom<Written> for Config {
             answer_within: written.answer_within.duration(),
         };
         if config.answer_within.is_zero() || config.stale_after.is_zero() {
-            return Err("freshness.stale_after and freshness.answer_within must be longer than nothing, else no parent could ever answer");
+            return Err(
+                "freshness.stale_after and freshness.answer_within must be longer than nothing, else no parent could ever answer",
+            );
         }
         if config.answer_within > Duration::from_secs(25) {
             return Err("freshness.answer_within is above 25s, and containerd gives up at 30s; write 25s or less");

@@ -80,7 +80,10 @@ impl From<store::Error> for Error {
 /// Whether another attempt may bring the rest: the way was cut, or the parent had a bad moment.
 pub(super) fn is_passing(error: &parent::Error) -> bool {
     use parent::Error::{Cut, Failed, TimedOut, TooMany, Unreachable};
-    matches!(error, Cut { .. } | Failed { .. } | TimedOut { .. } | TooMany { .. } | Unreachable { .. })
+    matches!(
+        error,
+        Cut { .. } | Failed { .. } | TimedOut { .. } | TooMany { .. } | Unreachable { .. }
+    )
 }
 
 /// Whether the parent knows no HEAD.

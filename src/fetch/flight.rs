@@ -72,8 +72,18 @@ pub(super) struct Follower {
 impl Flight {
     pub(super) fn new(digest: Digest, repository: Repository) -> Self {
         let admitted = Mutex::new(HashSet::from([repository.clone()]));
-        let progress = watch::Sender::new(Progress { head: None, available: 0, state: State::Running });
-        Self { digest, repository, admitted, sink: OnceLock::new(), progress }
+        let progress = watch::Sender::new(Progress {
+            head: None,
+            available: 0,
+            state: State::Running,
+        });
+        Self {
+            digest,
+            repository,
+            admitted,
+            sink: OnceLock::new(),
+            progress,
+        }
     }
 
     pub(super) fn admits(&self, repository: &Repository) -> bool {
@@ -102,14 +112,16 @@ impl Flight {
     pub(super) fn begin(&self, head: Head, sink: Sink) {
         // A flight begins once; a resumed transfer keeps its sink.
         let _ = self.sink.set(sink);
-        self.progress.send_modify(|progress| progress.head = Some(Arc::new(head)));
+        self.progress
+            .send_modify(|progress| progress.head = Some(Arc::new(head)));
     }
 
     /// `written` bytes are in the sink, of `total`.
     pub(super) fn advance(&self, written: u64, total: Option<u64>) {
         let end = total.unwrap_or(written);
         let available = written.min(end.saturating_sub(HELD_BACK));
-        self.progress.send_modify(|progress| progress.available = progress.available.max(available));
+        self.progress
+            .send_modify(|progress| progress.available = progress.available.max(available));
     }
 
     /// The digest agrees.
@@ -121,7 +133,8 @@ impl Flight {
     }
 
     pub(super) fn fail(&self, error: Error) {
-        self.progress.send_modify(|progress| progress.state = State::Failed(error));
+        self.progress
+            .send_modify(|progress| progress.state = State::Failed(error));
     }
 
     /// Reads along from `position`; `None` if the bytes there went by unkept.
@@ -130,7 +143,11 @@ impl Flight {
             Some(Sink::Window(window)) => Some(window.seat(position)?),
             _ => None,
         };
-        Some(Follower { flight: self.clone(), progress: self.progress.subscribe(), seat })
+        Some(Follower {
+            flight: self.clone(),
+            progress: self.progress.subscribe(),
+            seat,
+        })
     }
 
     /// Waits for the upstream's header.
@@ -150,7 +167,10 @@ impl Flight {
     /// Waits for the last byte; bytes of the content.
     pub(super) async fn landed(&self) -> Result<u64, Error> {
         let mut progress = self.progress.subscribe();
-        let seen = progress.wait_for(|progress| !matches!(progress.state, State::Running)).await.map_err(|_| Error::Interrupted)?;
+        let seen = progress
+            .wait_for(|progress| !matches!(progress.state, State::Running))
+            .await
+            .map_err(|_| Error::Interrupted)?;
         match &seen.state {
             State::Done(size) => Ok(*size),
             State::Failed(error) => Err(error.clone()),
@@ -169,7 +189,12 @@ impl Follower {
     /// Why the transfer failed: the reply must be broken off.
     pub(super) async fn piece(&mut self, position: u64, end: u64) -> Result<Option<Piece>, Error> {
         let ready = |progress: &Progress| progress.available > position || !matches!(progress.state, State::Running);
-        let seen = self.progress.wait_for(ready).await.map_err(|_| Error::Interrupted)?.clone();
+        let seen = self
+            .progress
+            .wait_for(ready)
+            .await
+            .map_err(|_| Error::Interrupted)?
+            .clone();
         if let State::Failed(error) = seen.state {
             return Err(error);
         }

@@ -20,20 +20,36 @@ pub(super) struct Refreshed {
 
 impl Shared {
     /// What `slot` points at: from memory while fresh, else confirmed, else stale.
-    pub(super) async fn fresh(self: &Arc<Self>, repository: &Repository, slot: &Slot, asker: &Asker) -> Result<Document, Error> {
+    pub(super) async fn fresh(
+        self: &Arc<Self>,
+        repository: &Repository,
+        slot: &Slot,
+        asker: &Asker,
+    ) -> Result<Document, Error> {
         let row = self.store.tag(repository, slot);
         if let Some((row, age)) = row.as_ref().and_then(|row| Some((row, self.fresh_age(row)?)))
             && let Some(held) = self.held(repository, &row.digest).await
         {
-            return Ok(Document { age: Some(age), ..Document::of(held, Outcome::Hit) });
+            return Ok(Document {
+                age: Some(age),
+                ..Document::of(held, Outcome::Hit)
+            });
         }
         if let Some(layer) = self.absent.get(&(repository.clone(), slot.clone())) {
             return Err(Error::Absent { layer });
         }
         match self.refresh(repository, slot, asker, row.is_some()).await {
             Ok((refreshed, outcome)) => {
-                let Refreshed { held, confirmed, cache_status } = refreshed;
-                Ok(Document { age: Some(self.age(confirmed)), cache_status, ..Document::of(held, outcome) })
+                let Refreshed {
+                    held,
+                    confirmed,
+                    cache_status,
+                } = refreshed;
+                Ok(Document {
+                    age: Some(self.age(confirmed)),
+                    cache_status,
+                    ..Document::of(held, outcome)
+                })
             }
             Err(error) if error.allows_stale() => self.stale(repository, row, error).await,
             Err(error) => Err(error),
@@ -41,15 +57,39 @@ impl Shared {
     }
 
     /// Keeps what the parent vouched for at `asked`.
-    pub(super) fn settle(&self, repository: &Repository, slot: &Slot, held: Arc<Held>, asked: Instant, answer: &Head) -> Refreshed {
-        let confirmed = Confirmed { at: asked, age: answer.age };
+    pub(super) fn settle(
+        &self,
+        repository: &Repository,
+        slot: &Slot,
+        held: Arc<Held>,
+        asked: Instant,
+        answer: &Head,
+    ) -> Refreshed {
+        let confirmed = Confirmed {
+            at: asked,
+            age: answer.age,
+        };
         self.store.confirm(repository, slot, held.digest(), confirmed);
-        Refreshed { held, confirmed, cache_status: answer.cache_status.clone() }
+        Refreshed {
+            held,
+            confirmed,
+            cache_status: answer.cache_status.clone(),
+        }
     }
 
-    async fn refresh(self: &Arc<Self>, repository: &Repository, slot: &Slot, asker: &Asker, known: bool) -> Result<(Refreshed, Outcome), Error> {
+    async fn refresh(
+        self: &Arc<Self>,
+        repository: &Repository,
+        slot: &Slot,
+        asker: &Asker,
+        known: bool,
+    ) -> Result<(Refreshed, Outcome), Error> {
         let key = (repository.clone(), slot.clone());
-        let budget = if known { self.config.stale_after } else { self.config.answer_within };
+        let budget = if known {
+            self.config.stale_after
+        } else {
+            self.config.answer_within
+        };
         let (shared, asker) = (self.clone(), asker.clone());
         let work = || {
             let (repository, slot) = key.clone();
@@ -62,11 +102,21 @@ impl Shared {
                 outcome
             }
         };
-        let (result, outcome) = self.refreshing.join(&self.runtime, key.clone(), work).await.ok_or(Error::Interrupted)?;
+        let (result, outcome) = self
+            .refreshing
+            .join(&self.runtime, key.clone(), work)
+            .await
+            .ok_or(Error::Interrupted)?;
         Ok((result?, outcome))
     }
 
-    async fn ask_again(self: &Arc<Self>, repository: &Repository, slot: &Slot, asker: &Asker, budget: Duration) -> Result<Refreshed, Error> {
+    async fn ask_again(
+        self: &Arc<Self>,
+        repository: &Repository,
+        slot: &Slot,
+        asker: &Asker,
+        budget: Duration,
+    ) -> Result<Refreshed, Error> {
         match slot {
             Slot::Tag(tag) => self.ask_for_tag(repository, tag, asker, budget).await,
             Slot::Tags => self.ask_for_tags(repository, asker, budget).await,
@@ -75,12 +125,26 @@ impl Shared {
     }
 
     /// A HEAD tells the digest; the manifest is fetched by it, once, if it is not here.
-    async fn ask_for_tag(self: &Arc<Self>, repository: &Repository, tag: &Tag, asker: &Asker, budget: Duration) -> Result<Refreshed, Error> {
+    async fn ask_for_tag(
+        self: &Arc<Self>,
+        repository: &Repository,
+        tag: &Tag,
+        asker: &Asker,
+        budget: Duration,
+    ) -> Result<Refreshed, Error> {
         let asked = self.clock.now();
         let reference = Reference::Tag(tag.clone());
         let slot = Slot::Tag(tag.clone());
         let parent = self.parent(repository)?;
-        let ask = |head| Ask { class: asker.class, head, repository, what: What::Manifest(&reference), range: None, hops: &asker.hops, budget };
+        let ask = |head| Ask {
+            class: asker.class,
+            head,
+            repository,
+            what: What::Manifest(&reference),
+            range: None,
+            hops: &asker.hops,
+            budget,
+        };
         let answer = match parent.ask(ask(true)).await {
             Err(error) if is_method_refused(&error) => parent.ask(ask(false)).await?,
             other => other?,
@@ -90,7 +154,10 @@ impl Shared {
             Some(digest) => {
                 drop(answer);
                 let document = self.manifest(repository, &digest, asker).await?;
-                let head = Head { cache_status: document.cache_status.or(head.cache_status), ..head };
+                let head = Head {
+                    cache_status: document.cache_status.or(head.cache_status),
+                    ..head
+                };
                 Ok(self.settle(repository, &slot, document.held, asked, &head))
             }
             // A registry that tells no digest: the bytes do.
@@ -119,10 +186,18 @@ impl Shared {
 
     async fn stale(&self, repository: &Repository, row: Option<TagRow>, error: Error) -> Result<Document, Error> {
         let Some(row) = row else { return Err(error) };
-        let Some(held) = self.held(repository, &row.digest).await else { return Err(error) };
+        let Some(held) = self.held(repository, &row.digest).await else {
+            return Err(error);
+        };
         let age = row.confirmed.map(|confirmed| self.age(confirmed));
-        let stale = Some(Stale { reason: error.to_string() });
-        Ok(Document { age, stale, ..Document::of(held, Outcome::Stale) })
+        let stale = Some(Stale {
+            reason: error.to_string(),
+        });
+        Ok(Document {
+            age,
+            stale,
+            ..Document::of(held, Outcome::Stale)
+        })
     }
 
     /// The age of a row, if it is fresh.
@@ -144,6 +219,9 @@ pub(super) struct Head {
 
 impl Head {
     pub(super) fn of(answer: &Answer) -> Self {
-        Self { age: answer.head.age, cache_status: answer.head.cache_status.clone() }
+        Self {
+            age: answer.head.age,
+            cache_status: answer.head.cache_status.clone(),
+        }
     }
 }

@@ -96,7 +96,18 @@ pub(super) async fn fly(shared: Arc<Shared>, flight: Arc<Flight>, kind: Kind, as
 async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker: &Asker) -> Result<u64, Error> {
     let parent = shared.parent(&flight.repository)?;
     let total = shared.store.announced(&flight.digest);
-    let mut transfer = Transfer { shared, flight, parent, asker, kind, total, media_type: None, written: 0, left: None, sink: None };
+    let mut transfer = Transfer {
+        shared,
+        flight,
+        parent,
+        asker,
+        kind,
+        total,
+        media_type: None,
+        written: 0,
+        left: None,
+        sink: None,
+    };
     transfer.pick_up().await;
     let mut fruitless = 0;
     loop {
@@ -187,7 +198,9 @@ impl Transfer<'_> {
         if let (Some(known), Some(said)) = (self.total, total)
             && known != said
         {
-            return Err(self.corrupt(&format!("{said} bytes where {known} were announced")).into());
+            return Err(self
+                .corrupt(&format!("{said} bytes where {known} were announced"))
+                .into());
         }
         self.total = self.total.or(total);
         if self.total.is_some_and(|total| total > self.kind.limit()) {
@@ -207,7 +220,11 @@ impl Transfer<'_> {
             Writer::Window(window, _) => Sink::Window(window.clone()),
         };
         self.media_type = answer.head.media_type.clone();
-        let head = Head { total: self.total, media_type: self.media_type.clone(), cache_status: answer.head.cache_status.clone() };
+        let head = Head {
+            total: self.total,
+            media_type: self.media_type.clone(),
+            cache_status: answer.head.cache_status.clone(),
+        };
         self.sink = Some(writer);
         self.flight.begin(head, sink);
         self.flight.advance(self.written, self.total);
@@ -225,7 +242,10 @@ impl Transfer<'_> {
             outcome => {
                 let error: Option<crate::store::Error> = outcome.ok().and_then(Result::err);
                 self.pass_by(error.as_ref());
-                Writer::Window(Arc::new(Window::new(0)), crate::oci::Hasher::new(self.flight.digest.algorithm()))
+                Writer::Window(
+                    Arc::new(Window::new(0)),
+                    crate::oci::Hasher::new(self.flight.digest.algorithm()),
+                )
             }
         }
     }
@@ -287,7 +307,9 @@ impl Transfer<'_> {
                 let committed = tokio::task::spawn_blocking(move || staged.commit(media_type.as_deref())).await;
                 match committed.map_err(|_| Error::Interrupted)? {
                     Ok(_) => link(self.shared, self.flight),
-                    Err(crate::store::Error::DigestMismatch { actual, .. }) => return Err(self.corrupt(&format!("the bytes hash to {actual}"))),
+                    Err(crate::store::Error::DigestMismatch { actual, .. }) => {
+                        return Err(self.corrupt(&format!("the bytes hash to {actual}")));
+                    }
                     Err(error) => self.pass_by(Some(&error)),
                 }
             }
@@ -308,11 +330,19 @@ impl Transfer<'_> {
 
     fn corrupt(&self, reason: &str) -> Error {
         self.shared.metrics.corrupt.inc();
-        Error::Corrupt { layer: self.parent.name().to_owned(), digest: self.flight.digest, reason: reason.to_owned() }
+        Error::Corrupt {
+            layer: self.parent.name().to_owned(),
+            digest: self.flight.digest,
+            reason: reason.to_owned(),
+        }
     }
 
     fn lost_contact(&self) -> Error {
-        Error::Corrupt { layer: self.parent.name().to_owned(), digest: self.flight.digest, reason: format!("it ended after {} bytes", self.written) }
+        Error::Corrupt {
+            layer: self.parent.name().to_owned(),
+            digest: self.flight.digest,
+            reason: format!("it ended after {} bytes", self.written),
+        }
     }
 
     fn pass_by(&self, error: Option<&crate::store::Error>) {
@@ -363,7 +393,11 @@ fn pass_over(pieces: &mut Vec<Bytes>, skip: &mut u64) {
 }
 
 fn pause(fruitless: u32) -> std::time::Duration {
-    if fruitless == 0 { std::time::Duration::ZERO } else { std::time::Duration::from_millis(100 << fruitless.min(6)) }
+    if fruitless == 0 {
+        std::time::Duration::ZERO
+    } else {
+        std::time::Duration::from_millis(100 << fruitless.min(6))
+    }
 }
 
 /// An error and its causes on one line.

@@ -38,8 +38,13 @@ impl Fetch {
                 if tags.is_empty() {
                     return Err(error);
                 }
-                let stale = Some(super::Stale { reason: error.to_string() });
-                Ok(Document { stale, ..Document::of(tag_list(tags), Outcome::Stale) })
+                let stale = Some(super::Stale {
+                    reason: error.to_string(),
+                });
+                Ok(Document {
+                    stale,
+                    ..Document::of(tag_list(tags), Outcome::Stale)
+                })
             }
             other => other,
         }
@@ -58,7 +63,12 @@ impl Fetch {
 }
 
 impl Shared {
-    pub(super) async fn ask_for_tags(self: &Arc<Self>, repository: &Repository, asker: &Asker, budget: Duration) -> Result<Refreshed, Error> {
+    pub(super) async fn ask_for_tags(
+        self: &Arc<Self>,
+        repository: &Repository,
+        asker: &Asker,
+        budget: Duration,
+    ) -> Result<Refreshed, Error> {
         #[derive(Deserialize)]
         struct Page {
             /// Some registries say null for none.
@@ -70,17 +80,33 @@ impl Shared {
         let mut next: Option<String> = None;
         let mut head = None;
         for _ in 0..PAGES {
-            let what = next.as_deref().map_or(What::Tags { n: PAGE, last: None }, What::TagsPage);
+            let what = next
+                .as_deref()
+                .map_or(What::Tags { n: PAGE, last: None }, What::TagsPage);
             let (bytes, page_head, more) = self.page(repository, what, asker, budget).await?;
             head.get_or_insert(page_head);
             let page: Page = serde_json::from_slice(&bytes).map_err(|_| self.nonsense(repository, "a list of tags"))?;
-            tags.extend(page.tags.unwrap_or_default().into_iter().filter(|tag| tag.parse::<Tag>().is_ok()));
+            tags.extend(
+                page.tags
+                    .unwrap_or_default()
+                    .into_iter()
+                    .filter(|tag| tag.parse::<Tag>().is_ok()),
+            );
             let ends = more.is_none() || more == next;
             next = more;
             if ends {
                 let held = tag_list(tags.into_iter().collect());
                 self.keep(repository, held.clone()).await;
-                return Ok(self.settle(repository, &Slot::Tags, held, asked, &head.unwrap_or(Head { age: Duration::ZERO, cache_status: None })));
+                return Ok(self.settle(
+                    repository,
+                    &Slot::Tags,
+                    held,
+                    asked,
+                    &head.unwrap_or(Head {
+                        age: Duration::ZERO,
+                        cache_status: None,
+                    }),
+                ));
             }
         }
         Err(self.nonsense(repository, "a list of tags that ends"))
@@ -114,12 +140,20 @@ impl Shared {
         let mut head = None;
         let mut next: Option<String> = None;
         for _ in 0..PAGES {
-            let what = next.as_deref().map_or(What::Referrers(digest), |query| What::ReferrersPage(digest, query));
+            let what = next
+                .as_deref()
+                .map_or(What::Referrers(digest), |query| What::ReferrersPage(digest, query));
             let (bytes, page_head, more) = self.page(repository, what, asker, budget).await?;
             manifests.extend(descriptors(&bytes).ok_or_else(|| self.nonsense(repository, "a list of referrers"))?);
             let head = head.get_or_insert(page_head);
             if more.is_none() || more == next {
-                return Ok((manifests, Head { age: head.age, cache_status: head.cache_status.clone() }));
+                return Ok((
+                    manifests,
+                    Head {
+                        age: head.age,
+                        cache_status: head.cache_status.clone(),
+                    },
+                ));
             }
             next = more;
         }
@@ -133,10 +167,19 @@ impl Shared {
         digest: &Digest,
         asker: &Asker,
     ) -> Result<(Vec<Box<RawValue>>, Head), Error> {
-        let nothing = Head { age: Duration::ZERO, cache_status: None };
-        match self.fresh_boxed(repository, Slot::Tag(Tag::of_referrers(digest)), asker).await {
+        let nothing = Head {
+            age: Duration::ZERO,
+            cache_status: None,
+        };
+        match self
+            .fresh_boxed(repository, Slot::Tag(Tag::of_referrers(digest)), asker)
+            .await
+        {
             Ok(document) => {
-                let head = Head { age: document.age.unwrap_or_default(), cache_status: document.cache_status };
+                let head = Head {
+                    age: document.age.unwrap_or_default(),
+                    cache_status: document.cache_status,
+                };
                 Ok((descriptors(document.held.bytes()).unwrap_or_default(), head))
             }
             Err(Error::Absent { .. }) => Ok((Vec::new(), nothing)),
@@ -154,15 +197,31 @@ impl Shared {
         Box::pin(async move { self.fresh(repository, &slot, asker).await })
     }
 
-    async fn page(&self, repository: &Repository, what: What<'_>, asker: &Asker, budget: Duration) -> Result<(Bytes, Head, Option<String>), Error> {
-        let ask = Ask { class: asker.class, head: false, repository, what, range: None, hops: &asker.hops, budget };
+    async fn page(
+        &self,
+        repository: &Repository,
+        what: What<'_>,
+        asker: &Asker,
+        budget: Duration,
+    ) -> Result<(Bytes, Head, Option<String>), Error> {
+        let ask = Ask {
+            class: asker.class,
+            head: false,
+            repository,
+            what,
+            range: None,
+            hops: &asker.hops,
+            budget,
+        };
         let answer = self.parent(repository)?.ask(ask).await?;
         let (head, next) = (Head::of(&answer), answer.head.link.clone());
         Ok((answer.bytes(PAGE_BYTES).await?, head, next))
     }
 
     fn nonsense(&self, repository: &Repository, expected: &'static str) -> Error {
-        let layer = self.parent(repository).map_or_else(|_| repository.registry.to_string(), |parent| parent.name().to_owned());
+        let layer = self
+            .parent(repository)
+            .map_or_else(|_| repository.registry.to_string(), |parent| parent.name().to_owned());
         Error::Nonsense { layer, expected }
     }
 }
@@ -180,7 +239,11 @@ fn referrers_list(manifests: &[Box<RawValue>]) -> Arc<Held> {
         media_type: &'static str,
         manifests: &'a [Box<RawValue>],
     }
-    let index = Index { schema_version: 2, media_type: media::OCI_INDEX, manifests };
+    let index = Index {
+        schema_version: 2,
+        media_type: media::OCI_INDEX,
+        manifests,
+    };
     let bytes: Bytes = serde_json::to_vec(&index).expect("JSON is JSON").into();
     Arc::new(Held::new(Digest::of(&bytes), Some(media::OCI_INDEX), bytes))
 }
@@ -191,5 +254,7 @@ fn descriptors(index: &[u8]) -> Option<Vec<Box<RawValue>>> {
     struct Index {
         manifests: Option<Vec<Box<RawValue>>>,
     }
-    serde_json::from_slice::<Index>(index).ok().map(|index| index.manifests.unwrap_or_default())
+    serde_json::from_slice::<Index>(index)
+        .ok()
+        .map(|index| index.manifests.unwrap_or_default())
 }

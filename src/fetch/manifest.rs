@@ -42,7 +42,12 @@ impl Fetch {
     /// # Errors
     ///
     /// [`Error::Absent`] if the upstream says that it does not exist; else why it could not be asked.
-    pub async fn manifest(&self, repository: &Repository, reference: &Reference, asker: &Asker) -> Result<Document, Error> {
+    pub async fn manifest(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        asker: &Asker,
+    ) -> Result<Document, Error> {
         match reference {
             Reference::Digest(digest) => self.shared.manifest(repository, digest, asker).await,
             Reference::Tag(tag) => self.shared.fresh(repository, &Slot::Tag(tag.clone()), asker).await,
@@ -52,7 +57,12 @@ impl Fetch {
 
 impl Shared {
     /// A manifest by digest: from here, or along a flight.
-    pub(super) async fn manifest(self: &Arc<Self>, repository: &Repository, digest: &Digest, asker: &Asker) -> Result<Document, Error> {
+    pub(super) async fn manifest(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: &Digest,
+        asker: &Asker,
+    ) -> Result<Document, Error> {
         loop {
             if let Some(held) = self.held(repository, digest).await {
                 return Ok(Document::of(held, Outcome::Hit));
@@ -90,7 +100,10 @@ impl Shared {
                 Some(held) => held,
                 None => Arc::new(Held::new(*digest, head.media_type.as_deref(), bytes)),
             };
-            return Ok(Document { cache_status: head.cache_status.clone(), ..Document::of(held, outcome) });
+            return Ok(Document {
+                cache_status: head.cache_status.clone(),
+                ..Document::of(held, outcome)
+            });
         }
     }
 
@@ -103,7 +116,13 @@ impl Shared {
 
 impl Document {
     pub(super) fn of(held: Arc<Held>, outcome: Outcome) -> Self {
-        Self { held, outcome, age: None, stale: None, cache_status: None }
+        Self {
+            held,
+            outcome,
+            age: None,
+            stale: None,
+            cache_status: None,
+        }
     }
 }
 

@@ -24,9 +24,18 @@ impl Metrics {
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let metrics = Self {
             flights: IntGauge::new("wharf_flights", "Transfers under way")?,
-            ranged: IntCounter::new("wharf_parent_ranged_requests_total", "Ranges that did not wait for the transfer under way")?,
-            corrupt: IntCounter::new("wharf_corrupt_transfers_total", "Transfers whose bytes were not what was asked for")?,
-            unkept: IntCounter::new("wharf_unkept_transfers_total", "Transfers that found no room on disk and went through unkept")?,
+            ranged: IntCounter::new(
+                "wharf_parent_ranged_requests_total",
+                "Ranges that did not wait for the transfer under way",
+            )?,
+            corrupt: IntCounter::new(
+                "wharf_corrupt_transfers_total",
+                "Transfers whose bytes were not what was asked for",
+            )?,
+            unkept: IntCounter::new(
+                "wharf_unkept_transfers_total",
+                "Transfers that found no room on disk and went through unkept",
+            )?,
             resumed: IntCounter::new("wharf_resumed_transfers_total", "Cuts that a transfer survived")?,
         };
         registry.register(Box::new(metrics.flights.clone()))?;

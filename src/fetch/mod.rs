@@ -98,8 +98,18 @@ pub(crate) struct Shared {
 
 impl Fetch {
     /// `parents`: who is asked for each registry. Flights run on `runtime`.
-    pub fn new(config: Config, store: Store, parents: HashMap<Registry, Parent>, runtime: Handle, clock: Clock, metrics: Metrics) -> Self {
-        let absent = moka::sync::Cache::builder().max_capacity(10_000).time_to_live(config.absent_ttl).build();
+    pub fn new(
+        config: Config,
+        store: Store,
+        parents: HashMap<Registry, Parent>,
+        runtime: Handle,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Self {
+        let absent = moka::sync::Cache::builder()
+            .max_capacity(10_000)
+            .time_to_live(config.absent_ttl)
+            .build();
         let shared = Shared {
             config,
             store,
@@ -112,12 +122,16 @@ impl Fetch {
             clock,
             metrics,
         };
-        Self { shared: Arc::new(shared) }
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 }
 
 impl Shared {
     fn parent(&self, repository: &Repository) -> Result<&Parent, Error> {
-        self.parents.get(&repository.registry).ok_or_else(|| Error::NoUpstream { registry: repository.registry.clone() })
+        self.parents.get(&repository.registry).ok_or_else(|| Error::NoUpstream {
+            registry: repository.registry.clone(),
+        })
     }
 }

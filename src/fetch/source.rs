@@ -36,7 +36,11 @@ struct Following {
 
 impl Source {
     pub(super) fn stored(blob: Blob, outcome: Outcome) -> Self {
-        Self { from: Origin::Stored(Arc::new(blob)), outcome, cache_status: None }
+        Self {
+            from: Origin::Stored(Arc::new(blob)),
+            outcome,
+            cache_status: None,
+        }
     }
 
     /// Follows a flight whose header has come. `None` if its first bytes went by unkept.
@@ -57,7 +61,11 @@ impl Source {
             ranged: None,
             ranged_failed: false,
         };
-        Some(Self { from: Origin::Flight(following), outcome, cache_status: head.cache_status.clone() })
+        Some(Self {
+            from: Origin::Flight(following),
+            outcome,
+            cache_status: head.cache_status.clone(),
+        })
     }
 
     /// How it came about.
@@ -136,8 +144,12 @@ impl Following {
     /// which knows whether the digest agrees.
     async fn ask_for(&mut self, range: &Range<u64>) {
         let last = self.total.map(|total| total.saturating_sub(HELD_BACK).min(range.end));
-        let Some(end) = last.filter(|end| *end > range.start) else { return };
-        let Ok(parent) = self.shared.parent(&self.flight.repository) else { return };
+        let Some(end) = last.filter(|end| *end > range.start) else {
+            return;
+        };
+        let Ok(parent) = self.shared.parent(&self.flight.repository) else {
+            return;
+        };
         self.shared.metrics.ranged.inc();
         let ask = Ask {
             class: self.asker.class,
@@ -173,5 +185,6 @@ impl Following {
 
 fn fits(answer: &Answer, start: u64, total: Option<u64>) -> bool {
     let range = answer.head.content_range.as_ref();
-    answer.status == 206 && range.is_some_and(|range| range.first == start && (range.total.is_none() || range.total == total))
+    answer.status == 206
+        && range.is_some_and(|range| range.first == start && (range.total.is_none() || range.total == total))
 }

@@ -18,7 +18,9 @@ pub(super) struct Together<K, V> {
 
 impl<K, V> Default for Together<K, V> {
     fn default() -> Self {
-        Self { running: Arc::default() }
+        Self {
+            running: Arc::default(),
+        }
     }
 }
 
@@ -41,7 +43,10 @@ where
             } else {
                 let (sender, result) = watch::channel(None);
                 running.insert(key.clone(), result.clone());
-                let place = Place { running: self.running.clone(), key };
+                let place = Place {
+                    running: self.running.clone(),
+                    key,
+                };
                 let work = work();
                 runtime.spawn(async move {
                     let value = work.await;

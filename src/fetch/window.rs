@@ -40,8 +40,17 @@ pub(super) struct Seat {
 impl Window {
     /// Begins at offset `start`.
     pub(super) fn new(start: u64) -> Self {
-        let state = State { start, held: VecDeque::new(), end: start, readers: HashMap::new(), next_reader: 0 };
-        Self { state: Mutex::new(state), moved: Notify::new() }
+        let state = State {
+            start,
+            held: VecDeque::new(),
+            end: start,
+            readers: HashMap::new(),
+            next_reader: 0,
+        };
+        Self {
+            state: Mutex::new(state),
+            moved: Notify::new(),
+        }
     }
 
     /// A place for a reader that wants to begin at `position`; `None` if that is gone already.
@@ -54,7 +63,10 @@ impl Window {
         state.next_reader += 1;
         state.readers.insert(id, position);
         self.moved.notify_one();
-        Some(Seat { window: self.clone(), id })
+        Some(Seat {
+            window: self.clone(),
+            id,
+        })
     }
 
     /// Appends, once there is room. False if nobody reads any more.

@@ -64,8 +64,12 @@ impl TryFrom<Written> for Config {
         let certificate = match (written.cert_file, written.key_file) {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,
-            (Some(_), None) => return Err("listen.cert_file stands without listen.key_file; write both, or neither for plain HTTP"),
-            (None, Some(_)) => return Err("listen.key_file stands without listen.cert_file; write both, or neither for plain HTTP"),
+            (Some(_), None) => {
+                return Err("listen.cert_file stands without listen.key_file; write both, or neither for plain HTTP");
+            }
+            (None, Some(_)) => {
+                return Err("listen.key_file stands without listen.cert_file; write both, or neither for plain HTTP");
+            }
         };
         let timeouts = [written.header_timeout, written.idle_timeout, written.write_timeout];
         if timeouts.iter().any(|span| span.duration() < Duration::from_secs(1)) {

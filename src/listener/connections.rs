@@ -34,13 +34,22 @@ struct Shared {
 impl Connections {
     /// At most `most` at a time; beyond that accepting pauses.
     pub fn new(most: usize) -> Self {
-        let shared = Shared { most, open: watch::Sender::new(0), busy: AtomicUsize::new(0), draining: watch::Sender::new(false) };
-        Self { shared: Arc::new(shared) }
+        let shared = Shared {
+            most,
+            open: watch::Sender::new(0),
+            busy: AtomicUsize::new(0),
+            draining: watch::Sender::new(false),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
     }
 
     /// As many as `descriptors` allow, when each may also read a file or ask an upstream.
     pub fn within(descriptors: u64) -> usize {
-        usize::try_from(descriptors.saturating_sub(RESERVED) / 2).unwrap_or(usize::MAX).max(16)
+        usize::try_from(descriptors.saturating_sub(RESERVED) / 2)
+            .unwrap_or(usize::MAX)
+            .max(16)
     }
 
     /// Takes no more connections, closes each after the answer it is sending, and waits for the last
@@ -48,9 +57,7 @@ impl Connections {
     pub async fn drain(&self, patience: Duration) {
         self.shared.draining.send_replace(true);
         let mut open = self.shared.open.subscribe();
-        let idle = async {
-            while self.shared.busy.load(Ordering::Acquire) > 0 && open.changed().await.is_ok() {}
-        };
+        let idle = async { while self.shared.busy.load(Ordering::Acquire) > 0 && open.changed().await.is_ok() {} };
         let _ = tokio::time::timeout(patience, idle).await;
     }
 
@@ -62,7 +69,9 @@ impl Connections {
     /// A request being answered, until the guard is dropped.
     pub(super) fn busy(&self) -> Busy {
         self.shared.busy.fetch_add(1, Ordering::AcqRel);
-        Busy { shared: self.shared.clone() }
+        Busy {
+            shared: self.shared.clone(),
+        }
     }
 }
 
@@ -105,7 +114,10 @@ pub struct Counted<A> {
 
 impl<A> Counted<A> {
     pub(super) fn new(inner: A, connections: Connections) -> Self {
-        Self { inner: Arc::new(inner), connections }
+        Self {
+            inner: Arc::new(inner),
+            connections,
+        }
     }
 }
 
@@ -140,7 +152,9 @@ impl Drop for Open {
 
 /// Raises the soft limit of open files to the hard one; the limit that holds now.
 pub fn raise_descriptor_limit() -> u64 {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return 1024;
+    };
     match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
         Ok(()) => hard,
         Err(_) => soft,

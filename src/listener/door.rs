@@ -41,24 +41,47 @@ impl Door {
         connections: Connections,
         log: RequestLog,
     ) -> Self {
-        Self { serve, bound, config, connections, log }
+        Self {
+            serve,
+            bound,
+            config,
+            connections,
+            log,
+        }
     }
 
     async fn answer(&self, session: &mut ServerSession) -> Sent {
         let serve = self.serve.load_full();
-        let bound = session.server_addr().and_then(|address| self.bound.get(&address.as_inet()?.port()));
+        let bound = session
+            .server_addr()
+            .and_then(|address| self.bound.get(&address.as_inet()?.port()));
         let head = session.req_header();
         let path = std::str::from_utf8(head.raw_path()).unwrap_or("");
-        let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+        let (path, query) = path
+            .split_once('?')
+            .map_or((path, None), |(path, query)| (path, Some(query)));
         let host = head.uri.authority().map(http::uri::Authority::as_str);
         let host = host.or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()));
-        let request = Request { method: head.method.as_str(), path, query, headers: &head.headers, host, bound };
+        let request = Request {
+            method: head.method.as_str(),
+            path,
+            query,
+            headers: &head.headers,
+            host,
+            bound,
+        };
         let reply = serve.answer(&request).await;
         self.send(session, reply).await
     }
 
     async fn send(&self, session: &mut ServerSession, reply: Reply) -> Sent {
-        let mut sent = Sent { kind: reply.kind, outcome: reply.outcome.map(|outcome| outcome.as_str()), status: reply.status, bytes: 0, broken: None };
+        let mut sent = Sent {
+            kind: reply.kind,
+            outcome: reply.outcome.map(|outcome| outcome.as_str()),
+            status: reply.status,
+            bytes: 0,
+            broken: None,
+        };
         let is_head = session.req_header().method == http::Method::HEAD;
         let Some(header) = header(&reply) else {
             sent.broken = Some("the header could not be built".to_owned());
@@ -68,7 +91,10 @@ impl Door {
             _ if is_head => head_only(session, header).await,
             Body::Empty => head_only(session, header).await,
             Body::Bytes(bytes) => whole(session, header, bytes, &mut sent.bytes).await,
-            Body::Content(mut content) => self.content(session, header, reply.length, &mut content, &mut sent.bytes).await,
+            Body::Content(mut content) => {
+                self.content(session, header, reply.length, &mut content, &mut sent.bytes)
+                    .await
+            }
         };
         sent.broken = outcome.err().map(|broken| describe(&broken));
         sent
@@ -82,9 +108,14 @@ impl Door {
         content: &mut Content,
         sent: &mut u64,
     ) -> Result<(), Broken> {
-        let socket = length.filter(|length| *length > SMALL).and_then(|_| Socket::of(session, self.config.write_timeout));
+        let socket = length
+            .filter(|length| *length > SMALL)
+            .and_then(|_| Socket::of(session, self.config.write_timeout));
         let Some(mut socket) = socket else {
-            session.write_response_header(header).await.map_err(|_| Broken::Client)?;
+            session
+                .write_response_header(header)
+                .await
+                .map_err(|_| Broken::Client)?;
             return send::through_session(session, content, sent).await;
         };
         // What is still on its way must not wait for a full packet.
@@ -102,7 +133,9 @@ impl Door {
 
     fn record(&self, session: &ServerSession, sent: &Sent, took: Duration) {
         let head = session.req_header();
-        self.serve.load().finished(head.method.as_str(), sent.kind, sent.status, sent.bytes);
+        self.serve
+            .load()
+            .finished(head.method.as_str(), sent.kind, sent.status, sent.bytes);
         let query = head.uri.query().unwrap_or_default();
         let namespace = query.split('&').find_map(|pair| pair.strip_prefix("ns="));
         self.log.line(&Entry {
@@ -133,7 +166,11 @@ struct Sent {
 
 #[async_trait]
 impl HttpServerApp for Door {
-    async fn process_new_http(self: &Arc<Self>, mut session: ServerSession, shutdown: &ShutdownWatch) -> Option<ReusedHttpStream> {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        mut session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
         session.set_write_timeout(Some(self.config.write_timeout));
         session.set_min_send_rate(Some(1024));
         if session.get_keepalive().is_some() {
@@ -171,7 +208,11 @@ impl HttpServerApp for Door {
 
     fn h2_options(&self) -> Option<H2Options> {
         let mut options = H2Options::new();
-        options.initial_window_size(1 << 20).initial_connection_window_size(4 << 20).max_concurrent_streams(64).max_header_list_size(16 << 10);
+        options
+            .initial_window_size(1 << 20)
+            .initial_connection_window_size(4 << 20)
+            .max_concurrent_streams(64)
+            .max_header_list_size(16 << 10);
         Some(options)
     }
 }
@@ -194,14 +235,31 @@ fn header(reply: &Reply) -> Option<Box<ResponseHeader>> {
 }
 
 async fn head_only(session: &mut ServerSession, header: Box<ResponseHeader>) -> Result<(), Broken> {
-    session.write_response_header(header).await.map_err(|_| Broken::Client)?;
-    session.write_response_body(Bytes::new(), true).await.map_err(|_| Broken::Client)
+    session
+        .write_response_header(header)
+        .await
+        .map_err(|_| Broken::Client)?;
+    session
+        .write_response_body(Bytes::new(), true)
+        .await
+        .map_err(|_| Broken::Client)
 }
 
-async fn whole(session: &mut ServerSession, header: Box<ResponseHeader>, bytes: Bytes, sent: &mut u64) -> Result<(), Broken> {
-    session.write_response_header(header).await.map_err(|_| Broken::Client)?;
+async fn whole(
+    session: &mut ServerSession,
+    header: Box<ResponseHeader>,
+    bytes: Bytes,
+    sent: &mut u64,
+) -> Result<(), Broken> {
+    session
+        .write_response_header(header)
+        .await
+        .map_err(|_| Broken::Client)?;
     let length = bytes.len() as u64;
-    session.write_response_body(bytes, true).await.map_err(|_| Broken::Client)?;
+    session
+        .write_response_body(bytes, true)
+        .await
+        .map_err(|_| Broken::Client)?;
     *sent = length;
     Ok(())
 }
@@ -237,7 +295,9 @@ async fn drain_small(session: &mut ServerSession) -> bool {
         }
         false
     };
-    tokio::time::timeout(Duration::from_secs(1), drain).await.unwrap_or(false)
+    tokio::time::timeout(Duration::from_secs(1), drain)
+        .await
+        .unwrap_or(false)
 }
 
 fn describe(broken: &Broken) -> String {

@@ -34,7 +34,10 @@ pub(super) fn is_cached(file: BorrowedFd<'_>, offset: u64) -> bool {
 ///
 /// `WouldBlock` when the disk would have to be waited for.
 pub(super) fn read_now(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let vector = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
     let offset = libc::off_t::try_from(offset).map_err(io::Error::other)?;
     // SAFETY: the one vector points to `buffer`, which is exclusively borrowed for the call.
     let read = unsafe { libc::preadv2(file.as_raw_fd(), &raw const vector, 1, offset, libc::RWF_NOWAIT) };
@@ -43,7 +46,9 @@ pub(super) fn read_now(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> 
 
 /// Has the kernel read file bytes ahead. Blocks while it queues the reads.
 pub(super) fn read_ahead(file: BorrowedFd<'_>, offset: u64, bytes: usize) {
-    let Ok(offset) = libc::off64_t::try_from(offset) else { return };
+    let Ok(offset) = libc::off64_t::try_from(offset) else {
+        return;
+    };
     // SAFETY: takes no pointers. A failure only means that the read itself waits.
     let _ = unsafe { libc::readahead(file.as_raw_fd(), offset, bytes) };
 }
@@ -53,7 +58,15 @@ pub(super) fn cork(socket: BorrowedFd<'_>, on: bool) {
     let value = libc::c_int::from(on);
     let size = libc::socklen_t::try_from(size_of_val(&value)).unwrap_or(0);
     // SAFETY: `value` lives for the call, and `size` is its size. A failure costs speed only.
-    let _ = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_CORK, (&raw const value).cast(), size) };
+    let _ = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_CORK,
+            (&raw const value).cast(),
+            size,
+        )
+    };
 }
 
 /// Lets every packet go at once.
@@ -67,7 +80,11 @@ pub(super) fn no_delay(socket: BorrowedFd<'_>) {
 ///
 /// `WouldBlock` when the socket is full; what the socket says.
 pub(super) fn send_bytes(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    Ok(send(socket.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT)?)
+    Ok(send(
+        socket.as_raw_fd(),
+        bytes,
+        MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT,
+    )?)
 }
 
 /// A second descriptor of an open one that is known by its number only, as pingora gives its sockets.

@@ -96,7 +96,10 @@ impl RequestLog {
                 thread::sleep(EVERY);
             }
         })?;
-        Ok(Self { format, lines: Some(lines) })
+        Ok(Self {
+            format,
+            lines: Some(lines),
+        })
     }
 
     pub(super) fn line(&self, entry: &Entry<'_>) {
@@ -137,14 +140,25 @@ fn append(path: &Path) -> io::Result<File> {
 
 fn text(line: &mut String, entry: &Entry<'_>) {
     stamp(line);
-    let Entry { method, status, bytes, kind, .. } = entry;
+    let Entry {
+        method,
+        status,
+        bytes,
+        kind,
+        ..
+    } = entry;
     let _ = write!(line, " {} {method} ", remote(entry));
     plain(line, entry.path);
     if let Some(namespace) = entry.namespace {
         line.push_str("?ns=");
         plain(line, namespace);
     }
-    let _ = write!(line, " {status} {bytes} {:.3}ms {kind} {}", milliseconds(entry), entry.outcome.unwrap_or("-"));
+    let _ = write!(
+        line,
+        " {status} {bytes} {:.3}ms {kind} {}",
+        milliseconds(entry),
+        entry.outcome.unwrap_or("-")
+    );
     if let Some(broken) = &entry.broken {
         let _ = write!(line, " broken: {broken}");
     }
@@ -152,7 +166,13 @@ fn text(line: &mut String, entry: &Entry<'_>) {
 }
 
 fn json(line: &mut String, entry: &Entry<'_>) {
-    let Entry { method, status, bytes, kind, .. } = entry;
+    let Entry {
+        method,
+        status,
+        bytes,
+        kind,
+        ..
+    } = entry;
     line.push_str("{\"time\":\"");
     stamp(line);
     let _ = write!(line, "\",\"remote\":\"{}\",\"method\":", remote(entry));
@@ -163,7 +183,11 @@ fn json(line: &mut String, entry: &Entry<'_>) {
         line.push_str(",\"ns\":");
         quoted(line, namespace);
     }
-    let _ = write!(line, ",\"status\":{status},\"bytes\":{bytes},\"ms\":{:.3},\"kind\":\"{kind}\"", milliseconds(entry));
+    let _ = write!(
+        line,
+        ",\"status\":{status},\"bytes\":{bytes},\"ms\":{:.3},\"kind\":\"{kind}\"",
+        milliseconds(entry)
+    );
     if let Some(outcome) = entry.outcome {
         let _ = write!(line, ",\"outcome\":\"{outcome}\"");
     }
@@ -179,7 +203,9 @@ fn stamp(line: &mut String) {
 }
 
 fn remote(entry: &Entry<'_>) -> String {
-    entry.remote.map_or_else(|| "-".to_owned(), |address| address.to_string())
+    entry
+        .remote
+        .map_or_else(|| "-".to_owned(), |address| address.to_string())
 }
 
 fn milliseconds(entry: &Entry<'_>) -> f64 {
@@ -188,7 +214,11 @@ fn milliseconds(entry: &Entry<'_>) -> f64 {
 
 /// Nothing that a client sends can begin a line of its own.
 fn plain(line: &mut String, text: &str) {
-    line.extend(text.chars().take(2048).map(|letter| if letter.is_ascii_graphic() { letter } else { '?' }));
+    line.extend(
+        text.chars()
+            .take(2048)
+            .map(|letter| if letter.is_ascii_graphic() { letter } else { '?' }),
+    );
 }
 
 fn quoted(line: &mut String, text: &str) {

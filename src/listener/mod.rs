@@ -50,8 +50,11 @@ pub struct Parts {
 
 /// The registry port as a service for pingora's server.
 pub fn service(parts: Parts) -> Service<Counted<Door>> {
-    let bound: HashMap<u16, Registry> =
-        parts.addresses.iter().filter_map(|(address, registry)| Some((address.port(), registry.clone()?))).collect();
+    let bound: HashMap<u16, Registry> = parts
+        .addresses
+        .iter()
+        .filter_map(|(address, registry)| Some((address.port(), registry.clone()?)))
+        .collect();
     let door = Door::new(parts.serve, bound, parts.config, parts.connections.clone(), parts.log);
     let mut service = Service::new("registry".to_owned(), Counted::new(door, parts.connections.clone()));
     for (address, _) in &parts.addresses {

@@ -46,11 +46,19 @@ pub(super) struct Socket {
 impl Socket {
     /// Of a session whose stream is a bare TCP socket; `None` for TLS and HTTP/2.
     pub(super) fn of(session: &ServerSession, patience: Duration) -> Option<Self> {
-        let stream = session.as_http1()?.stream().as_any().downcast_ref::<pingora::protocols::l4::stream::Stream>()?;
+        let stream = session
+            .as_http1()?
+            .stream()
+            .as_any()
+            .downcast_ref::<pingora::protocols::l4::stream::Stream>()?;
         let raw = std::os::fd::AsRawFd::as_raw_fd(stream);
         let descriptor = kernel::duplicate(raw).ok()?;
         let descriptor = kernel::watch_writable(descriptor).ok()?;
-        Some(Self { descriptor, patience, since_turn: 0 })
+        Some(Self {
+            descriptor,
+            patience,
+            since_turn: 0,
+        })
     }
 
     /// Holds packets back until they are full, for content that is all here.
@@ -101,7 +109,9 @@ impl Socket {
                 warm(file.clone(), part.start, step).await?;
             }
             let start = part.start;
-            let took = self.when_writable(|socket| kernel::sendfile(socket, file.as_fd(), start, step)).await?;
+            let took = self
+                .when_writable(|socket| kernel::sendfile(socket, file.as_fd(), start, step))
+                .await?;
             if took == 0 {
                 return Err(Broken::Disk(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -119,8 +129,12 @@ impl Socket {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             other => return other.map_err(told_apart),
         }
-        let writing = self.descriptor.async_io(Interest::WRITABLE, |descriptor| write(descriptor.as_fd()));
-        let waited = tokio::time::timeout(self.patience, writing).await.map_err(|_| Broken::Client)?;
+        let writing = self
+            .descriptor
+            .async_io(Interest::WRITABLE, |descriptor| write(descriptor.as_fd()));
+        let waited = tokio::time::timeout(self.patience, writing)
+            .await
+            .map_err(|_| Broken::Client)?;
         waited.map_err(told_apart)
     }
 
@@ -134,7 +148,11 @@ impl Socket {
 }
 
 /// Sends a body through the session: TLS, HTTP/2, or a length that is not known.
-pub(super) async fn through_session(session: &mut ServerSession, content: &mut Content, sent: &mut u64) -> Result<(), Broken> {
+pub(super) async fn through_session(
+    session: &mut ServerSession,
+    content: &mut Content,
+    sent: &mut u64,
+) -> Result<(), Broken> {
     for segment in std::mem::take(&mut content.segments) {
         match segment {
             Segment::Bytes(bytes) => write(session, bytes, sent).await?,
@@ -155,12 +173,18 @@ pub(super) async fn through_session(session: &mut ServerSession, content: &mut C
             }
         }
     }
-    session.write_response_body(Bytes::new(), true).await.map_err(|_| Broken::Client)
+    session
+        .write_response_body(Bytes::new(), true)
+        .await
+        .map_err(|_| Broken::Client)
 }
 
 async fn write(session: &mut ServerSession, bytes: Bytes, sent: &mut u64) -> Result<(), Broken> {
     let length = bytes.len() as u64;
-    session.write_response_body(bytes, false).await.map_err(|_| Broken::Client)?;
+    session
+        .write_response_body(bytes, false)
+        .await
+        .map_err(|_| Broken::Client)?;
     *sent += length;
     Ok(())
 }

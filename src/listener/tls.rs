@@ -58,10 +58,14 @@ impl Identity {
         let signing = any_supported_type(&private).map_err(|error| unreadable("key", key, &error.to_string()))?;
         let pair = CertifiedKey::new(chain, signing);
         match pair.keys_match() {
-            Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(Self { key: Arc::new(pair) }),
-            Err(error) => {
-                Err(Error::Mismatch { certificate: certificate.to_owned(), key: key.to_owned(), reason: error.to_string() })
+            Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {
+                Ok(Self { key: Arc::new(pair) })
             }
+            Err(error) => Err(Error::Mismatch {
+                certificate: certificate.to_owned(),
+                key: key.to_owned(),
+                reason: error.to_string(),
+            }),
         }
     }
 
@@ -86,5 +90,9 @@ struct NoCallbacks;
 impl pingora::listeners::TlsAccept for NoCallbacks {}
 
 fn unreadable(what: &'static str, path: &Path, reason: &str) -> Error {
-    Error::Unreadable { what, path: path.to_owned(), reason: reason.to_owned() }
+    Error::Unreadable {
+        what,
+        path: path.to_owned(),
+        reason: reason.to_owned(),
+    }
 }

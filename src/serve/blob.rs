@@ -9,15 +9,28 @@ use super::{Body, Content, Refusal, Reply, Request, Segment, Serve};
 use crate::oci::{ContentRange, Digest, Repository, Resolved, media};
 
 /// `GET` and `HEAD /v2/<name>/blobs/<digest>` (end-2), with ranges (RFC 9110, 14) also of what is not here yet.
-pub(super) async fn get(serve: &Serve, request: &Request<'_>, repository: &Repository, digest: &Digest) -> Result<Reply, Refusal> {
+pub(super) async fn get(
+    serve: &Serve,
+    request: &Request<'_>,
+    repository: &Repository,
+    digest: &Digest,
+) -> Result<Reply, Refusal> {
     let permit = serve.permit(repository)?;
     let asker = serve.asker(request)?;
-    let refuse = |error| Refusal::Blob { error, repository: repository.clone(), digest: *digest };
+    let refuse = |error| Refusal::Blob {
+        error,
+        repository: repository.clone(),
+        digest: *digest,
+    };
     let ranges = request.ranges(digest);
     if request.is_head() || request.has(digest) {
         let (size, outcome) = serve.shelf.blob_size(&permit, digest, &asker).await.map_err(refuse)?;
         let resolved = ranges.map_or(Resolved::Whole, |ranges| ranges.resolve(size));
-        let reply = if request.has(digest) { Reply::new(304) } else { shape(resolved, Some(size)).0 };
+        let reply = if request.has(digest) {
+            Reply::new(304)
+        } else {
+            shape(resolved, Some(size)).0
+        };
         return Ok(describe(reply, digest).tell_status(&serve.node, outcome, None));
     }
     let mut source = serve.shelf.blob(&permit, digest, &asker).await.map_err(refuse)?;
@@ -52,19 +65,25 @@ fn shape(resolved: Resolved, size: Option<u64>) -> (Reply, Vec<Segment>) {
             (reply, vec![Segment::Part(0..size.unwrap_or(u64::MAX))])
         }
         Resolved::One(range) => {
-            let mut reply = Reply::new(206).with(CONTENT_TYPE, octets).with_text(CONTENT_RANGE, &content_range(&range, size));
+            let mut reply = Reply::new(206)
+                .with(CONTENT_TYPE, octets)
+                .with_text(CONTENT_RANGE, &content_range(&range, size));
             reply.length = Some(range.end - range.start);
             (reply, vec![Segment::Part(range)])
         }
         Resolved::Many(ranges) => {
             let segments = multipart(ranges, size);
-            let mut reply = Reply::new(206).with_text(CONTENT_TYPE, &format!("multipart/byteranges; boundary={BOUNDARY}"));
+            let mut reply =
+                Reply::new(206).with_text(CONTENT_TYPE, &format!("multipart/byteranges; boundary={BOUNDARY}"));
             reply.length = Some(segments.iter().map(Segment::len).sum());
             (reply, segments)
         }
         Resolved::Unsatisfiable => {
             let size = size.unwrap_or_default();
-            (Reply::new(416).with_text(CONTENT_RANGE, &format!("bytes */{size}")), Vec::new())
+            (
+                Reply::new(416).with_text(CONTENT_RANGE, &format!("bytes */{size}")),
+                Vec::new(),
+            )
         }
     }
 }
@@ -78,7 +97,10 @@ fn multipart(ranges: Vec<Range<u64>>, size: Option<u64>) -> Vec<Segment> {
     let mut line = "";
     for range in ranges {
         let part = content_range(&range, size);
-        let head = format!("{line}--{BOUNDARY}\r\nContent-Type: {}\r\nContent-Range: {part}\r\n\r\n", media::OCTET_STREAM);
+        let head = format!(
+            "{line}--{BOUNDARY}\r\nContent-Type: {}\r\nContent-Range: {part}\r\n\r\n",
+            media::OCTET_STREAM
+        );
         segments.push(Segment::Bytes(Bytes::from(head)));
         segments.push(Segment::Part(range));
         line = "\r\n";
@@ -88,5 +110,10 @@ fn multipart(ranges: Vec<Range<u64>>, size: Option<u64>) -> Vec<Segment> {
 }
 
 fn content_range(range: &Range<u64>, total: Option<u64>) -> String {
-    ContentRange { first: range.start, last: range.end - 1, total }.to_string()
+    ContentRange {
+        first: range.start,
+        last: range.end - 1,
+        total,
+    }
+    .to_string()
 }

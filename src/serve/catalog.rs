@@ -11,7 +11,12 @@ pub(super) fn list(serve: &Serve, request: &Request<'_>, page: &Page) -> Result<
         repositories: &'a [String],
     }
 
-    let mut all: Vec<String> = serve.shelf.repositories(&serve.gate).iter().map(|repository| serve.names.spell(repository)).collect();
+    let mut all: Vec<String> = serve
+        .shelf
+        .repositories(&serve.gate)
+        .iter()
+        .map(|repository| serve.names.spell(repository))
+        .collect();
     all.sort();
     let (repositories, next) = cut(&all, page);
     let reply = Reply::new(200).json(serde_json::to_vec(&Body { repositories }).expect("strings are JSON"));

@@ -51,8 +51,16 @@ impl Reply {
 
 /// `Warning: 299`, the one form that the distribution spec allows; podman shows it to its user.
 fn warning(node: &NodeId, stale: &Stale) -> String {
-    let reason: String = stale.reason.chars().filter(|letter| !letter.is_control() && !matches!(letter, '"' | '\\')).take(300).collect();
-    format!("299 - \"{} serves what it has, which may be old: {reason}\"", &node.name)
+    let reason: String = stale
+        .reason
+        .chars()
+        .filter(|letter| !letter.is_control() && !matches!(letter, '"' | '\\'))
+        .take(300)
+        .collect();
+    format!(
+        "299 - \"{} serves what it has, which may be old: {reason}\"",
+        &node.name
+    )
 }
 
 /// Rounded up, so that a chain of nodes never takes an answer for younger than it is.
@@ -63,6 +71,8 @@ fn whole_seconds(age: Duration) -> u64 {
 /// A name as RFC 8941 writes it: bare if it can stand so, else quoted.
 fn token(name: &str) -> String {
     let bare = name.starts_with(|first: char| first.is_ascii_alphabetic())
-        && name.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.' | '_'));
+        && name
+            .chars()
+            .all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.' | '_'));
     if bare { name.to_owned() } else { format!("\"{name}\"") }
 }

@@ -8,22 +8,35 @@ pub(super) const DIGEST: HeaderName = HeaderName::from_static("docker-content-di
 pub(super) const FOR_EVER: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
 
 /// `GET` and `HEAD /v2/<name>/manifests/<reference>` (end-3). Whatever `Accept` says: the stored bytes.
-pub(super) async fn get(serve: &Serve, request: &Request<'_>, repository: &Repository, reference: &Reference) -> Result<Reply, Refusal> {
+pub(super) async fn get(
+    serve: &Serve,
+    request: &Request<'_>,
+    repository: &Repository,
+    reference: &Reference,
+) -> Result<Reply, Refusal> {
     let permit = serve.permit(repository)?;
     let asker = serve.asker(request)?;
     let document = serve
         .shelf
         .manifest(&permit, reference, &asker)
         .await
-        .map_err(|error| Refusal::Manifest { error, repository: repository.clone(), reference: reference.clone() })?;
+        .map_err(|error| Refusal::Manifest {
+            error,
+            repository: repository.clone(),
+            reference: reference.clone(),
+        })?;
     let held = &document.held;
     let digest = held.digest().to_string();
     let mut reply = if request.has(held.digest()) {
         Reply::new(304)
     } else {
-        Reply::new(200).with_text(CONTENT_TYPE, held.media_type()).bytes(held.bytes().clone())
+        Reply::new(200)
+            .with_text(CONTENT_TYPE, held.media_type())
+            .bytes(held.bytes().clone())
     };
-    reply = reply.with_text(ETAG, &format!("\"{digest}\"")).with_text(DIGEST, &digest);
+    reply = reply
+        .with_text(ETAG, &format!("\"{digest}\""))
+        .with_text(DIGEST, &digest);
     if matches!(reference, Reference::Digest(_)) {
         reply = reply.with(CACHE_CONTROL, FOR_EVER);
     }

@@ -37,20 +37,45 @@ impl Metrics {
     ///
     /// A name that is taken: a mistake in this program.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
-        let requests = IntCounterVec::new(Opts::new("wharf_requests_total", "Requests answered"), &["method", "kind", "status"])?;
-        let cache = IntCounterVec::new(Opts::new("wharf_cache_requests_total", "How cached content came about"), &["kind", "outcome"])?;
+        let requests = IntCounterVec::new(
+            Opts::new("wharf_requests_total", "Requests answered"),
+            &["method", "kind", "status"],
+        )?;
+        let cache = IntCounterVec::new(
+            Opts::new("wharf_cache_requests_total", "How cached content came about"),
+            &["kind", "outcome"],
+        )?;
         let served_bytes = IntCounter::new("wharf_served_bytes_total", "Bytes of bodies that left for clients")?;
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(cache.clone()))?;
         registry.register(Box::new(served_bytes.clone()))?;
-        let pairs = CACHED.iter().flat_map(|kind| OUTCOMES.iter().map(|outcome| (*kind, *outcome)));
-        let cache = pairs.map(|(kind, outcome)| (kind, outcome, cache.with_label_values(&[kind.as_str(), outcome.as_str()]))).collect();
-        Ok(Self { requests, by_request: RwLock::default(), cache, served_bytes })
+        let pairs = CACHED
+            .iter()
+            .flat_map(|kind| OUTCOMES.iter().map(|outcome| (*kind, *outcome)));
+        let cache = pairs
+            .map(|(kind, outcome)| {
+                (
+                    kind,
+                    outcome,
+                    cache.with_label_values(&[kind.as_str(), outcome.as_str()]),
+                )
+            })
+            .collect();
+        Ok(Self {
+            requests,
+            by_request: RwLock::default(),
+            cache,
+            served_bytes,
+        })
     }
 
     pub(super) fn count(&self, reply: &Reply) {
         let Some(outcome) = reply.outcome else { return };
-        if let Some((_, _, counter)) = self.cache.iter().find(|(kind, known, _)| *kind == reply.kind && *known == outcome) {
+        if let Some((_, _, counter)) = self
+            .cache
+            .iter()
+            .find(|(kind, known, _)| *kind == reply.kind && *known == outcome)
+        {
             counter.inc();
         }
     }
@@ -62,7 +87,9 @@ impl Metrics {
             counter.inc();
             return;
         }
-        let counter = self.requests.with_label_values(&[key.0.as_str(), kind.as_str(), &status.to_string()]);
+        let counter = self
+            .requests
+            .with_label_values(&[key.0.as_str(), kind.as_str(), &status.to_string()]);
         counter.inc();
         self.by_request.write().insert(key, counter);
     }

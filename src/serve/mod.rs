@@ -39,7 +39,13 @@ pub struct Serve {
 impl Serve {
     /// Of the node `node`, naming upstreams as `names` says.
     pub fn new(node: Arc<NodeId>, names: Names, gate: Gate, shelf: Shelf, metrics: Metrics) -> Self {
-        Self { node, names, gate, shelf, metrics }
+        Self {
+            node,
+            names,
+            gate,
+            shelf,
+            metrics,
+        }
     }
 
     /// Answers any request; what cannot be answered is refused in the OCI form.
@@ -75,9 +81,12 @@ impl Serve {
             Route::Manifest { repository, reference } => manifest::get(self, request, &repository, &reference).await,
             Route::Blob { repository, digest } => blob::get(self, request, &repository, &digest).await,
             Route::Tags { repository, page } => tags::list(self, request, &repository, &page).await,
-            Route::Referrers { repository, digest, artifact_type, .. } => {
-                referrers::list(self, request, &repository, &digest, artifact_type.as_deref()).await
-            }
+            Route::Referrers {
+                repository,
+                digest,
+                artifact_type,
+                ..
+            } => referrers::list(self, request, &repository, &digest, artifact_type.as_deref()).await,
             Route::Catalog { page } => catalog::list(self, request, &page),
             Route::Write { allow, .. } => Err(Refusal::ReadOnly { allow }),
         }
@@ -93,6 +102,9 @@ impl Serve {
         if hops.contains(&self.node) || hops.is_too_long() {
             return Err(Refusal::Loop);
         }
-        Ok(Asker { hops, class: Class::Interactive })
+        Ok(Asker {
+            hops,
+            class: Class::Interactive,
+        })
     }
 }

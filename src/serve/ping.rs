@@ -6,7 +6,9 @@ use super::Reply;
 /// `GET /v2/` (end-1). Tells a child that its parent is a wharf.
 pub(super) fn answer() -> Reply {
     const WHARF: HeaderName = HeaderName::from_static("wharf");
-    Reply::new(200).with(WHARF, HeaderValue::from_static(env!("CARGO_PKG_VERSION"))).json(&b"{}"[..])
+    Reply::new(200)
+        .with(WHARF, HeaderValue::from_static(env!("CARGO_PKG_VERSION")))
+        .json(&b"{}"[..])
 }
 
 /// `GET /v2`, as distribution answers it.

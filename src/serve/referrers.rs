@@ -22,13 +22,18 @@ pub(super) async fn list(
         .shelf
         .referrers(&permit, digest, &asker)
         .await
-        .map_err(|error| Refusal::List { error, repository: repository.clone() })?;
+        .map_err(|error| Refusal::List {
+            error,
+            repository: repository.clone(),
+        })?;
     let mut reply = Reply::new(200).with(CONTENT_TYPE, HeaderValue::from_static(media::OCI_INDEX));
     reply = match artifact_type {
         None => reply.bytes(document.held.bytes().clone()),
         Some(wanted) => {
             let filters = HeaderValue::from_static("artifactType");
-            reply.with(FILTERS, filters).bytes(filter(document.held.bytes(), wanted).into())
+            reply
+                .with(FILTERS, filters)
+                .bytes(filter(document.held.bytes(), wanted).into())
         }
     };
     Ok(reply.tell_document(&serve.node, &document))
@@ -50,10 +55,14 @@ fn filter(index: &[u8], wanted: &str) -> Vec<u8> {
         artifact_type: Option<String>,
     }
 
-    let mut index: Index =
-        serde_json::from_slice(index).unwrap_or_else(|_| Index { schema_version: 2, media_type: media::OCI_INDEX.to_owned(), manifests: Vec::new() });
+    let mut index: Index = serde_json::from_slice(index).unwrap_or_else(|_| Index {
+        schema_version: 2,
+        media_type: media::OCI_INDEX.to_owned(),
+        manifests: Vec::new(),
+    });
     index.manifests.retain(|descriptor| {
-        serde_json::from_str::<Typed>(descriptor.get()).is_ok_and(|typed| typed.artifact_type.as_deref() == Some(wanted))
+        serde_json::from_str::<Typed>(descriptor.get())
+            .is_ok_and(|typed| typed.artifact_type.as_deref() == Some(wanted))
     });
     serde_json::to_vec(&index).expect("JSON is JSON")
 }

@@ -100,21 +100,47 @@ impl Refusal {
             Self::Denied(denied) => Verdict::new(404, Code::NameUnknown, denied.to_string()),
             Self::ReadOnly { allow } => {
                 let message = "this node is a mirror and takes no writes; push to a registry above it, or run it with mode = \"registry\"";
-                Verdict { allow: Some(allow), ..Verdict::new(405, Code::Unsupported, message) }
+                Verdict {
+                    allow: Some(allow),
+                    ..Verdict::new(405, Code::Unsupported, message)
+                }
             }
-            Self::Loop => Verdict::new(508, Code::Unknown, "the request has passed this node before; look for a circle among the parents"),
-            Self::Manifest { error, repository, reference } => {
-                judge_fetch(error, Code::ManifestUnknown, &format!("manifest {reference} of {repository}"))
+            Self::Loop => Verdict::new(
+                508,
+                Code::Unknown,
+                "the request has passed this node before; look for a circle among the parents",
+            ),
+            Self::Manifest {
+                error,
+                repository,
+                reference,
+            } => judge_fetch(
+                error,
+                Code::ManifestUnknown,
+                &format!("manifest {reference} of {repository}"),
+            ),
+            Self::Blob {
+                error,
+                repository,
+                digest,
+            } => judge_fetch(error, Code::BlobUnknown, &format!("blob {digest} of {repository}")),
+            Self::List { error, repository } => {
+                judge_fetch(error, Code::NameUnknown, &format!("the list for {repository}"))
             }
-            Self::Blob { error, repository, digest } => judge_fetch(error, Code::BlobUnknown, &format!("blob {digest} of {repository}")),
-            Self::List { error, repository } => judge_fetch(error, Code::NameUnknown, &format!("the list for {repository}")),
         }
     }
 }
 
 impl Verdict {
     fn new(status: u16, code: Code, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), layer: None, retry_after: None, allow: None }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            layer: None,
+            retry_after: None,
+            allow: None,
+        }
     }
 }
 
@@ -125,23 +151,36 @@ fn judge_route(error: router::Error, kind: Kind) -> Verdict {
         router::Error::NotFound => Verdict::new(404, Code::NameUnknown, message),
         router::Error::NamespaceUnknown { .. } => Verdict::new(404, Code::NameUnknown, message),
         router::Error::NameInvalid(_) => Verdict::new(400, Code::NameInvalid, message),
-        router::Error::DigestInvalid | router::Error::DigestUnsupported => Verdict::new(400, Code::DigestInvalid, message),
+        router::Error::DigestInvalid | router::Error::DigestUnsupported => {
+            Verdict::new(400, Code::DigestInvalid, message)
+        }
         router::Error::TagInvalid => Verdict::new(400, Code::TagInvalid, message),
         router::Error::PageInvalid => Verdict::new(400, Code::PaginationNumberInvalid, message),
-        router::Error::MethodNotAllowed { allow } => Verdict { allow: Some(allow), ..Verdict::new(405, Code::Unsupported, message) },
+        router::Error::MethodNotAllowed { allow } => Verdict {
+            allow: Some(allow),
+            ..Verdict::new(405, Code::Unsupported, message)
+        },
     }
 }
 
 fn judge_fetch(error: Error, absent: Code, what: &str) -> Verdict {
     let message = format!("{what}: {error}");
     match error {
-        Error::Absent { layer } => Verdict { layer: Some(layer), ..Verdict::new(404, absent, message) },
+        Error::Absent { layer } => Verdict {
+            layer: Some(layer),
+            ..Verdict::new(404, absent, message)
+        },
         Error::NoUpstream { .. } => Verdict::new(404, Code::NameUnknown, message),
         Error::Parent(error) => judge_parent(&error, absent, message),
-        Error::Corrupt { layer, .. } | Error::Nonsense { layer, .. } => {
-            Verdict { layer: Some(layer), retry_after: Some(SOON), ..Verdict::new(502, Code::Unavailable, message) }
-        }
-        Error::Store(_) | Error::Interrupted => Verdict { retry_after: Some(SOON), ..Verdict::new(503, Code::Unavailable, message) },
+        Error::Corrupt { layer, .. } | Error::Nonsense { layer, .. } => Verdict {
+            layer: Some(layer),
+            retry_after: Some(SOON),
+            ..Verdict::new(502, Code::Unavailable, message)
+        },
+        Error::Store(_) | Error::Interrupted => Verdict {
+            retry_after: Some(SOON),
+            ..Verdict::new(503, Code::Unavailable, message)
+        },
     }
 }
 
@@ -157,7 +196,11 @@ fn judge_parent(error: &parent::Error, absent: Code, message: String) -> Verdict
         // A 429 would make containerd ask six times at once.
         parent::Error::TooMany { retry_after, .. } => (503, Some(retry_after.unwrap_or(SOON))),
         parent::Error::Unreachable { .. } => (503, Some(SOON)),
-        parent::Error::Failed { status: 503, retry_after, .. } => (503, Some(retry_after.unwrap_or(SOON))),
+        parent::Error::Failed {
+            status: 503,
+            retry_after,
+            ..
+        } => (503, Some(retry_after.unwrap_or(SOON))),
         parent::Error::Failed { status: 504, .. } => (504, Some(SOON)),
         parent::Error::Failed { status: 508, .. } => (508, None),
         parent::Error::Failed { retry_after, .. } => (502, Some(retry_after.unwrap_or(SOON))),
@@ -168,5 +211,9 @@ fn judge_parent(error: &parent::Error, absent: Code, message: String) -> Verdict
         508 => Code::Unknown,
         _ => Code::Unavailable,
     };
-    Verdict { layer: Some(error.layer().to_owned()), retry_after, ..Verdict::new(status, code, message) }
+    Verdict {
+        layer: Some(error.layer().to_owned()),
+        retry_after,
+        ..Verdict::new(status, code, message)
+    }
 }

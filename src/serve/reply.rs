@@ -115,7 +115,14 @@ impl Kind {
 
 impl Reply {
     pub(super) fn new(status: u16) -> Self {
-        Self { status, headers: Vec::with_capacity(12), length: Some(0), body: Body::Empty, kind: Kind::Other, outcome: None }
+        Self {
+            status,
+            headers: Vec::with_capacity(12),
+            length: Some(0),
+            body: Body::Empty,
+            kind: Kind::Other,
+            outcome: None,
+        }
     }
 
     pub(super) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -132,7 +139,8 @@ impl Reply {
     }
 
     pub(super) fn json(self, bytes: impl Into<Bytes>) -> Self {
-        self.with(CONTENT_TYPE, HeaderValue::from_static("application/json")).bytes(bytes.into())
+        self.with(CONTENT_TYPE, HeaderValue::from_static("application/json"))
+            .bytes(bytes.into())
     }
 
     pub(super) fn bytes(mut self, bytes: Bytes) -> Self {

@@ -24,7 +24,13 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// What the router looks at.
     pub(super) fn line(&self) -> Line<'a> {
-        Line { method: self.method, path: self.path, query: self.query, host: self.host, bound: self.bound }
+        Line {
+            method: self.method,
+            path: self.path,
+            query: self.query,
+            host: self.host,
+            bound: self.bound,
+        }
     }
 
     pub(super) fn is_head(&self) -> bool {
@@ -49,7 +55,12 @@ impl<'a> Request<'a> {
 
     /// The nodes that it has passed.
     pub(super) fn hops(&self) -> Hops {
-        let lines: Vec<&str> = self.headers.get_all(VIA).iter().filter_map(|value| value.to_str().ok()).collect();
+        let lines: Vec<&str> = self
+            .headers
+            .get_all(VIA)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .collect();
         Hops::parse(&lines.join(", "))
     }
 
@@ -60,6 +71,9 @@ impl<'a> Request<'a> {
 
 fn names(tag: &str, digest: &Digest) -> bool {
     let tag = tag.strip_prefix("W/").unwrap_or(tag);
-    let tag = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).unwrap_or(tag);
+    let tag = tag
+        .strip_prefix('"')
+        .and_then(|tag| tag.strip_suffix('"'))
+        .unwrap_or(tag);
     tag.parse::<Digest>().is_ok_and(|named| named == *digest)
 }

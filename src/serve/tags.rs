@@ -10,7 +10,12 @@ use crate::router::Page;
 const DEFAULT_PAGE: usize = 1000;
 
 /// `GET /v2/<name>/tags/list` (end-8a, end-8b). Pages are cut by us: some parents know no `n` and `last`.
-pub(super) async fn list(serve: &Serve, request: &Request<'_>, repository: &Repository, page: &Page) -> Result<Reply, Refusal> {
+pub(super) async fn list(
+    serve: &Serve,
+    request: &Request<'_>,
+    repository: &Repository,
+    page: &Page,
+) -> Result<Reply, Refusal> {
     #[derive(Serialize)]
     struct Body<'a> {
         name: &'a str,
@@ -19,11 +24,10 @@ pub(super) async fn list(serve: &Serve, request: &Request<'_>, repository: &Repo
 
     let permit = serve.permit(repository)?;
     let asker = serve.asker(request)?;
-    let document = serve
-        .shelf
-        .tags(&permit, &asker)
-        .await
-        .map_err(|error| Refusal::List { error, repository: repository.clone() })?;
+    let document = serve.shelf.tags(&permit, &asker).await.map_err(|error| Refusal::List {
+        error,
+        repository: repository.clone(),
+    })?;
     let all: Vec<String> = serde_json::from_slice(document.held.bytes()).unwrap_or_default();
     let (tags, next) = cut(&all, page);
     let name = repository.name.as_str();
@@ -33,7 +37,10 @@ pub(super) async fn list(serve: &Serve, request: &Request<'_>, repository: &Repo
 
 /// The entries of one page of a sorted list, and after which entry the next one begins.
 pub(super) fn cut<'a>(all: &'a [String], page: &Page) -> (&'a [String], Option<&'a str>) {
-    let first = page.last.as_ref().map_or(0, |last| all.partition_point(|entry| entry <= last));
+    let first = page
+        .last
+        .as_ref()
+        .map_or(0, |last| all.partition_point(|entry| entry <= last));
     let rest = &all[first..];
     let here = &rest[..rest.len().min(page.n.unwrap_or(DEFAULT_PAGE))];
     let more = here.len() < rest.len();
@@ -44,7 +51,9 @@ pub(super) fn cut<'a>(all: &'a [String], page: &Page) -> (&'a [String], Option<&
 pub(super) fn link(reply: Reply, request: &Request<'_>, page: &Page, next: Option<&str>) -> Reply {
     let Some(next) = next else { return reply };
     let mut query = form_urlencoded::Serializer::new(String::new());
-    query.append_pair("n", &page.n.unwrap_or(DEFAULT_PAGE).to_string()).append_pair("last", next);
+    query
+        .append_pair("n", &page.n.unwrap_or(DEFAULT_PAGE).to_string())
+        .append_pair("last", next);
     let asked = form_urlencoded::parse(request.query.unwrap_or_default().as_bytes());
     for (key, value) in asked.filter(|(key, _)| key == "ns") {
         query.append_pair(&key, &value);

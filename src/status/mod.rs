@@ -42,16 +42,41 @@ pub struct Upstream {
 impl Status {
     /// Of the node `node`, its store and the registries that it asks.
     pub fn new(node: String, mode: &'static str, store: Store, parents: Vec<Parent>) -> Self {
-        Self { node, mode, store, parents }
+        Self {
+            node,
+            mode,
+            store,
+            parents,
+        }
     }
 
     /// How it is now.
     pub fn readiness(&self) -> Readiness {
-        let upstreams: Vec<Upstream> =
-            self.parents.iter().map(|parent| Upstream { name: parent.name().to_owned(), up: parent.up() }).collect();
+        let upstreams: Vec<Upstream> = self
+            .parents
+            .iter()
+            .map(|parent| Upstream {
+                name: parent.name().to_owned(),
+                up: parent.up(),
+            })
+            .collect();
         let down = upstreams.iter().filter(|upstream| !upstream.up);
-        let reasons = down.map(|upstream| format!("{} did not answer when it was last asked; what is here is served", upstream.name)).collect();
-        Readiness { ready: true, node: self.node.clone(), mode: self.mode, version: env!("CARGO_PKG_VERSION"), reasons, upstreams }
+        let reasons = down
+            .map(|upstream| {
+                format!(
+                    "{} did not answer when it was last asked; what is here is served",
+                    upstream.name
+                )
+            })
+            .collect();
+        Readiness {
+            ready: true,
+            node: self.node.clone(),
+            mode: self.mode,
+            version: env!("CARGO_PKG_VERSION"),
+            reasons,
+            upstreams,
+        }
     }
 
     /// Brings the gauges up to date; called before they are read.

@@ -29,11 +29,17 @@ impl Blob {
         };
         let path = shared.layout.blob(digest);
         match layout::open_blob(&path) {
-            Ok(file) if file.metadata().is_ok_and(|metadata| metadata.len() == size) => {
-                Some(Self { shared: shared.clone(), digest: *digest, file, size, media_type })
-            }
+            Ok(file) if file.metadata().is_ok_and(|metadata| metadata.len() == size) => Some(Self {
+                shared: shared.clone(),
+                digest: *digest,
+                file,
+                size,
+                media_type,
+            }),
             outcome => {
-                let reason = outcome.err().map_or_else(|| "its length changed".to_owned(), |error| error.to_string());
+                let reason = outcome
+                    .err()
+                    .map_or_else(|| "its length changed".to_owned(), |error| error.to_string());
                 tracing::warn!(%digest, reason, "stored content was gone; it will be fetched again");
                 shared.ledger.lock().forget(digest);
                 shared.index.write(Row::Gone(*digest));
@@ -43,8 +49,20 @@ impl Blob {
     }
 
     /// Wraps a file that was just committed; the ledger already counts this reader.
-    pub(super) fn committed(shared: &Arc<Shared>, digest: Digest, file: File, size: u64, media_type: Option<Arc<str>>) -> Self {
-        Self { shared: shared.clone(), digest, file, size, media_type }
+    pub(super) fn committed(
+        shared: &Arc<Shared>,
+        digest: Digest,
+        file: File,
+        size: u64,
+        media_type: Option<Arc<str>>,
+    ) -> Self {
+        Self {
+            shared: shared.clone(),
+            digest,
+            file,
+            size,
+            media_type,
+        }
     }
 
     /// Of the content.

@@ -21,7 +21,10 @@ impl Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { path: PathBuf::from("wharf-data"), capacity: Size::gib(20) }
+        Self {
+            path: PathBuf::from("wharf-data"),
+            capacity: Size::gib(20),
+        }
     }
 }
 
@@ -45,11 +48,18 @@ impl TryFrom<Written> for Config {
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
         if written.capacity.bytes() < Config::LEAST.bytes() {
-            return Err(format!("storage.capacity is {}, less than the index itself may need; write {} or more", written.capacity, Config::LEAST));
+            return Err(format!(
+                "storage.capacity is {}, less than the index itself may need; write {} or more",
+                written.capacity,
+                Config::LEAST
+            ));
         }
         if written.path.as_os_str().is_empty() {
             return Err("storage.path is empty; write the folder that wharf may fill".into());
         }
-        Ok(Self { path: written.path, capacity: written.capacity })
+        Ok(Self {
+            path: written.path,
+            capacity: written.capacity,
+        })
     }
 }

@@ -28,9 +28,21 @@ impl Held {
     /// `media_type` as the parent sent it; if that is not known, as the document itself says.
     pub fn new(digest: Digest, media_type: Option<&str>, bytes: Bytes) -> Self {
         let manifest = Manifest::parse(&bytes).ok();
-        let media_type = media_type.or_else(|| manifest.as_ref().map(Manifest::media_type_guess)).unwrap_or(media::OCTET_STREAM).into();
-        let children = manifest.iter().flat_map(|manifest| manifest.children().map(|child| (child.digest, child.size))).collect();
-        Self { digest, media_type, bytes, children, touched: Mutex::new(None) }
+        let media_type = media_type
+            .or_else(|| manifest.as_ref().map(Manifest::media_type_guess))
+            .unwrap_or(media::OCTET_STREAM)
+            .into();
+        let children = manifest
+            .iter()
+            .flat_map(|manifest| manifest.children().map(|child| (child.digest, child.size)))
+            .collect();
+        Self {
+            digest,
+            media_type,
+            bytes,
+            children,
+            touched: Mutex::new(None),
+        }
     }
 
     /// Of the bytes.
@@ -73,8 +85,14 @@ pub(super) struct Hot {
 impl Hot {
     pub(super) fn new() -> Self {
         let weigh = |_: &Digest, held: &Arc<Held>| u32::try_from(held.bytes.len() + 512).unwrap_or(u32::MAX);
-        let documents = moka::sync::Cache::builder().max_capacity(CAPACITY).weigher(weigh).build();
-        Self { documents, announced: moka::sync::Cache::new(ANNOUNCED) }
+        let documents = moka::sync::Cache::builder()
+            .max_capacity(CAPACITY)
+            .weigher(weigh)
+            .build();
+        Self {
+            documents,
+            announced: moka::sync::Cache::new(ANNOUNCED),
+        }
     }
 
     pub(super) fn announced(&self, digest: &Digest) -> Option<u64> {

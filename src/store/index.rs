@@ -39,14 +39,32 @@ const EVENTS: u64 = 100_000;
 
 /// One change of a record.
 pub(super) enum Row {
-    Repository { id: RepositoryId, repository: Repository },
-    Blob { digest: Digest, size: u64, media_type: Option<Arc<str>> },
+    Repository {
+        id: RepositoryId,
+        repository: Repository,
+    },
+    Blob {
+        digest: Digest,
+        size: u64,
+        media_type: Option<Arc<str>>,
+    },
     Synced(Vec<Digest>),
     Used(Vec<(Digest, u64)>),
     Gone(Digest),
-    Link { repository: RepositoryId, digest: Digest },
-    Slot { repository: RepositoryId, key: Box<str>, row: TagRow },
-    NoSlot { repository: RepositoryId, key: Box<str>, sequence: u64 },
+    Link {
+        repository: RepositoryId,
+        digest: Digest,
+    },
+    Slot {
+        repository: RepositoryId,
+        key: Box<str>,
+        row: TagRow,
+    },
+    NoSlot {
+        repository: RepositoryId,
+        key: Box<str>,
+        sequence: u64,
+    },
     /// Answered when everything before it is on disk.
     Flush(SyncSender<()>),
 }
@@ -100,7 +118,11 @@ pub(super) fn open(path: &Path) -> Result<(Opened, Contents), Unusable> {
     let mut connection = Connection::open(path)?;
     let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
     if version > VERSION {
-        return Err(Unusable::Newer(Error::Newer { path: path.to_owned(), found: version, known: VERSION }));
+        return Err(Unusable::Newer(Error::Newer {
+            path: path.to_owned(),
+            found: version,
+            known: VERSION,
+        }));
     }
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 256; PRAGMA journal_size_limit = 1048576;",
@@ -109,14 +131,27 @@ pub(super) fn open(path: &Path) -> Result<(Opened, Contents), Unusable> {
         create(&mut connection)?;
     }
     let contents = read(&connection)?;
-    Ok((Opened { connection, path: path.to_owned() }, contents))
+    Ok((
+        Opened {
+            connection,
+            path: path.to_owned(),
+        },
+        contents,
+    ))
 }
 
 impl Opened {
     /// Hands the file to its writer, which begins once the store is whole.
     pub(super) fn writer(self) -> (Index, Writer) {
         let (rows, queue) = mpsc::channel();
-        (Index { rows }, Writer { connection: self.connection, path: self.path, queue })
+        (
+            Index { rows },
+            Writer {
+                connection: self.connection,
+                path: self.path,
+                queue,
+            },
+        )
     }
 }
 
@@ -144,7 +179,10 @@ pub(super) struct Writer {
 impl Writer {
     /// Runs until the store is dropped.
     pub(super) fn start(mut self, shared: Weak<Shared>) -> std::io::Result<()> {
-        thread::Builder::new().name("index".into()).spawn(move || self.run(&shared)).map(drop)
+        thread::Builder::new()
+            .name("index".into())
+            .spawn(move || self.run(&shared))
+            .map(drop)
     }
 
     /// Bytes on disk, with room to grow.
@@ -205,37 +243,68 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
 }
 
 fn apply(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
-    let mut run = |sql: &str, params: &[&dyn rusqlite::ToSql]| transaction.prepare_cached(sql)?.execute(params).map(drop);
+    let mut run =
+        |sql: &str, params: &[&dyn rusqlite::ToSql]| transaction.prepare_cached(sql)?.execute(params).map(drop);
     match row {
-        Row::Repository { id, repository } => {
-            run("INSERT OR REPLACE INTO repository VALUES (?1, ?2, ?3)", params![id, repository.registry.as_str(), repository.name.as_str()])
-        }
-        Row::Blob { digest, size, media_type } => run(
+        Row::Repository { id, repository } => run(
+            "INSERT OR REPLACE INTO repository VALUES (?1, ?2, ?3)",
+            params![id, repository.registry.as_str(), repository.name.as_str()],
+        ),
+        Row::Blob {
+            digest,
+            size,
+            media_type,
+        } => run(
             "INSERT OR REPLACE INTO blob VALUES (?1, ?2, ?3, 0, 0)",
             params![digest.to_string(), signed(*size), media_type.as_deref()],
         ),
-        Row::Synced(digests) => digests.iter().try_for_each(|digest| run("UPDATE blob SET synced = 1 WHERE digest = ?1", params![digest.to_string()])),
-        Row::Used(used) => used
-            .iter()
-            .try_for_each(|(digest, used)| run("UPDATE blob SET used = ?2 WHERE digest = ?1", params![digest.to_string(), signed(*used)])),
+        Row::Synced(digests) => digests.iter().try_for_each(|digest| {
+            run(
+                "UPDATE blob SET synced = 1 WHERE digest = ?1",
+                params![digest.to_string()],
+            )
+        }),
+        Row::Used(used) => used.iter().try_for_each(|(digest, used)| {
+            run(
+                "UPDATE blob SET used = ?2 WHERE digest = ?1",
+                params![digest.to_string(), signed(*used)],
+            )
+        }),
         Row::Gone(digest) => {
             let digest = digest.to_string();
             run("DELETE FROM blob WHERE digest = ?1", params![digest])?;
             run("DELETE FROM link WHERE digest = ?1", params![digest])
         }
-        Row::Link { repository, digest } => run("INSERT OR IGNORE INTO link VALUES (?1, ?2)", params![digest.to_string(), repository]),
+        Row::Link { repository, digest } => run(
+            "INSERT OR IGNORE INTO link VALUES (?1, ?2)",
+            params![digest.to_string(), repository],
+        ),
         Row::Slot { repository, key, row } => {
             let digest = row.digest.to_string();
             let parent_digest = row.parent_digest.map(|digest| digest.to_string());
             let sequence = signed(row.sequence);
             run(
                 "INSERT OR REPLACE INTO slot VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![repository, key, digest, origin_word(row.origin), parent_digest, sequence],
+                params![
+                    repository,
+                    key,
+                    digest,
+                    origin_word(row.origin),
+                    parent_digest,
+                    sequence
+                ],
             )?;
             record(&mut run, *repository, key, Some(&digest), row.sequence)
         }
-        Row::NoSlot { repository, key, sequence } => {
-            run("DELETE FROM slot WHERE repository = ?1 AND key = ?2", params![repository, key])?;
+        Row::NoSlot {
+            repository,
+            key,
+            sequence,
+        } => {
+            run(
+                "DELETE FROM slot WHERE repository = ?1 AND key = ?2",
+                params![repository, key],
+            )?;
             record(&mut run, *repository, key, None, *sequence)
         }
         Row::Flush(_) => Ok(()),
@@ -250,8 +319,14 @@ fn record(
     digest: Option<&str>,
     sequence: u64,
 ) -> rusqlite::Result<()> {
-    run("INSERT OR REPLACE INTO event VALUES (?1, ?2, ?3, ?4)", params![signed(sequence), repository, key, digest])?;
-    run("DELETE FROM event WHERE sequence <= ?1", params![signed(sequence.saturating_sub(EVENTS))])
+    run(
+        "INSERT OR REPLACE INTO event VALUES (?1, ?2, ?3, ?4)",
+        params![signed(sequence), repository, key, digest],
+    )?;
+    run(
+        "DELETE FROM event WHERE sequence <= ?1",
+        params![signed(sequence.saturating_sub(EVENTS))],
+    )
 }
 
 fn read(connection: &Connection) -> rusqlite::Result<Contents> {
@@ -259,32 +334,72 @@ fn read(connection: &Connection) -> rusqlite::Result<Contents> {
         instance: connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |row| row.get(0))?,
         repositories: rows(connection, "SELECT id, registry, name FROM repository", |row| {
             let (registry, name) = (row.get::<_, String>(1)?, row.get::<_, String>(2)?);
-            let repository = registry.parse::<Registry>().ok().zip(name.parse().ok()).map(|(registry, name)| Repository { registry, name });
-            Ok(repository.map(|repository| (row.get(0), repository)).map(|(id, repository)| id.map(|id| (id, repository))).transpose()?)
+            let repository = registry
+                .parse::<Registry>()
+                .ok()
+                .zip(name.parse().ok())
+                .map(|(registry, name)| Repository { registry, name });
+            Ok(repository
+                .map(|repository| (row.get(0), repository))
+                .map(|(id, repository)| id.map(|id| (id, repository)))
+                .transpose()?)
         })?,
-        blobs: rows(connection, "SELECT digest, size, media_type, synced, used FROM blob", |row| {
-            let Some(digest) = digest(row, 0)? else { return Ok(None) };
-            let (size, used) = (row.get::<_, i64>(1)?.cast_unsigned(), row.get::<_, i64>(4)?.cast_unsigned());
-            Ok(Some(StoredBlob { digest, size, media_type: row.get(2)?, synced: row.get(3)?, used }))
+        blobs: rows(
+            connection,
+            "SELECT digest, size, media_type, synced, used FROM blob",
+            |row| {
+                let Some(digest) = digest(row, 0)? else { return Ok(None) };
+                let (size, used) = (
+                    row.get::<_, i64>(1)?.cast_unsigned(),
+                    row.get::<_, i64>(4)?.cast_unsigned(),
+                );
+                Ok(Some(StoredBlob {
+                    digest,
+                    size,
+                    media_type: row.get(2)?,
+                    synced: row.get(3)?,
+                    used,
+                }))
+            },
+        )?,
+        links: rows(connection, "SELECT digest, repository FROM link", |row| {
+            Ok(digest(row, 0)?.zip(Some(row.get(1)?)))
         })?,
-        links: rows(connection, "SELECT digest, repository FROM link", |row| Ok(digest(row, 0)?.zip(Some(row.get(1)?))))?,
-        slots: rows(connection, "SELECT repository, key, digest, origin, parent_digest, sequence FROM slot", |row| {
-            let Some(pointed) = digest(row, 2)? else { return Ok(None) };
-            let row_of = TagRow {
-                digest: pointed,
-                origin: if row.get::<_, String>(3)? == origin_word(Origin::Pushed) { Origin::Pushed } else { Origin::Parent },
-                parent_digest: row.get::<_, Option<String>>(4)?.and_then(|text| text.parse().ok()),
-                sequence: row.get::<_, i64>(5)?.cast_unsigned(),
-                confirmed: None,
-            };
-            Ok(Some((row.get(0)?, row.get(1)?, row_of)))
-        })?,
-        sequence: connection.query_row("SELECT coalesce(max(sequence), 0) FROM event", [], |row| row.get::<_, i64>(0))?.cast_unsigned(),
+        slots: rows(
+            connection,
+            "SELECT repository, key, digest, origin, parent_digest, sequence FROM slot",
+            |row| {
+                let Some(pointed) = digest(row, 2)? else {
+                    return Ok(None);
+                };
+                let row_of = TagRow {
+                    digest: pointed,
+                    origin: if row.get::<_, String>(3)? == origin_word(Origin::Pushed) {
+                        Origin::Pushed
+                    } else {
+                        Origin::Parent
+                    },
+                    parent_digest: row.get::<_, Option<String>>(4)?.and_then(|text| text.parse().ok()),
+                    sequence: row.get::<_, i64>(5)?.cast_unsigned(),
+                    confirmed: None,
+                };
+                Ok(Some((row.get(0)?, row.get(1)?, row_of)))
+            },
+        )?,
+        sequence: connection
+            .query_row("SELECT coalesce(max(sequence), 0) FROM event", [], |row| {
+                row.get::<_, i64>(0)
+            })?
+            .cast_unsigned(),
     })
 }
 
 /// Every row that makes sense; one that does not is passed over, as its content can be fetched again.
-fn rows<T>(connection: &Connection, sql: &str, mut read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<Option<T>>) -> rusqlite::Result<Vec<T>> {
+fn rows<T>(
+    connection: &Connection,
+    sql: &str,
+    mut read: impl FnMut(&rusqlite::Row<'_>) -> rusqlite::Result<Option<T>>,
+) -> rusqlite::Result<Vec<T>> {
     let mut statement = connection.prepare(sql)?;
     let mut found = Vec::new();
     let mut rows = statement.query([])?;

@@ -8,8 +8,8 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 
-use super::layout::{self, Layout};
 use super::Error;
+use super::layout::{self, Layout};
 
 const MAGIC: &[u8; 8] = b"wharfjnl";
 const VERSION: u32 = 1;
@@ -23,17 +23,25 @@ pub(super) fn open(layout: &Layout) -> Result<(), Error> {
     match read.map(|_| version(&head)) {
         Ok(Some(VERSION)) => return Ok(()),
         Ok(Some(found)) if found > VERSION => {
-            return Err(Error::Newer { path, found: found.into(), known: VERSION.into() });
+            return Err(Error::Newer {
+                path,
+                found: found.into(),
+                known: VERSION.into(),
+            });
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         outcome => {
             let aside = layout.set_aside(&path)?;
-            let error = outcome.err().map_or_else(|| "no valid head".to_owned(), |error| error.to_string());
+            let error = outcome
+                .err()
+                .map_or_else(|| "no valid head".to_owned(), |error| error.to_string());
             tracing::error!(error, aside = %aside.display(), "the journal was damaged and is set aside");
         }
     }
     let mut file = layout::open_private(&path, true).map_err(Error::io("making", &path))?;
-    file.write_all(&fresh_head()).and_then(|()| file.sync_all()).map_err(Error::io("writing", &path))?;
+    file.write_all(&fresh_head())
+        .and_then(|()| file.sync_all())
+        .map_err(Error::io("writing", &path))?;
     let folder = path.parent().unwrap_or(&path);
     layout::sync_folder(folder).map_err(Error::io("syncing", folder))
 }

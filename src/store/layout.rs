@@ -24,7 +24,10 @@ impl Layout {
     pub(super) fn open(root: &Path) -> Result<Self, Error> {
         make_folder(root).map_err(Error::io("making the folder", root))?;
         let lock = lock(&root.join("wharf.lock"))?;
-        let layout = Self { root: root.to_owned(), _lock: lock };
+        let layout = Self {
+            root: root.to_owned(),
+            _lock: lock,
+        };
         layout.make_folders()?;
         Ok(layout)
     }
@@ -65,7 +68,10 @@ impl Layout {
             for fan in files(&self.blobs(algorithm)) {
                 for entry in files(&fan.path()) {
                     let name = entry.file_name();
-                    let Some(digest) = name.to_str().and_then(|hex| format!("{}:{hex}", algorithm.as_str()).parse::<Digest>().ok()) else {
+                    let Some(digest) = name
+                        .to_str()
+                        .and_then(|hex| format!("{}:{hex}", algorithm.as_str()).parse::<Digest>().ok())
+                    else {
                         continue;
                     };
                     if let Some(metadata) = regular(&entry).filter(|_| entry.path() == self.blob(&digest)) {
@@ -81,7 +87,9 @@ impl Layout {
     pub(super) fn scraps(&self, folder: &Path) -> Vec<(PathBuf, fs::Metadata)> {
         let ours = |entry: &fs::DirEntry| {
             let name = entry.file_name();
-            name.to_str().and_then(|name| name.replacen('-', ":", 1).parse::<Digest>().ok()).is_some()
+            name.to_str()
+                .and_then(|name| name.replacen('-', ":", 1).parse::<Digest>().ok())
+                .is_some()
         };
         files(folder)
             .filter(ours)
@@ -197,7 +205,8 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
     match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
         // Some file systems know no flags for a rename; only wharf writes digest names here.
-        Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOSYS) if to.symlink_metadata().is_err() => {
+        Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOSYS) if to.symlink_metadata().is_err() =>
+        {
             #[expect(clippy::disallowed_methods, reason = "the store's own folder")]
             fs::rename(from, to)
         }

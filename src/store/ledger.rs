@@ -66,7 +66,16 @@ pub(super) enum Victim {
 
 impl Entry {
     pub(super) fn new(size: u64, room: u64, trust: Trust, media_type: Option<Arc<str>>) -> Self {
-        Self { size, room, trust, media_type, repositories: Vec::new(), used: 0, readers: 0, unsaved: false }
+        Self {
+            size,
+            room,
+            trust,
+            media_type,
+            repositories: Vec::new(),
+            used: 0,
+            readers: 0,
+            unsaved: false,
+        }
     }
 }
 
@@ -90,7 +99,11 @@ impl Ledger {
     pub(super) fn reserve(&mut self, wanted: u64) -> Result<Vec<Victim>, Error> {
         let victims = self.victims(wanted.saturating_sub(self.free()));
         let Some(victims) = victims else {
-            return Err(Error::Full { wanted, free: self.free(), capacity: self.capacity });
+            return Err(Error::Full {
+                wanted,
+                free: self.free(),
+                capacity: self.capacity,
+            });
         };
         victims.iter().for_each(|victim| self.remove(victim));
         self.reserved += wanted;
@@ -167,7 +180,8 @@ impl Ledger {
     }
 
     pub(super) fn linked(&self, digest: &Digest, repository: RepositoryId) -> bool {
-        self.entry(digest).is_some_and(|entry| entry.repositories.contains(&repository))
+        self.entry(digest)
+            .is_some_and(|entry| entry.repositories.contains(&repository))
     }
 
     /// Links present content; whether the link is new. `None` if the content is not here.
@@ -196,7 +210,9 @@ impl Ledger {
 
     /// Moves to the front, if it is here.
     pub(super) fn touch(&mut self, digest: &Digest) {
-        let Some(entry) = self.entries.get_mut(digest) else { return };
+        let Some(entry) = self.entries.get_mut(digest) else {
+            return;
+        };
         self.uses += 1;
         entry.used = self.uses;
         if !entry.unsaved {
@@ -259,9 +275,17 @@ impl Ledger {
     /// The coldest things that together free `bytes`; `None` if all that is free to go is not enough.
     fn victims(&self, bytes: u64) -> Option<Vec<Victim>> {
         // A store that was opened over its budget has to lose the excess as well.
-        let mut missing = if bytes == 0 { 0 } else { bytes + self.taken().saturating_sub(self.capacity) };
+        let mut missing = if bytes == 0 {
+            0
+        } else {
+            bytes + self.taken().saturating_sub(self.capacity)
+        };
         let mut victims = Vec::new();
-        let scraps = self.scraps.iter().rev().map(|(path, room)| (Victim::Scrap(path.clone()), *room));
+        let scraps = self
+            .scraps
+            .iter()
+            .rev()
+            .map(|(path, room)| (Victim::Scrap(path.clone()), *room));
         let unread = self.entries.iter().rev().filter(|(_, entry)| entry.readers == 0);
         let blobs = unread.map(|(digest, entry)| (Victim::Blob(*digest), entry.room));
         let mut candidates = scraps.chain(blobs);
@@ -325,7 +349,14 @@ mod tests {
         ledger.touch(&idle);
 
         assert_eq!(ledger.reserve(100).unwrap(), [Victim::Blob(idle)]);
-        assert!(matches!(ledger.reserve(100), Err(Error::Full { wanted: 100, free: 0, capacity: 200 })));
+        assert!(matches!(
+            ledger.reserve(100),
+            Err(Error::Full {
+                wanted: 100,
+                free: 0,
+                capacity: 200
+            })
+        ));
         assert!(ledger.holds(&read));
     }
 

@@ -22,11 +22,17 @@ impl Metrics {
     /// A name that is taken: a mistake in this program.
     pub fn new(registry: &Registry) -> prometheus::Result<Self> {
         let metrics = Self {
-            bytes: IntGaugeVec::new(Opts::new("wharf_storage_bytes", "Bytes on disk, by what they are"), &["state"])?,
+            bytes: IntGaugeVec::new(
+                Opts::new("wharf_storage_bytes", "Bytes on disk, by what they are"),
+                &["state"],
+            )?,
             capacity: IntGauge::new("wharf_storage_capacity_bytes", "Everything wharf may keep on disk")?,
             evicted: IntCounter::new("wharf_evicted_bytes_total", "Bytes of content that left to make room")?,
             quarantined: IntCounter::new("wharf_quarantined_total", "Stored files that failed their digest")?,
-            index_errors: IntCounter::new("wharf_index_errors_total", "Batches of records that could not be written")?,
+            index_errors: IntCounter::new(
+                "wharf_index_errors_total",
+                "Batches of records that could not be written",
+            )?,
         };
         registry.register(Box::new(metrics.bytes.clone()))?;
         registry.register(Box::new(metrics.capacity.clone()))?;

@@ -105,7 +105,10 @@ impl Store {
         let shared = &self.shared;
         let id = shared.records.lock().enrol(repository, &shared.index);
         if shared.ledger.lock().link(digest, id)? {
-            shared.index.write(Row::Link { repository: id, digest: *digest });
+            shared.index.write(Row::Link {
+                repository: id,
+                digest: *digest,
+            });
         }
         Some(Link::new(*digest))
     }
@@ -192,7 +195,10 @@ impl Store {
     /// Points `slot` at `digest`, as the parent said at `confirmed`. A move is an event.
     pub fn confirm(&self, repository: &Repository, slot: &Slot, digest: &Digest, confirmed: Confirmed) {
         let shared = &self.shared;
-        shared.records.lock().confirm(repository, slot, digest, confirmed, &shared.index);
+        shared
+            .records
+            .lock()
+            .confirm(repository, slot, digest, confirmed, &shared.index);
     }
 
     /// Forgets `slot`: the parent said that it does not exist.
@@ -261,7 +267,10 @@ impl Shared {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a throttle inside the store; nothing is decided by it")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a throttle inside the store; nothing is decided by it"
+)]
 fn now() -> Instant {
     Instant::now()
 }

@@ -98,7 +98,11 @@ struct Entry {
 
 impl Records {
     pub(super) fn new(sequence: u64) -> Self {
-        Self { repositories: HashMap::new(), next: 1, sequence: watch::Sender::new(sequence) }
+        Self {
+            repositories: HashMap::new(),
+            next: 1,
+            sequence: watch::Sender::new(sequence),
+        }
     }
 
     pub(super) fn repository_id(&self, repository: &Repository) -> Option<RepositoryId> {
@@ -112,13 +116,22 @@ impl Records {
         }
         let id = self.next;
         self.adopt_repository(id, repository.clone());
-        index.write(Row::Repository { id, repository: repository.clone() });
+        index.write(Row::Repository {
+            id,
+            repository: repository.clone(),
+        });
         id
     }
 
     pub(super) fn adopt_repository(&mut self, id: RepositoryId, repository: Repository) {
         self.next = self.next.max(id + 1);
-        self.repositories.insert(repository, Entry { id, slots: BTreeMap::new() });
+        self.repositories.insert(
+            repository,
+            Entry {
+                id,
+                slots: BTreeMap::new(),
+            },
+        );
     }
 
     pub(super) fn adopt_slot(&mut self, repository: &Repository, key: &str, row: TagRow) {
@@ -131,9 +144,18 @@ impl Records {
         self.repositories.get(repository)?.slots.get(&*slot.key())
     }
 
-    pub(super) fn confirm(&mut self, repository: &Repository, slot: &Slot, digest: &Digest, confirmed: Confirmed, index: &Index) {
+    pub(super) fn confirm(
+        &mut self,
+        repository: &Repository,
+        slot: &Slot,
+        digest: &Digest,
+        confirmed: Confirmed,
+        index: &Index,
+    ) {
         let id = self.enrol(repository, index);
-        let Some(entry) = self.repositories.get_mut(repository) else { return };
+        let Some(entry) = self.repositories.get_mut(repository) else {
+            return;
+        };
         let key = slot.key();
         if let Some(row) = entry.slots.get_mut(&*key)
             && row.digest == *digest
@@ -142,27 +164,53 @@ impl Records {
             return;
         }
         let sequence = advance(&self.sequence);
-        let row = TagRow { digest: *digest, origin: Origin::Parent, parent_digest: Some(*digest), sequence, confirmed: Some(confirmed) };
-        index.write(Row::Slot { repository: id, key: (*key).into(), row: row.clone() });
+        let row = TagRow {
+            digest: *digest,
+            origin: Origin::Parent,
+            parent_digest: Some(*digest),
+            sequence,
+            confirmed: Some(confirmed),
+        };
+        index.write(Row::Slot {
+            repository: id,
+            key: (*key).into(),
+            row: row.clone(),
+        });
         entry.slots.insert((*key).into(), row);
     }
 
     pub(super) fn untag(&mut self, repository: &Repository, slot: &Slot, index: &Index) {
-        let Some(entry) = self.repositories.get_mut(repository) else { return };
+        let Some(entry) = self.repositories.get_mut(repository) else {
+            return;
+        };
         let key = slot.key();
         if entry.slots.remove(&*key).is_some() {
             let sequence = advance(&self.sequence);
-            index.write(Row::NoSlot { repository: entry.id, key: (*key).into(), sequence });
+            index.write(Row::NoSlot {
+                repository: entry.id,
+                key: (*key).into(),
+                sequence,
+            });
         }
     }
 
     pub(super) fn tags(&self, repository: &Repository) -> Vec<String> {
-        let slots = self.repositories.get(repository).into_iter().flat_map(|entry| entry.slots.keys());
-        slots.filter(|key| !key.starts_with('@')).map(|key| key.to_string()).collect()
+        let slots = self
+            .repositories
+            .get(repository)
+            .into_iter()
+            .flat_map(|entry| entry.slots.keys());
+        slots
+            .filter(|key| !key.starts_with('@'))
+            .map(|key| key.to_string())
+            .collect()
     }
 
     pub(super) fn repositories(&self) -> Vec<Repository> {
-        let named = self.repositories.iter().filter(|(_, entry)| entry.slots.keys().any(|key| !key.starts_with('@')));
+        let named = self
+            .repositories
+            .iter()
+            .filter(|(_, entry)| entry.slots.keys().any(|key| !key.starts_with('@')));
         let mut repositories: Vec<Repository> = named.map(|(repository, _)| repository.clone()).collect();
         repositories.sort_by_key(ToString::to_string);
         repositories

@@ -28,7 +28,10 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
     let lost = adopt_blobs(&layout, &mut ledger, &mut contents);
     adopt_links(&mut ledger, &contents);
     for folder in [layout.partials(), layout.quarantine()] {
-        layout.scraps(&folder).into_iter().for_each(|(path, metadata)| ledger.keep_scrap(path, layout::room(&metadata)));
+        layout
+            .scraps(&folder)
+            .into_iter()
+            .for_each(|(path, metadata)| ledger.keep_scrap(path, layout::room(&metadata)));
     }
     let records = adopt_names(&contents);
     lost.into_iter().for_each(|digest| index.write(Row::Gone(digest)));
@@ -44,7 +47,10 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
         instance: contents.instance,
     });
     let thread = Error::io("starting a thread for", &config.path);
-    writer.start(Arc::downgrade(&shared)).and_then(|()| worker.start(Arc::downgrade(&shared))).map_err(thread)?;
+    writer
+        .start(Arc::downgrade(&shared))
+        .and_then(|()| worker.start(Arc::downgrade(&shared)))
+        .map_err(thread)?;
     shared.fit();
     Ok(shared)
 }
@@ -57,8 +63,12 @@ pub(super) fn verify(shared: &Arc<Shared>, digest: &Digest) -> bool {
             shared.syncer.queue(*digest);
             return true;
         }
-        Ok(actual) => tracing::warn!(%digest, %actual, "stored content is damaged; it goes to quarantine and will be fetched again"),
-        Err(error) => tracing::warn!(%digest, %error, "stored content could not be read; it goes to quarantine and will be fetched again"),
+        Ok(actual) => {
+            tracing::warn!(%digest, %actual, "stored content is damaged; it goes to quarantine and will be fetched again")
+        }
+        Err(error) => {
+            tracing::warn!(%digest, %error, "stored content could not be read; it goes to quarantine and will be fetched again")
+        }
     }
     shared.metrics.quarantined.inc();
     let entry = shared.ledger.lock().forget(digest);
@@ -115,12 +125,16 @@ fn adopt_blobs(layout: &Layout, ledger: &mut Ledger, contents: &mut Contents) ->
         .map(|(digest, metadata)| (digest, entry(&metadata, recorded.remove(&digest))))
         .collect();
     found.sort_by_key(|(_, entry)| entry.used);
-    found.into_iter().for_each(|(digest, entry)| ledger.adopt(digest, entry));
+    found
+        .into_iter()
+        .for_each(|(digest, entry)| ledger.adopt(digest, entry));
     recorded.into_keys().collect()
 }
 
 fn entry(metadata: &Metadata, recorded: Option<StoredBlob>) -> Entry {
-    let vouched = recorded.as_ref().is_some_and(|blob| blob.synced && blob.size == metadata.len());
+    let vouched = recorded
+        .as_ref()
+        .is_some_and(|blob| blob.synced && blob.size == metadata.len());
     let trust = if vouched { Trust::Verified } else { Trust::Unverified };
     let (used, media_type) = recorded.map_or((0, None), |blob| (blob.used, blob.media_type));
     let mut entry = Entry::new(metadata.len(), layout::room(metadata), trust, media_type.map(Arc::from));

@@ -55,9 +55,19 @@ impl Staged {
                 return Err(Error::io("opening", &path)(source));
             }
         };
-        let spool = Arc::new(Spool { shared: shared.clone(), file, reserved: Mutex::new(reserved) });
-        let mut staged =
-            Self { digest: *digest, path, spool, written: 0, hasher: Hasher::new(digest.algorithm()), fate: Fate::Kept };
+        let spool = Arc::new(Spool {
+            shared: shared.clone(),
+            file,
+            reserved: Mutex::new(reserved),
+        });
+        let mut staged = Self {
+            digest: *digest,
+            path,
+            spool,
+            written: 0,
+            hasher: Hasher::new(digest.algorithm()),
+            fate: Fate::Kept,
+        };
         staged.continue_after(size)?;
         Ok(staged)
     }
@@ -80,7 +90,9 @@ impl Staged {
     pub fn write(&mut self, pieces: &[Bytes]) -> Result<(), Error> {
         let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         self.spool.ensure(self.written + bytes)?;
-        fail_point!("store.write", |_| Err(Error::io("writing", &self.path)(io::Error::from_raw_os_error(libc::EIO))));
+        fail_point!("store.write", |_| Err(Error::io("writing", &self.path)(
+            io::Error::from_raw_os_error(libc::EIO)
+        )));
         write_all(&self.spool.file, pieces, self.written).map_err(Error::io("writing", &self.path))?;
         pieces.iter().for_each(|piece| self.hasher.update(piece));
         self.written += bytes;
@@ -112,7 +124,10 @@ impl Staged {
         let actual = self.hasher.clone().finish();
         if actual != self.digest {
             self.fate = Fate::Removed;
-            return Err(Error::DigestMismatch { actual, announced: self.digest });
+            return Err(Error::DigestMismatch {
+                actual,
+                announced: self.digest,
+            });
         }
         let shared = self.spool.shared.clone();
         let file = self.finish_file().map_err(Error::io("finishing", &self.path))?;
@@ -121,16 +136,33 @@ impl Staged {
         fail_point!("store.commit.after_rename");
         self.fate = Fate::Committed;
         let media_type = media_type.map(Arc::from);
-        let entry = Entry::new(self.written, layout::room(&metadata), Trust::Verified, media_type.clone());
-        shared.ledger.lock().commit(self.digest, entry, std::mem::take(&mut *self.spool.reserved.lock()));
-        shared.index.write(Row::Blob { digest: self.digest, size: self.written, media_type: media_type.clone() });
+        let entry = Entry::new(
+            self.written,
+            layout::room(&metadata),
+            Trust::Verified,
+            media_type.clone(),
+        );
+        shared
+            .ledger
+            .lock()
+            .commit(self.digest, entry, std::mem::take(&mut *self.spool.reserved.lock()));
+        shared.index.write(Row::Blob {
+            digest: self.digest,
+            size: self.written,
+            media_type: media_type.clone(),
+        });
         shared.syncer.queue(self.digest);
         Ok(Blob::committed(&shared, self.digest, file, self.written, media_type))
     }
 
     /// Hashes what an earlier attempt left, so that it can be continued.
     fn continue_after(&mut self, size: Option<u64>) -> Result<(), Error> {
-        let length = self.spool.file.metadata().map_err(Error::io("reading the size of", &self.path))?.len();
+        let length = self
+            .spool
+            .file
+            .metadata()
+            .map_err(Error::io("reading the size of", &self.path))?
+            .len();
         if length == 0 {
             return Ok(());
         }
@@ -140,7 +172,11 @@ impl Staged {
         self.spool.ensure(length)?;
         let mut buffer = vec![0; 1 << 20];
         while self.written < length {
-            let read = self.spool.file.read_at(&mut buffer, self.written).map_err(Error::io("reading", &self.path))?;
+            let read = self
+                .spool
+                .file
+                .read_at(&mut buffer, self.written)
+                .map_err(Error::io("reading", &self.path))?;
             if read == 0 {
                 break;
             }

@@ -51,7 +51,10 @@ impl Syncer {
 impl Worker {
     /// Runs until the store is dropped.
     pub(super) fn start(self, shared: Weak<Shared>) -> std::io::Result<()> {
-        thread::Builder::new().name("sync".into()).spawn(move || self.run(&shared)).map(drop)
+        thread::Builder::new()
+            .name("sync".into())
+            .spawn(move || self.run(&shared))
+            .map(drop)
     }
 
     fn run(self, shared: &Weak<Shared>) {

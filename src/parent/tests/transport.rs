@@ -79,7 +79,9 @@ async fn http_2_is_spoken_where_it_is_offered() {
         let stream = acceptor.accept(stream).await.unwrap();
         let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| async move {
             assert_eq!(request.version(), hyper::Version::HTTP_2);
-            Ok::<_, io::Error>(hyper::Response::new(Full::new(bytes::Bytes::from_static(CONTENT.as_bytes()))))
+            Ok::<_, io::Error>(hyper::Response::new(Full::new(bytes::Bytes::from_static(
+                CONTENT.as_bytes(),
+            ))))
         });
         hyper::server::conn::http2::Builder::new(TokioExecutor::new())
             .serve_connection(TokioIo::new(stream), service)
