@@ -6,6 +6,7 @@
     clippy::disallowed_methods,
     reason = "a test outside the program has no clock but the real one"
 )]
+#![allow(clippy::unwrap_used, reason = "what a test unwraps is its own claim")]
 #![allow(
     unreachable_pub,
     reason = "nothing is reachable from outside a test binary; `pub` says what a file offers to the others"
@@ -16,3 +17,30 @@ mod support;
 
 // The stage is what it claims to be: what it counts, sends and breaks.
 mod fixture;
+
+// A client pulls: what it is answered, and what the parent is asked for it.
+mod pull;
+// Parts of blobs, here already or still on their way.
+mod range;
+// The parent sends wrong bytes, too few, too many.
+mod integrity;
+// Many clients, one transfer.
+mod flights;
+// Which registry a name means, and who may see what.
+mod naming;
+// How old a tag may be.
+mod freshness;
+// Tags, referrers, catalog.
+mod discovery;
+// What is refused, and how.
+mod refusals;
+// Three nodes in a row.
+mod chain;
+// TLS and HTTP/2, downwards and upwards.
+mod tls;
+// Credentials upwards, redirects.
+mod tokens;
+// Disk: budget, eviction, crashes, other people's files.
+mod store;
+// Metrics, health, logs, limits, secrets.
+mod outside;

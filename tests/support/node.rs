@@ -124,6 +124,7 @@ impl Setup {
             admin,
             folder,
             environment: Vec::new(),
+            limits: String::new(),
             child: None,
         }
     }
@@ -156,6 +157,7 @@ pub struct Node {
     admin: SocketAddr,
     folder: Arc<TempDir>,
     environment: Vec<(OsString, OsString)>,
+    limits: String,
     child: Option<Child>,
 }
 
@@ -189,6 +191,11 @@ impl Node {
 
     pub fn environment(&mut self, name: &str, value: &str) {
         self.environment.push((name.into(), value.into()));
+    }
+
+    /// What `ulimit` is told before the program starts, for example `-Sn 256`.
+    pub fn limit(&mut self, limit: &str) {
+        self.limits += &format!("ulimit {limit} && ");
     }
 
     /// Everything that the node wrote to stdout and stderr since it was placed.
@@ -230,7 +237,12 @@ impl Node {
             .append(true)
             .open(self.folder.path().join("log"));
         let log = log.expect("a writable folder");
-        let mut command = Command::new(binary());
+        let mut command = Command::new("/bin/sh");
+        // `exec` keeps the process: what we kill is the program.
+        command
+            .arg("-c")
+            .arg(format!("{}exec \"$0\" \"$@\"", self.limits))
+            .arg(binary());
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WHARF__")) {
             command.env_remove(name);
         }

@@ -25,7 +25,7 @@ pub enum RangeRule {
     Honoured,
     /// 200 and the whole object.
     Ignored,
-    /// 206 with the asked `Content-Range` over the bytes that stand this much further on.
+    /// 206 with the asked `Content-Range` over bytes that stand this much before.
     OtherBytes(u64),
     /// 206 with a truthful `Content-Range`, but that of the whole object from byte 0.
     FromTheStart,

@@ -91,8 +91,8 @@ impl Reply {
         let (said, sent) = match rule {
             RangeRule::FromTheStart => ((0, total - 1), (0, total - 1)),
             RangeRule::OtherBytes(shift) => {
-                let shift = shift.min(total - 1 - last);
-                ((first, last), (first + shift, last + shift))
+                let shift = shift.min(first);
+                ((first, last), (first - shift, last - shift))
             }
             _ => ((first, last), (first, last)),
         };

@@ -1,0 +1,408 @@
+//! Which registry a request means, however it was named, and who may learn of it.
+
+use crate::support::client::{Client, Request, blob, manifest};
+use crate::support::content::{Image, random};
+use crate::support::node::{Node, Setup};
+use crate::support::ports::{Family, free};
+use crate::support::upstream::{Fault, Upstream};
+
+/// A node with a parent that means itself by unprefixed names, and a second upstream, `quay.io`, with the same
+/// repository and other content.
+struct Two {
+    parent: Upstream,
+    quay: Upstream,
+    node: Node,
+    own: Image,
+    theirs: Image,
+}
+
+impl Two {
+    async fn start(lines: &[&str]) -> Self {
+        let (parent, quay) = (Upstream::start().await, Upstream::start().await);
+        let own = parent.new_image("plant/app", "v1", &[1000]);
+        let theirs = quay.new_image("plant/app", "v1", &[1000]);
+        let url = format!("url = \"{}\"", quay.url());
+        let lines: Vec<&str> = [url.as_str()].into_iter().chain(lines.iter().copied()).collect();
+        let node = Setup::below(&parent.url()).upstream("quay.io", &lines).start().await;
+        Self {
+            parent,
+            quay,
+            node,
+            own,
+            theirs,
+        }
+    }
+}
+
+#[tokio::test]
+async fn ns_and_prefixes_choose_among_upstreams_with_the_same_repository() {
+    let two = Two::start(&[]).await;
+    let ways = [
+        "/v2/plant/app/manifests/v1?ns=quay.io",
+        "/v2/quay.io/plant/app/manifests/v1",
+        "/quay.io/v2/plant/app/manifests/v1",
+        "/v2/quay.io/plant/app/manifests/v1?ns=quay.io",
+        "/quay.io/v2/plant/app/manifests/v1?ns=quay.io",
+    ];
+
+    two.node
+        .get(&manifest("plant/app", "v1"))
+        .await
+        .assert_is(&two.own.manifest.bytes);
+    for way in ways {
+        two.node.get(way).await.assert_is(&two.theirs.manifest.bytes);
+        two.node.head(way).await;
+    }
+    let layer = blob("quay.io/plant/app", &two.theirs.layer(0));
+    two.node.get(&layer).await.assert_is(&two.theirs.layers[0]);
+
+    assert_eq!(
+        two.quay.count("GET", "/v2/plant/app/manifests/"),
+        1,
+        "five names, one identity"
+    );
+    assert_eq!(two.parent.count("GET", "/v2/plant/app/manifests/"), 1);
+}
+
+#[tokio::test]
+async fn a_namespace_that_was_used_is_named_in_the_answer() {
+    let two = Two::start(&[]).await;
+
+    let with = two.node.get("/v2/plant/app/manifests/v1?ns=quay.io").await;
+    let blob = two
+        .node
+        .get(&format!("{}?ns=quay.io", blob("plant/app", &two.theirs.layer(0))))
+        .await;
+    let without = two.node.get("/v2/plant/app/manifests/v1").await;
+
+    assert_eq!(with.header("oci-namespace"), "quay.io", "{with}");
+    assert_eq!(blob.header("oci-namespace"), "quay.io", "{blob}");
+    assert!(!without.has("oci-namespace"), "{without}");
+}
+
+#[tokio::test]
+async fn an_unknown_namespace_is_404_and_causes_no_connection() {
+    let two = Two::start(&[]).await;
+    let lure = Upstream::start().await;
+    let before = (two.parent.asked(), two.quay.asked());
+
+    for name in [
+        "ghcr.io",
+        &lure.address().to_string(),
+        "169.254.169.254",
+        "quay.io.evil",
+        "quay.io%2F..",
+    ] {
+        for target in ["/v2/plant/app/manifests/v1", "/v2/plant/app/tags/list"] {
+            two.node
+                .get(&format!("{target}?ns={name}"))
+                .await
+                .assert_error(404, "NAME_UNKNOWN");
+        }
+    }
+
+    assert_eq!(lure.connections(), 0);
+    assert_eq!((two.parent.asked(), two.quay.asked()), before);
+}
+
+#[tokio::test]
+async fn the_host_of_a_request_can_choose_the_upstream() {
+    let two = Two::start(&["hosts = [\"quay.plant.example\"]"]).await;
+    let named = |host: &str| Request::get("/v2/plant/app/manifests/v1").header("Host", host);
+
+    two.node
+        .send(named("quay.plant.example"))
+        .await
+        .assert_is(&two.theirs.manifest.bytes);
+    two.node
+        .send(named("QUAY.plant.example:5000"))
+        .await
+        .assert_is(&two.theirs.manifest.bytes);
+    two.node
+        .send(named("wharf.plant.example"))
+        .await
+        .assert_is(&two.own.manifest.bytes);
+}
+
+#[tokio::test]
+async fn a_port_of_its_own_can_choose_the_upstream() {
+    let address = free(Family::V4);
+    let two = Two::start(&[&format!("listen = \"{address}\"")]).await;
+    let bound = Client::of(address);
+
+    bound
+        .get("/v2/plant/app/manifests/v1")
+        .await
+        .assert_is(&two.theirs.manifest.bytes);
+    bound
+        .get("/v2/plant/app/manifests/v1?ns=quay.io")
+        .await
+        .assert_is(&two.theirs.manifest.bytes);
+    two.node
+        .get("/v2/plant/app/manifests/v1")
+        .await
+        .assert_is(&two.own.manifest.bytes);
+
+    assert_eq!(bound.get("/v2/").await.status, 200);
+}
+
+#[tokio::test]
+async fn an_alias_is_the_upstream_itself() {
+    let two = Two::start(&["aliases = [\"q\", \"registry.local\"]"]).await;
+
+    for way in [
+        "/v2/q/plant/app/manifests/v1",
+        "/v2/plant/app/manifests/v1?ns=registry.local",
+        "/registry.local/v2/plant/app/manifests/v1",
+        "/v2/quay.io/plant/app/manifests/v1",
+    ] {
+        two.node.get(way).await.assert_is(&two.theirs.manifest.bytes);
+    }
+
+    assert_eq!(two.quay.count("GET", "/manifests/"), 1);
+}
+
+#[tokio::test]
+async fn all_names_of_a_docker_hub_image_are_one_image_fetched_once() {
+    let hub = Upstream::start().await;
+    let image = hub.new_image("library/alpine", "3", &[1000]);
+    let node = Setup::below(&hub.url())
+        .parent("namespace = \"docker.io\"")
+        .start()
+        .await;
+    let repositories = [
+        ("library/alpine", ""),
+        ("alpine", ""),
+        ("docker.io/alpine", ""),
+        ("docker.io/library/alpine", ""),
+        ("index.docker.io/library/alpine", ""),
+        ("registry-1.docker.io/library/alpine", ""),
+        ("library/alpine", "?ns=docker.io"),
+        ("alpine", "?ns=docker.io"),
+        ("library/alpine", "?ns=index.docker.io"),
+        ("library/alpine", "?ns=registry-1.docker.io"),
+        ("library/alpine", "?ns=Docker.IO"),
+        ("library/alpine", "?ns=docker.io%3A443"),
+        ("docker.io/library/alpine", "?ns=docker.io"),
+    ];
+
+    for (repository, query) in repositories {
+        node.get(&format!("{}{query}", manifest(repository, "3")))
+            .await
+            .assert_is(&image.manifest.bytes);
+        node.get(&format!("{}{query}", blob(repository, &image.layer(0))))
+            .await
+            .assert_is(&image.layers[0]);
+    }
+
+    assert_eq!(hub.count("GET", "/manifests/"), 1);
+    assert_eq!(hub.count("GET", "/blobs/"), 1);
+    for seen in hub.seen("", "/v2/") {
+        assert!(
+            seen.path == "/v2/" || seen.path.starts_with("/v2/library/alpine/"),
+            "{seen:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn docker_io_may_be_an_upstream_beside_a_parent_of_another_name() {
+    let (parent, hub) = (Upstream::start().await, Upstream::start().await);
+    let (own, theirs) = (
+        parent.new_image("alpine", "3", &[10]),
+        hub.new_image("library/alpine", "3", &[10]),
+    );
+    let url = format!("url = \"{}\"", hub.url());
+    let node = Setup::below(&parent.url()).upstream("docker.io", &[&url]).start().await;
+
+    node.get("/v2/alpine/manifests/3").await.assert_is(&own.manifest.bytes);
+    for way in [
+        "/v2/docker.io/alpine/manifests/3",
+        "/v2/alpine/manifests/3?ns=docker.io",
+        "/docker.io/v2/library/alpine/manifests/3?ns=docker.io",
+    ] {
+        node.get(way).await.assert_is(&theirs.manifest.bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_parent_never_sees_ns() {
+    let two = Two::start(&[]).await;
+    for way in [
+        "/v2/plant/app/manifests/v1?ns=quay.io",
+        "/v2/plant/app/tags/list?ns=quay.io",
+        &format!("{}?ns=quay.io", blob("plant/app", &two.theirs.layer(0))),
+        &format!("/v2/plant/app/referrers/{}?ns=quay.io", two.theirs.manifest.digest),
+    ] {
+        assert_eq!(two.node.get(way).await.status, 200, "{way}");
+    }
+
+    for seen in two.quay.seen("", "").into_iter().chain(two.parent.seen("", "")) {
+        assert!(!seen.query.contains("ns="), "{seen:?}");
+        assert!(!seen.path.contains("quay.io"), "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn between_nodes_a_name_travels_canonically() {
+    let (cloud, quay) = (Upstream::start().await, Upstream::start().await);
+    let image = quay.new_image("plant/app", "v1", &[1000]);
+    let hub = Upstream::start().await;
+    let alpine = hub.new_image("library/alpine", "3", &[1000]);
+    let at = |upstream: &Upstream| format!("url = \"{}\"", upstream.url());
+    let top = Setup::below(&cloud.url())
+        .named("l5")
+        .upstream("quay.io", &[&at(&quay)])
+        .upstream("docker.io", &[&at(&hub)])
+        .start()
+        .await;
+    let below = |parent: &Node, name: &str| {
+        Setup::below(&parent.url())
+            .named(name)
+            .upstream("quay.io", &["aliases = [\"q\"]"])
+            .upstream("docker.io", &[])
+    };
+    let middle = below(&top, "l4").start().await;
+    let bottom = below(&middle, "l3").start().await;
+
+    for way in ["/v2/q/plant/app/manifests/v1", "/v2/plant/app/manifests/v1?ns=quay.io"] {
+        bottom.get(way).await.assert_is(&image.manifest.bytes);
+    }
+    for way in [
+        "/v2/docker.io/alpine/manifests/3",
+        "/v2/library/alpine/manifests/3?ns=index.docker.io",
+    ] {
+        bottom.get(way).await.assert_is(&alpine.manifest.bytes);
+    }
+    // What travelled under one name is there under the others, in each layer.
+    middle
+        .get("/v2/quay.io/plant/app/manifests/v1")
+        .await
+        .assert_is(&image.manifest.bytes);
+    top.get("/v2/plant/app/manifests/v1?ns=quay.io")
+        .await
+        .assert_is(&image.manifest.bytes);
+
+    assert_eq!(quay.count("GET", "/v2/plant/app/manifests/"), 1);
+    assert_eq!(hub.count("GET", "/v2/library/alpine/manifests/"), 1);
+    assert_eq!(cloud.asked(), 0);
+    for seen in quay.seen("", "").into_iter().chain(hub.seen("", "")) {
+        assert!(!seen.query.contains("ns="), "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_first_component_that_is_not_configured_is_part_of_the_name() {
+    let parent = Upstream::start().await;
+    let image = parent.new_image("ghcr.io/plant/app", "v1", &[10]);
+    let node = Node::below(&parent).await;
+
+    node.get("/v2/ghcr.io/plant/app/manifests/v1")
+        .await
+        .assert_is(&image.manifest.bytes);
+}
+
+#[tokio::test]
+async fn what_is_not_allowed_or_denied_is_404_without_a_request() {
+    let (parent, quay) = (Upstream::start().await, Upstream::start().await);
+    for name in ["plant/app", "plant/secret", "office/app", "plant/deep/app"] {
+        parent.new_image(name, "v1", &[10]);
+        quay.new_image(name, "v1", &[10]);
+    }
+    let url = format!("url = \"{}\"", quay.url());
+    let node = Setup::below(&parent.url())
+        .parent("allow = [\"plant/*\"]")
+        .parent("deny = [\"*/secret\"]")
+        .upstream("quay.io", &[&url, "deny = [\"plant/**\"]"])
+        .start()
+        .await;
+    let expected = [
+        ("plant/app", 200),
+        ("plant/secret", 404),
+        ("office/app", 404),
+        ("plant/deep/app", 404),
+        ("quay.io/plant/app", 404),
+        ("quay.io/plant/deep/app", 404),
+        ("quay.io/office/app", 200),
+    ];
+
+    for (name, status) in expected {
+        for target in [manifest(name, "v1"), format!("/v2/{name}/tags/list")] {
+            let reply = node.get(&target).await;
+            assert_eq!(reply.status, status, "{target}: {reply}");
+        }
+    }
+
+    for seen in parent.seen("", "").iter().filter(|seen| seen.path != "/v2/") {
+        assert!(seen.path.starts_with("/v2/plant/app/"), "{seen:?}");
+    }
+    for seen in quay.seen("", "").iter().filter(|seen| seen.path != "/v2/") {
+        assert!(seen.path.starts_with("/v2/office/app/"), "{seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_blob_that_another_repository_brought_is_served_after_one_head_and_no_transfer() {
+    let parent = Upstream::start().await;
+    let bytes = random(100_000);
+    let digest = parent.blob("first", &bytes);
+    parent.blob("second", &bytes);
+    let node = Node::below(&parent).await;
+    node.get(&blob("first", &digest)).await.assert_is(&bytes);
+
+    for _ in 0..3 {
+        node.get(&blob("second", &digest)).await.assert_is(&bytes);
+    }
+
+    assert_eq!(parent.count("GET", "/v2/second/blobs/"), 0);
+    assert_eq!(parent.count("HEAD", "/v2/second/blobs/"), 1);
+    assert_eq!(parent.body_bytes("/blobs/"), 100_000);
+}
+
+#[tokio::test]
+async fn possession_of_a_digest_gives_no_access_through_another_repository() {
+    let parent = Upstream::start().await;
+    let secret = parent.new_image("secret", "v1", &[1000]);
+    parent.new_image("public", "v1", &[10]);
+    let node = Node::below(&parent).await;
+    node.get(&manifest("secret", "v1"))
+        .await
+        .assert_is(&secret.manifest.bytes);
+    node.get(&blob("secret", &secret.layer(0)))
+        .await
+        .assert_is(&secret.layers[0]);
+
+    for target in [
+        blob("public", &secret.layer(0)),
+        manifest("public", &secret.manifest.digest),
+    ] {
+        for request in [
+            Request::get(&target),
+            Request::head(&target),
+            Request::get(&target).range("0-9"),
+        ] {
+            let reply = node.send(request.clone()).await;
+            assert_eq!(reply.status, 404, "{request:?}: {reply}");
+        }
+    }
+    parent.fault(Fault::any("/v2/public/").status(403));
+    let reply = node.get(&blob("public", &secret.layer(0))).await;
+    assert!(matches!(reply.status, 403 | 404), "{reply}");
+}
+
+#[tokio::test]
+async fn a_blob_that_nobody_can_vouch_for_is_503_while_the_parent_is_away() {
+    let mut parent = Upstream::start().await;
+    let bytes = random(1000);
+    let digest = parent.blob("first", &bytes);
+    parent.blob("second", &bytes);
+    let node = Node::below(&parent).await;
+    node.get(&blob("first", &digest)).await.assert_is(&bytes);
+    parent.stop().await;
+
+    let reply = node.get(&blob("second", &digest)).await;
+
+    reply.assert_error(503, "UNAVAILABLE");
+    assert!(reply.has("retry-after"), "{reply}");
+    node.get(&blob("first", &digest)).await.assert_is(&bytes);
+}

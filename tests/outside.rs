@@ -1,0 +1,399 @@
+//! What can be seen of a node from outside: numbers, health, log lines, limits; and what must never be seen.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::support::client::{Request, blob, manifest};
+use crate::support::content::sha256;
+use crate::support::eventually;
+use crate::support::metrics::Metrics;
+use crate::support::node::{Node, Setup};
+use crate::support::upstream::{Access, Book, Fault, Gate, Upstream};
+
+const CANARY: &str = "canary-5ecre7";
+
+async fn sum(node: &Node, name: &str, labels: &[(&str, &str)]) -> f64 {
+    node.metrics().await.sum(name, labels)
+}
+
+#[tokio::test]
+async fn the_metrics_that_dashboards_rely_on_exist_with_their_labels() {
+    let parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[1000]);
+    let node = Node::below(&parent).await;
+    for target in [manifest("a", "v1"), blob("a", &image.layer(0))] {
+        assert_eq!(node.get(&target).await.status, 200);
+    }
+    let expected: [(&str, &[&str]); 9] = [
+        ("wharf_requests_total", &["kind", "method", "status"]),
+        ("wharf_cache_requests_total", &["kind", "outcome"]),
+        ("wharf_served_bytes_total", &[]),
+        ("wharf_parent_requests_total", &["status", "upstream"]),
+        ("wharf_parent_bytes_total", &["direction", "upstream"]),
+        ("wharf_storage_bytes", &["state"]),
+        ("wharf_storage_capacity_bytes", &[]),
+        ("wharf_evicted_bytes_total", &[]),
+        ("wharf_parent_up", &[]),
+    ];
+
+    let metrics = node.metrics().await;
+
+    for (name, labels) in expected {
+        assert!(metrics.has(name), "{name} is missing");
+        let has = metrics.labels(name);
+        assert!(
+            labels.iter().all(|label| has.iter().any(|key| key == label)),
+            "{name} has the labels {has:?}"
+        );
+    }
+    assert_eq!(metrics.sum("wharf_storage_capacity_bytes", &[]), (2_u64 << 30) as f64);
+    assert_eq!(metrics.sum("wharf_parent_up", &[]), 1.0);
+}
+
+#[tokio::test]
+async fn the_metrics_of_queue_and_synchronisation_say_that_nothing_waits() {
+    let parent = Upstream::start().await;
+    let node = Node::below(&parent).await;
+
+    let metrics = node.metrics().await;
+
+    for name in [
+        "wharf_queue_items",
+        "wharf_queue_oldest_seconds",
+        "wharf_sync_lag_seconds",
+    ] {
+        assert!(metrics.has(name), "{name} is missing");
+        assert_eq!(metrics.sum(name, &[]), 0.0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn the_metrics_match_the_load_that_was_driven() {
+    let parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[100_000]);
+    let digest = image.layer(0);
+    let gate = Gate::closed();
+    parent.fault(Fault::get(&digest).hold_after(50_000, &gate));
+    let node = Node::below(&parent).await;
+
+    let mut first = node.client().open(Request::get(&blob("a", &digest))).await;
+    first.read(1000).await;
+    let mut second = node.client().open(Request::get(&blob("a", &digest))).await;
+    second.read(1000).await;
+    gate.open();
+    assert_eq!(first.last().await.body.len() + second.last().await.body.len(), 200_000);
+    for _ in 0..3 {
+        assert_eq!(node.get(&blob("a", &digest)).await.status, 200);
+    }
+    assert_eq!(node.head(&blob("a", &digest)).await.status, 200);
+    assert_eq!(node.range(&blob("a", &digest), "0-9").await.status, 206);
+    assert_eq!(node.get(&manifest("a", "absent")).await.status, 404);
+
+    eventually("all requests are counted", async || {
+        sum(&node, "wharf_requests_total", &[("method", "GET"), ("kind", "blob")]).await == 6.0
+    })
+    .await;
+    let metrics: Metrics = node.metrics().await;
+    let cache = |outcome| metrics.sum("wharf_cache_requests_total", &[("kind", "blob"), ("outcome", outcome)]);
+    assert_eq!((cache("miss"), cache("collapsed")), (1.0, 1.0));
+    assert!(cache("hit") >= 4.0, "{}", cache("hit"));
+    let requests = |labels: &[(&str, &str)]| metrics.sum("wharf_requests_total", labels);
+    assert_eq!(requests(&[("method", "GET"), ("kind", "blob"), ("status", "200")]), 5.0);
+    assert_eq!(
+        requests(&[("method", "HEAD"), ("kind", "blob"), ("status", "200")]),
+        1.0
+    );
+    assert_eq!(requests(&[("kind", "blob"), ("status", "206")]), 1.0);
+    assert_eq!(requests(&[("kind", "manifest"), ("status", "404")]), 1.0);
+    let served = metrics.sum("wharf_served_bytes_total", &[]);
+    assert!((500_010.0..510_000.0).contains(&served), "{served}");
+    let from_parent = metrics.sum("wharf_parent_bytes_total", &[("direction", "down")])
+        + metrics.sum("wharf_parent_bytes_total", &[("direction", "in")])
+        + metrics.sum("wharf_parent_bytes_total", &[("direction", "received")]);
+    assert!((100_000.0..110_000.0).contains(&from_parent), "{from_parent}");
+    assert!(metrics.sum("wharf_storage_bytes", &[]) >= 100_000.0);
+}
+
+#[tokio::test]
+async fn no_metric_grows_a_series_for_each_repository() {
+    let parent = Upstream::start().await;
+    let node = Node::below(&parent).await;
+    let lines = async || node.admin("/metrics").await.text().lines().count();
+    for name in ["one/app", "two/app"] {
+        node.get(&manifest(name, "v1")).await;
+        node.get(&blob(name, &sha256(name.as_bytes()))).await;
+    }
+    let before = lines().await;
+
+    for at in 0..50 {
+        node.get(&manifest(&format!("repository-{at}"), "v1")).await;
+        node.get(&blob(&format!("repository-{at}"), &sha256(&[at]))).await;
+    }
+
+    assert_eq!(lines().await, before);
+    assert!(!node.admin("/metrics").await.text().contains("repository-"));
+}
+
+#[tokio::test]
+async fn health_does_not_depend_on_the_parent_and_readiness_says_what_is_wrong() {
+    let mut parent = Upstream::start().await;
+    parent.new_image("a", "v1", &[10]);
+    let node = Node::below(&parent).await;
+    assert_eq!(node.get(&manifest("a", "v1")).await.status, 200);
+    assert_eq!(node.admin("/readyz").await.status, 200);
+    parent.stop().await;
+
+    eventually("the parent's absence is known", async || {
+        node.get(&manifest("a", "absent")).await;
+        sum(&node, "wharf_parent_up", &[]).await == 0.0
+    })
+    .await;
+
+    assert_eq!(node.admin("/healthz").await.status, 200);
+    let ready = node.admin("/readyz").await;
+    assert!(
+        ready.text().contains(&parent.address().to_string()),
+        "the reason does not name the parent: {ready}"
+    );
+}
+
+#[tokio::test]
+async fn the_admin_port_shows_nothing_of_the_registry_and_the_registry_nothing_of_it() {
+    let parent = Upstream::start().await;
+    parent.new_image("a", "v1", &[10]);
+    let node = Node::below(&parent).await;
+
+    assert_eq!(node.admin("/v2/a/manifests/v1").await.status, 404);
+    for target in ["/metrics", "/healthz", "/readyz", "/api/status"] {
+        assert_eq!(node.get(target).await.status, 404, "{target}");
+    }
+    assert_eq!(node.admin("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn each_request_is_one_line_of_json_with_what_it_cost() {
+    let parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[100_000]);
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("requests.log");
+    let node = Setup::below(&parent.url())
+        .log("format = \"json\"")
+        .log(&format!("requests = \"{}\"", path.display()))
+        .start()
+        .await;
+    let targets = [
+        manifest("a", "v1"),
+        blob("a", &image.layer(0)),
+        blob("a", &image.layer(0)),
+        manifest("a", "absent"),
+        "/v2/".to_owned(),
+    ];
+
+    for target in &targets {
+        node.get(target).await;
+    }
+    let lines = || std::fs::read_to_string(&path).unwrap_or_default();
+    eventually("the lines are written", async || {
+        lines().lines().count() >= targets.len()
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(250)).await;
+
+    let lines: Vec<Value> = lines()
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+        .collect();
+    assert_eq!(lines.len(), targets.len(), "{lines:#?}");
+    for (line, target) in lines.iter().zip(&targets) {
+        let text = line.to_string();
+        assert!(text.contains(target.as_str()), "{target}: {text}");
+        assert_eq!(line["method"], "GET", "{text}");
+        assert!(line["status"].is_u64() && line["bytes"].is_u64(), "{text}");
+    }
+    assert_eq!(
+        (&lines[1]["status"], &lines[1]["bytes"]),
+        (&200.into(), &100_000.into())
+    );
+    assert_eq!(lines[3]["status"], 404);
+}
+
+#[tokio::test]
+async fn a_line_break_in_a_request_makes_no_second_line() {
+    let parent = Upstream::start().await;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("requests.log");
+    let node = Setup::below(&parent.url())
+        .log(&format!("requests = \"{}\"", path.display()))
+        .start()
+        .await;
+
+    for target in [
+        "/v2/a%0aforged/manifests/v1",
+        "/v2/a%0d%0aforged%1b[31m/manifests/v1?ns=%0aforged",
+    ] {
+        node.get(target).await;
+    }
+    let lines = || std::fs::read_to_string(&path).unwrap_or_default();
+    eventually("the lines are written", async || lines().lines().count() >= 2).await;
+
+    assert_eq!(lines().lines().count(), 2, "{}", lines());
+    assert!(!lines().contains('\u{1b}'));
+}
+
+#[tokio::test]
+async fn no_secret_is_ever_written_or_answered() {
+    let parent = Upstream::start().await;
+    let book = Book::of("operator", CANARY);
+    parent.bearer(&book);
+    let image = parent.new_image("a", "v1", &[1000]);
+    let storage = Upstream::start().await;
+    storage.blob("signed", &image.layers[0]);
+    let signed = format!(
+        "{}/v2/signed/blobs/{}?signature={CANARY}",
+        storage.url(),
+        image.layer(0)
+    );
+    parent.fault(Fault::get(&image.layer(0)).redirect(&signed));
+    let mut node = Setup::below(&parent.url())
+        .parent("username = \"operator\"")
+        .parent("password_env = \"PARENT_PASSWORD\"")
+        .log("level = \"trace\"")
+        .placed();
+    node.environment("PARENT_PASSWORD", CANARY);
+    node.start().await;
+    let with = |target: &str| {
+        Request::get(target)
+            .header("Authorization", &format!("Bearer {CANARY}"))
+            .header("Cookie", &format!("session={CANARY}"))
+    };
+
+    let mut answers = String::new();
+    for target in [
+        manifest("a", "v1"),
+        blob("a", &image.layer(0)),
+        manifest("a", "absent"),
+        manifest("unknown", "v1"),
+        format!("/v2/a/tags/list?token={CANARY}"),
+    ] {
+        let reply = node.send(with(&target)).await;
+        answers += &format!("{:?}{}", reply.headers, reply.text());
+    }
+    parent.access(Access::Basic {
+        user: "another".to_owned(),
+        password: "another".to_owned(),
+    });
+    storage.fault(Fault::any("").status(403));
+    for target in [manifest("a", "v3"), blob("a", &sha256(b"x"))] {
+        let reply = node.send(with(&target)).await;
+        answers += &format!("{:?}{}", reply.headers, reply.text());
+    }
+    for page in ["/metrics", "/readyz", "/healthz", "/", "/api/status"] {
+        answers += &node.admin(page).await.text();
+    }
+    node.stop().await;
+
+    assert!(!answers.contains(CANARY), "in an answer: {}", around(&answers));
+    assert!(!node.log().contains(CANARY), "in the log: {}", around(&node.log()));
+    // Tokens that the parent gave out are secrets too.
+    assert!(!node.log().contains("token-0-of-"), "a token in the log");
+    for (path, _) in node.files() {
+        let bytes = std::fs::read(node.data().join(&path)).unwrap_or_default();
+        assert!(
+            !String::from_utf8_lossy(&bytes).contains(CANARY),
+            "in {}",
+            path.display()
+        );
+    }
+}
+
+/// What stands around the canary.
+fn around(text: &str) -> &str {
+    let at = text.find(CANARY).unwrap_or(0);
+    let (mut first, mut last) = (at.saturating_sub(200), (at + 200).min(text.len()));
+    while !text.is_char_boundary(first) {
+        first += 1;
+    }
+    while !text.is_char_boundary(last) {
+        last -= 1;
+    }
+    &text[first..last]
+}
+
+#[tokio::test]
+async fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
+    let parent = Upstream::start().await;
+    let mut node = Setup::below(&parent.url()).placed();
+    node.limit("-Sn 256");
+    node.start().await;
+
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", node.pid())).expect("our own child");
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .expect("the limit");
+    let numbers: Vec<&str> = line["Max open files".len()..].split_whitespace().collect();
+
+    assert_eq!(numbers[0], numbers[1], "{line}");
+}
+
+#[tokio::test]
+async fn a_node_out_of_descriptors_waits_and_never_ends() {
+    let parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[1000]);
+    let mut node = Setup::below(&parent.url()).placed();
+    node.limit("-n 128");
+    node.start().await;
+    node.get(&blob("a", &image.layer(0))).await.assert_is(&image.layers[0]);
+
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        idle.push(node.client().connect().await);
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    drop(idle);
+
+    node.get(&blob("a", &image.layer(0))).await.assert_is(&image.layers[0]);
+    assert!(!node.log().contains("panicked"), "{}", node.log());
+}
+
+#[tokio::test]
+async fn a_node_that_is_told_to_stop_ends_well_and_soon() {
+    let parent = Upstream::start().await;
+    let mut node = Node::below(&parent).await;
+
+    let status = node.stop().await;
+
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn a_reply_under_way_is_finished_before_the_node_stops() {
+    let parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[30_000_000]);
+    let mut node = Node::below(&parent).await;
+    node.get(&blob("a", &image.layer(0))).await.assert_is(&image.layers[0]);
+    let mut open = node.client().open(Request::get(&blob("a", &image.layer(0)))).await;
+    open.read(1000).await;
+
+    node.signal(nix::sys::signal::Signal::SIGTERM);
+    let (reply, _) = open.rest().await;
+
+    reply.assert_is(&image.layers[0]);
+    assert!(node.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_password_in_the_settings_is_refused_with_the_remedy() {
+    let parent = Upstream::start().await;
+    let mut node = Setup::below(&parent.url())
+        .parent(&format!("password = \"{CANARY}\""))
+        .placed();
+
+    node.spawn();
+    let status = node.ended().await;
+
+    assert!(!status.success());
+    assert!(node.log().contains("password_file"), "{}", node.log());
+    assert!(!node.log().contains(CANARY), "{}", node.log());
+}

@@ -1,0 +1,349 @@
+//! What lies on disk: any content starts, the budget holds, what was not wharf's stays, and no crash makes bytes wrong.
+
+use std::fs;
+use std::path::Path;
+
+use crate::support::client::{Request, blob, manifest};
+use crate::support::content::{Image, random, sha256};
+use crate::support::eventually;
+use crate::support::node::{Node, Setup};
+use crate::support::upstream::{Fault, Gate, Upstream};
+
+const MIB: usize = 1 << 20;
+
+/// A node whose data folder `fill` fills before the first start, and its parent with image `a:v1`.
+async fn begun_on(fill: impl FnOnce(&Path)) -> (Upstream, Node, Image) {
+    let parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[100_000]);
+    let mut node = Setup::below(&parent.url()).placed();
+    fs::create_dir_all(node.data()).expect("a writable folder");
+    fill(&node.data());
+    node.start().await;
+    (parent, node, image)
+}
+
+async fn assert_pulls(node: &Node, name: &str, image: &Image) {
+    node.get(&manifest(name, &image.manifest.digest))
+        .await
+        .assert_is(&image.manifest.bytes);
+    for (at, layer) in image.layers.iter().enumerate() {
+        node.get(&blob(name, &image.layer(at))).await.assert_is(layer);
+    }
+}
+
+#[tokio::test]
+async fn files_of_others_are_left_alone() {
+    let digest = sha256(b"some content");
+    let hex = digest.split_once(':').expect("a digest").1.to_owned();
+    let foreign = [
+        "README.txt".to_owned(),
+        "lost+found/note".to_owned(),
+        "blobs/.keep".to_owned(),
+        "blobs/sha256/zz/not-hex".to_owned(),
+        format!("blobs/sha256/{}/{hex}.bak", &hex[..2]),
+        "blobs/md5/aa/x".to_owned(),
+        "partial/notes.txt".to_owned(),
+        "uploads/report.pdf".to_owned(),
+        "quarantine/why.md".to_owned(),
+        "docker/registry/v2/repositories/x/_layers".to_owned(),
+    ];
+    let names = foreign.clone();
+
+    let (_parent, mut node, image) = begun_on(move |data| {
+        for name in &names {
+            let path = data.join(name);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("a writable folder");
+            fs::write(path, format!("belongs to somebody: {name}")).expect("a writable folder");
+        }
+    })
+    .await;
+    assert_pulls(&node, "a", &image).await;
+    node.restart().await;
+    node.stop().await;
+
+    for name in foreign {
+        let content = fs::read_to_string(node.data().join(&name)).unwrap_or_default();
+        assert_eq!(content, format!("belongs to somebody: {name}"));
+    }
+}
+
+#[tokio::test]
+async fn records_of_any_content_let_the_node_start() {
+    for name in ["index.db", "journal.log", "index.db-wal", "wharf.lock"] {
+        for content in [
+            Vec::new(),
+            vec![0; 8192],
+            random(10_000).to_vec(),
+            b"SQLite format 3\0".to_vec(),
+        ] {
+            let (_parent, node, image) = begun_on(|data| fs::write(data.join(name), &content).unwrap()).await;
+            assert_pulls(&node, "a", &image).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn records_that_were_damaged_after_use_let_the_node_start_and_serve() {
+    for name in ["index.db", "journal.log"] {
+        for damage in [damage_by_cutting, damage_by_zeroing, damage_by_removing] {
+            let (_parent, mut node, image) = begun_on(|_| {}).await;
+            node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+            assert_pulls(&node, "a", &image).await;
+            node.stop().await;
+            damage(&node.data().join(name));
+
+            node.start().await;
+
+            node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+            assert_pulls(&node, "a", &image).await;
+        }
+    }
+}
+
+fn damage_by_cutting(path: &Path) {
+    let length = fs::metadata(path).map_or(0, |metadata| metadata.len());
+    fs::File::options()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .unwrap()
+        .set_len(length / 2)
+        .unwrap();
+}
+
+fn damage_by_zeroing(path: &Path) {
+    let length = fs::metadata(path).map_or(4096, |metadata| metadata.len() as usize);
+    fs::write(path, vec![0; length]).unwrap();
+}
+
+fn damage_by_removing(path: &Path) {
+    // It may not have been there.
+    let _ = fs::remove_file(path);
+}
+
+#[tokio::test]
+async fn blobs_that_are_not_what_they_are_called_are_never_served() {
+    let bytes = random(50_000);
+    let digest = sha256(&bytes);
+    let hex = digest.split_once(':').expect("a digest").1.to_owned();
+    for content in [Vec::new(), vec![0; 50_000], bytes[..49_999].to_vec()] {
+        let folder = hex.clone();
+        let (parent, node, _) = begun_on(move |data| {
+            let folder_path = data.join("blobs/sha256").join(&folder[..2]);
+            fs::create_dir_all(&folder_path).unwrap();
+            fs::write(folder_path.join(&folder), content).unwrap();
+        })
+        .await;
+        parent.blob("a", &bytes);
+
+        let reply = node.get(&blob("a", &digest)).await;
+
+        assert!(!reply.is_false_for(&digest), "{reply}");
+        node.get(&blob("a", &digest)).await.assert_is(&bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_second_process_on_the_same_folder_is_refused_and_the_first_goes_on() {
+    let (parent, first, image) = begun_on(|_| {}).await;
+    let mut second = Setup::below(&parent.url()).placed();
+    fs::remove_dir_all(second.data()).ok();
+    std::os::unix::fs::symlink(first.data(), second.data()).unwrap();
+
+    second.spawn();
+    let status = second.ended().await;
+
+    assert!(!status.success());
+    assert!(
+        second.log().contains("another"),
+        "the reason is not given: {}",
+        second.log()
+    );
+    assert_pulls(&first, "a", &image).await;
+}
+
+#[tokio::test]
+async fn the_budget_holds_at_every_instant_and_every_pull_is_right() {
+    let parent = Upstream::start().await;
+    let blobs: Vec<_> = (0..20).map(|_| random(12 * MIB)).collect();
+    let node = Setup::below(&parent.url()).capacity("96MiB").start().await;
+    let budget = 96 << 20;
+
+    let mut most = 0;
+    for bytes in &blobs {
+        let digest = parent.blob("a", bytes);
+        let mut open = node.client().open(Request::get(&blob("a", &digest))).await;
+        for part in 1..=4 {
+            open.read(bytes.len() * part / 4).await;
+            most = most.max(node.disk_bytes());
+        }
+        assert!(open.last().await.body == *bytes);
+    }
+
+    assert!(most <= budget, "{most} bytes on disk");
+    assert!(
+        node.disk_bytes() > budget / 3,
+        "hardly anything is kept: {}",
+        node.disk_bytes()
+    );
+    let metrics = node.metrics().await;
+    assert!(metrics.sum("wharf_evicted_bytes_total", &[]) >= (100 << 20) as f64);
+    assert!(metrics.sum("wharf_storage_bytes", &[]) <= budget as f64);
+}
+
+#[tokio::test]
+async fn what_is_larger_than_the_whole_budget_is_served_and_not_kept() {
+    let parent = Upstream::start().await;
+    let bytes = random(80 * MIB);
+    let digest = parent.blob("a", &bytes);
+    let node = Setup::below(&parent.url()).capacity("64MiB").start().await;
+
+    for _ in 0..2 {
+        let whole = node
+            .client()
+            .open(Request::get(&blob("a", &digest)))
+            .await
+            .compare(&bytes)
+            .await;
+        assert!(whole.is_whole(&bytes), "{whole:?}");
+    }
+
+    assert!(node.disk_bytes() <= 64 << 20);
+    assert!(!node.has_stored(&digest));
+}
+
+#[tokio::test]
+async fn a_cold_image_leaves_before_a_layer_of_a_warm_one() {
+    let mut parent = Upstream::start().await;
+    let images: Vec<Image> = ["warm", "cold", "new"]
+        .map(|tag| parent.new_image(tag, "v1", &[12 * MIB, 12 * MIB]))
+        .to_vec();
+    let [warm, cold, new] = &images[..] else { unreachable!() };
+    let node = Setup::below(&parent.url()).capacity("96MiB").start().await;
+    for (name, image) in [("warm", warm), ("cold", cold)] {
+        node.get(&manifest(name, "v1")).await.assert_is(&image.manifest.bytes);
+        assert_pulls(&node, name, image).await;
+    }
+
+    // The manifest alone is asked for again, as `imagePullPolicy: Always` does.
+    node.get(&manifest("warm", "v1")).await.assert_is(&warm.manifest.bytes);
+    node.get(&manifest("new", "v1")).await.assert_is(&new.manifest.bytes);
+    assert_pulls(&node, "new", new).await;
+    parent.stop().await;
+
+    assert_pulls(&node, "warm", warm).await;
+    assert!(!node.has_stored(&cold.layer(0)) || !node.has_stored(&cold.layer(1)));
+}
+
+#[tokio::test]
+async fn a_node_killed_in_a_pull_serves_no_wrong_bytes_and_completes_the_next() {
+    let parent = Upstream::start().await;
+    let bytes = random(8_000_000);
+    let digest = parent.blob("a", &bytes);
+    let gate = Gate::closed();
+    parent.fault(Fault::get(&digest).hold_after(4_000_000, &gate).times(1));
+    let mut node = Node::below(&parent).await;
+    let mut open = node.client().open(Request::get(&blob("a", &digest))).await;
+    open.read(3_900_000).await;
+
+    node.kill();
+    let (broken, _) = open.rest().await;
+    gate.open();
+    assert!(!broken.complete);
+    assert!(!node.has_stored(&digest));
+    node.start().await;
+
+    node.get(&blob("a", &digest)).await.assert_is(&bytes);
+    assert!(node.has_stored(&digest));
+}
+
+#[tokio::test]
+async fn a_partial_download_that_was_damaged_while_the_node_was_down_is_not_built_upon() {
+    let parent = Upstream::start().await;
+    let bytes = random(8_000_000);
+    let digest = parent.blob("a", &bytes);
+    let gate = Gate::closed();
+    parent.fault(Fault::get(&digest).hold_after(4_000_000, &gate).times(1));
+    let mut node = Node::below(&parent).await;
+    let mut open = node.client().open(Request::get(&blob("a", &digest))).await;
+    open.read(3_900_000).await;
+    node.kill();
+    gate.open();
+    for (name, length) in node.files() {
+        if name.starts_with("partial") && length > 0 {
+            let path = node.data().join(name);
+            let mut content = fs::read(&path).unwrap();
+            content[length as usize / 2] ^= 1;
+            fs::write(&path, content).unwrap();
+        }
+    }
+    node.start().await;
+
+    let reply = node.get(&blob("a", &digest)).await;
+
+    assert!(!reply.is_false_for(&digest), "{reply}");
+    node.get(&blob("a", &digest)).await.assert_is(&bytes);
+}
+
+#[tokio::test]
+async fn what_was_pulled_is_there_after_a_stop_without_the_parent() {
+    let mut parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[100_000, 200_000]);
+    let mut node = Node::below(&parent).await;
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+    assert_pulls(&node, "a", &image).await;
+
+    assert!(node.stop().await.success());
+    parent.stop().await;
+    node.start().await;
+
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+    assert_pulls(&node, "a", &image).await;
+}
+
+#[tokio::test]
+async fn what_was_committed_is_there_after_a_kill_without_the_parent() {
+    let mut parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[100_000, 200_000]);
+    let mut node = Node::below(&parent).await;
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+    assert_pulls(&node, "a", &image).await;
+    // Rows that can be fetched again are written behind.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+
+    node.kill();
+    parent.stop().await;
+    node.start().await;
+
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+    assert_pulls(&node, "a", &image).await;
+}
+
+#[tokio::test]
+async fn killed_again_and_again_a_node_never_serves_wrong_bytes() {
+    let parent = Upstream::start().await;
+    let images: Vec<Image> = (0..6)
+        .map(|at| parent.new_image("a", &format!("v{at}"), &[700_000, 30_000]))
+        .collect();
+    let mut node = Node::below(&parent).await;
+
+    for (at, image) in images.iter().enumerate() {
+        let (client, digest) = (node.client(), image.layer(0));
+        let target = blob("a", &digest);
+        let pull = tokio::spawn(async move { client.open(Request::get(&target)).await.rest().await.0 });
+        // At another place of the pull each time.
+        let reached = 120_000 * at as u64;
+        eventually("the pull gets on", async || parent.body_bytes(&digest) >= reached).await;
+        node.kill();
+        // A connection that was closed before any head of a reply ends the task; it brought no bytes.
+        if let Ok(reply) = pull.await {
+            assert!(!reply.is_false_for(&digest), "{reply}");
+        }
+        node.start().await;
+    }
+
+    for image in &images {
+        assert_pulls(&node, "a", image).await;
+    }
+}
