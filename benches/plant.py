@@ -172,7 +172,7 @@ class Image:
     def __init__(self, seed, layer_size, manifest_size=2048):
         self.layer = noise(seed, layer_size)
         self.config = json.dumps({"architecture": "amd64", "os": "linux", "seed": seed}).encode()
-        self.repository, self.tag = "bench/image", f"warm-{seed}"
+        self.repository, self.tag = "bench/image", f"tag-{seed}"
         document = {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
@@ -182,14 +182,8 @@ class Image:
         }
         document["annotations"]["padding"] = "x" * (manifest_size - len(json.dumps(document)))
         self.manifest = json.dumps(document).encode()
-
-    @property
-    def blob_path(self):
-        return f"/v2/{self.repository}/blobs/{digest(self.layer)}"
-
-    @property
-    def manifest_path(self):
-        return f"/v2/{self.repository}/manifests/{self.tag}"
+        self.manifest_path = f"/v2/{self.repository}/manifests/{self.tag}"
+        self.blob_path = f"/v2/{self.repository}/blobs/{digest(self.layer)}"
 
     def push(self, server):
         for blob in (self.config, self.layer):
