@@ -1,11 +1,14 @@
 # One build serves the demo, the tests, the benches and CI: the release profile with failpoints.
 # What is shipped is built by `make dist` alone, without them.
+# The example is the benches' load; naming it also makes cargo choose the features that the tests' dependencies ask for.
+# Without it the demo and the tests would each compile hyper, tokio and all that stands on them for themselves.
 
 CARGO    ?= cargo
 BUILD     = --release --features failpoints
+WHAT      = --bin wharf --example blob_load
 ARCH     := $(shell uname -m)
 TARGET   ?= $(ARCH)-unknown-linux-musl
-BINARY    = $(or $(CARGO_TARGET_DIR),target)/release/wharf
+RELEASE   = $(or $(CARGO_TARGET_DIR),target)/release
 PORTABLE  = $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/dist/wharf
 ARGS     ?=
 
@@ -21,12 +24,12 @@ setup: ## Install all that building, the demo, the tests and the benches need
 
 build: ## Compile wharf
 	@scripts/setup build
-	$(CARGO) build $(BUILD)
+	$(CARGO) build $(BUILD) $(WHAT)
 
 demo: ## A plant of three layers under a cloud, on loopback; ARGS=--once ends instead of staying up
 	@scripts/setup demo
-	$(CARGO) build $(BUILD)
-	$(BINARY) demo $(ARGS)
+	$(CARGO) build $(BUILD) $(WHAT)
+	$(RELEASE)/wharf demo $(ARGS)
 
 test: ## All tests, real clients included; ARGS=name runs those so named
 	@scripts/setup test
@@ -43,7 +46,7 @@ clippy: ## The lints, warnings denied
 
 doc: ## The documentation, warnings denied
 	@scripts/setup build
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(BUILD) --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(BUILD) --lib --example blob_load --no-deps --document-private-items
 
 deny: ## Licences, bans and sources of the dependencies, where cargo-deny is installed
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
@@ -58,10 +61,10 @@ sabotage: ## Break wharf in ten ways, one after the other: each must be caught b
 
 bench: ## Warm pulls beside nginx and docker-registry, a cold one through three layers; ARGS=--quick for a glance
 	@scripts/setup bench
-	$(CARGO) build $(BUILD)
+	$(CARGO) build $(BUILD) $(WHAT)
 	@missed=0; \
-	benches/warm_pulls_beside_nginx --wharf $(BINARY) $(ARGS) || missed=1; \
-	benches/cold_through_three_layers --wharf $(BINARY) $(ARGS) || missed=1; \
+	benches/warm_pulls_beside_nginx --build $(RELEASE) $(ARGS) || missed=1; \
+	benches/cold_through_three_layers --build $(RELEASE) $(ARGS) || missed=1; \
 	exit $$missed
 
 dist: ## The binary that is shipped: static, optimised at link time, without failpoints

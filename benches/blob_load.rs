@@ -8,6 +8,11 @@
 //! caller's to measure. All clients are connected before the first one asks. Any reply that is not a whole 200 ends
 //! it with an error: a rate of wrong answers is no rate.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "it measures real time, and has no logic that a test would time"
+)]
+
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Barrier};

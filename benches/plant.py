@@ -10,6 +10,7 @@ import pathlib
 import platform
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -96,6 +97,8 @@ class Plant:
     """A folder with servers in it; leaving it ends them and removes the folder."""
 
     def __enter__(self):
+        # Ended from outside, it still ends what it started.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="wharf-bench-"))
         self.servers = []
         return self
@@ -204,6 +207,15 @@ class Image:
         for path, content in ((self.manifest_path, self.manifest), (self.blob_path, self.layer)):
             if request(server, "GET", path, want=200).content != content:
                 sys.exit(f"{server.name} gave other bytes than were pushed: {path}")
+
+
+def built(folder, *programs):
+    """The paths of programs that `make build` has put under `folder`."""
+    paths = [(folder / program).resolve() for program in programs]
+    for path in paths:
+        if not path.exists():
+            sys.exit(f"{path} does not exist: make build")
+    return paths
 
 
 def request(server, method, path, body=None, headers=None, want=200):
