@@ -103,11 +103,6 @@ impl Flight {
         matches!(self.progress.borrow().state, State::Done(_))
     }
 
-    /// Bytes that can be read now.
-    pub(super) fn available(&self) -> u64 {
-        self.progress.borrow().available
-    }
-
     /// The header has come and the sink is chosen.
     pub(super) fn begin(&self, head: Head, sink: Sink) {
         // A flight begins once; a resumed transfer keeps its sink.

@@ -16,6 +16,8 @@ pub(super) struct Refreshed {
     pub(super) held: Arc<Held>,
     pub(super) confirmed: Confirmed,
     pub(super) cache_status: Option<String>,
+    /// The parent's own answer was stale.
+    pub(super) warning: Option<String>,
 }
 
 impl Shared {
@@ -44,10 +46,12 @@ impl Shared {
                     held,
                     confirmed,
                     cache_status,
+                    warning,
                 } = refreshed;
                 Ok(Document {
                     age: Some(self.age(confirmed)),
                     cache_status,
+                    stale: warning.map(|reason| Stale { reason }),
                     ..Document::of(held, outcome)
                 })
             }
@@ -65,15 +69,18 @@ impl Shared {
         asked: Instant,
         answer: &Head,
     ) -> Refreshed {
+        // A parent that serves old content itself vouches for nothing: it is asked again next time.
+        let stale_age = answer.warning.as_ref().map_or(Duration::ZERO, |_| self.config.tag_ttl);
         let confirmed = Confirmed {
             at: asked,
-            age: answer.age,
+            age: stale_age.max(answer.age),
         };
         self.store.confirm(repository, slot, held.digest(), confirmed);
         Refreshed {
             held,
             confirmed,
             cache_status: answer.cache_status.clone(),
+            warning: answer.warning.clone(),
         }
     }
 
@@ -212,16 +219,28 @@ impl Shared {
 }
 
 /// What of an answer's header matters for freshness.
+#[derive(Clone)]
 pub(super) struct Head {
     pub(super) age: Duration,
     pub(super) cache_status: Option<String>,
+    pub(super) warning: Option<String>,
 }
 
 impl Head {
+    /// Of an answer that we gave ourselves.
+    pub(super) fn ours() -> Self {
+        Self {
+            age: Duration::ZERO,
+            cache_status: None,
+            warning: None,
+        }
+    }
+
     pub(super) fn of(answer: &Answer) -> Self {
         Self {
             age: answer.head.age,
             cache_status: answer.head.cache_status.clone(),
+            warning: answer.head.warning.clone(),
         }
     }
 }

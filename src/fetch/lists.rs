@@ -97,16 +97,7 @@ impl Shared {
             if ends {
                 let held = tag_list(tags.into_iter().collect());
                 self.keep(repository, held.clone()).await;
-                return Ok(self.settle(
-                    repository,
-                    &Slot::Tags,
-                    held,
-                    asked,
-                    &head.unwrap_or(Head {
-                        age: Duration::ZERO,
-                        cache_status: None,
-                    }),
-                ));
+                return Ok(self.settle(repository, &Slot::Tags, held, asked, &head.unwrap_or(Head::ours())));
             }
         }
         Err(self.nonsense(repository, "a list of tags that ends"))
@@ -147,13 +138,7 @@ impl Shared {
             manifests.extend(descriptors(&bytes).ok_or_else(|| self.nonsense(repository, "a list of referrers"))?);
             let head = head.get_or_insert(page_head);
             if more.is_none() || more == next {
-                return Ok((
-                    manifests,
-                    Head {
-                        age: head.age,
-                        cache_status: head.cache_status.clone(),
-                    },
-                ));
+                return Ok((manifests, head.clone()));
             }
             next = more;
         }
@@ -167,10 +152,7 @@ impl Shared {
         digest: &Digest,
         asker: &Asker,
     ) -> Result<(Vec<Box<RawValue>>, Head), Error> {
-        let nothing = Head {
-            age: Duration::ZERO,
-            cache_status: None,
-        };
+        let nothing = Head::ours();
         match self
             .fresh_boxed(repository, Slot::Tag(Tag::of_referrers(digest)), asker)
             .await
@@ -179,6 +161,7 @@ impl Shared {
                 let head = Head {
                     age: document.age.unwrap_or_default(),
                     cache_status: document.cache_status,
+                    warning: document.stale.map(|stale| stale.reason),
                 };
                 Ok((descriptors(document.held.bytes()).unwrap_or_default(), head))
             }

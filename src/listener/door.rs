@@ -13,7 +13,7 @@ use pingora::protocols::http::v2::server::H2Options;
 use pingora::server::ShutdownWatch;
 
 use super::log::Entry;
-use super::send::{self, Broken, Socket};
+use super::send::{self, Broken, Meter, Socket};
 use super::{Config, Connections, RequestLog};
 use crate::oci::Registry;
 use crate::serve::{Body, Content, Kind, Reply, Request, Serve};
@@ -79,7 +79,7 @@ impl Door {
             kind: reply.kind,
             outcome: reply.outcome.map(|outcome| outcome.as_str()),
             status: reply.status,
-            bytes: 0,
+            meter: Meter::default(),
             broken: None,
         };
         let is_head = session.req_header().method == http::Method::HEAD;
@@ -90,9 +90,9 @@ impl Door {
         let outcome = match reply.body {
             _ if is_head => head_only(session, header).await,
             Body::Empty => head_only(session, header).await,
-            Body::Bytes(bytes) => whole(session, header, bytes, &mut sent.bytes).await,
+            Body::Bytes(bytes) => whole(session, header, bytes, &mut sent.meter).await,
             Body::Content(mut content) => {
-                self.content(session, header, reply.length, &mut content, &mut sent.bytes)
+                self.content(session, header, reply.length, &mut content, &mut sent.meter)
                     .await
             }
         };
@@ -106,7 +106,7 @@ impl Door {
         header: Box<ResponseHeader>,
         length: Option<u64>,
         content: &mut Content,
-        sent: &mut u64,
+        meter: &mut Meter,
     ) -> Result<(), Broken> {
         let socket = length
             .filter(|length| *length > SMALL)
@@ -116,7 +116,7 @@ impl Door {
                 .write_response_header(header)
                 .await
                 .map_err(|_| Broken::Client)?;
-            return send::through_session(session, content, sent).await;
+            return send::through_session(session, content, meter).await;
         };
         // What is still on its way must not wait for a full packet.
         let here = content.source.is_stored();
@@ -124,18 +124,18 @@ impl Door {
             socket.cork();
         }
         header_alone(session, header).await?;
-        let outcome = socket.body(content, sent).await;
+        let outcome = socket.body(content, meter).await;
         if here {
             socket.uncork();
         }
         outcome
     }
 
-    fn record(&self, session: &ServerSession, sent: &Sent, took: Duration) {
+    fn record(&self, session: &ServerSession, sent: &Sent, began: Instant) {
         let head = session.req_header();
         self.serve
             .load()
-            .finished(head.method.as_str(), sent.kind, sent.status, sent.bytes);
+            .finished(head.method.as_str(), sent.kind, sent.status, sent.meter.bytes);
         let query = head.uri.query().unwrap_or_default();
         let namespace = query.split('&').find_map(|pair| pair.strip_prefix("ns="));
         self.log.line(&Entry {
@@ -144,8 +144,9 @@ impl Door {
             path: head.uri.path(),
             namespace,
             status: sent.status,
-            bytes: sent.bytes,
-            took,
+            bytes: sent.meter.bytes,
+            took: now().duration_since(began),
+            first_byte: sent.meter.first.map(|first| first.duration_since(began)),
             kind: sent.kind.as_str(),
             outcome: sent.outcome,
             broken: sent.broken.clone(),
@@ -159,7 +160,7 @@ struct Sent {
     outcome: Option<&'static str>,
     status: u16,
     /// Of the body.
-    bytes: u64,
+    meter: Meter,
     /// Why it was broken off: the connection cannot be used again.
     broken: Option<String>,
 }
@@ -194,7 +195,7 @@ impl HttpServerApp for Door {
             session.set_keepalive(None);
         }
         let sent = self.answer(&mut session).await;
-        self.record(&session, &sent, began.elapsed());
+        self.record(&session, &sent, began);
         drop(busy);
         if sent.broken.is_some() {
             session.set_keepalive(None);
@@ -249,7 +250,7 @@ async fn whole(
     session: &mut ServerSession,
     header: Box<ResponseHeader>,
     bytes: Bytes,
-    sent: &mut u64,
+    meter: &mut Meter,
 ) -> Result<(), Broken> {
     session
         .write_response_header(header)
@@ -260,7 +261,7 @@ async fn whole(
         .write_response_body(bytes, true)
         .await
         .map_err(|_| Broken::Client)?;
-    *sent = length;
+    meter.add(length);
     Ok(())
 }
 

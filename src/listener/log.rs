@@ -68,6 +68,8 @@ pub(super) struct Entry<'a> {
     pub(super) status: u16,
     pub(super) bytes: u64,
     pub(super) took: Duration,
+    /// Until the first byte of the body left.
+    pub(super) first_byte: Option<Duration>,
     pub(super) kind: &'a str,
     pub(super) outcome: Option<&'a str>,
     /// Why the body was broken off.
@@ -156,7 +158,7 @@ fn text(line: &mut String, entry: &Entry<'_>) {
     let _ = write!(
         line,
         " {status} {bytes} {:.3}ms {kind} {}",
-        milliseconds(entry),
+        milliseconds(entry.took),
         entry.outcome.unwrap_or("-")
     );
     if let Some(broken) = &entry.broken {
@@ -186,8 +188,11 @@ fn json(line: &mut String, entry: &Entry<'_>) {
     let _ = write!(
         line,
         ",\"status\":{status},\"bytes\":{bytes},\"ms\":{:.3},\"kind\":\"{kind}\"",
-        milliseconds(entry)
+        milliseconds(entry.took)
     );
+    if let Some(first) = entry.first_byte {
+        let _ = write!(line, ",\"first_byte_ms\":{:.3}", milliseconds(first));
+    }
     if let Some(outcome) = entry.outcome {
         let _ = write!(line, ",\"outcome\":\"{outcome}\"");
     }
@@ -208,8 +213,8 @@ fn remote(entry: &Entry<'_>) -> String {
         .map_or_else(|| "-".to_owned(), |address| address.to_string())
 }
 
-fn milliseconds(entry: &Entry<'_>) -> f64 {
-    entry.took.as_secs_f64() * 1000.0
+fn milliseconds(span: Duration) -> f64 {
+    span.as_secs_f64() * 1000.0
 }
 
 /// Nothing that a client sends can begin a line of its own.

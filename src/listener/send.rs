@@ -4,7 +4,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pingora::protocols::http::ServerSession;
@@ -34,6 +34,23 @@ pub(super) enum Broken {
     /// The disk.
     #[error("reading stored content")]
     Disk(#[from] io::Error),
+}
+
+/// Counts the bytes of a body as they leave.
+#[derive(Default)]
+pub(super) struct Meter {
+    pub(super) bytes: u64,
+    /// When the first one left.
+    pub(super) first: Option<Instant>,
+}
+
+impl Meter {
+    pub(super) fn add(&mut self, bytes: u64) {
+        if self.first.is_none() {
+            self.first = Some(now());
+        }
+        self.bytes += bytes;
+    }
 }
 
 /// A plain socket, written to past pingora.
@@ -72,17 +89,17 @@ impl Socket {
         kernel::no_delay(self.descriptor.as_fd());
     }
 
-    /// Sends the whole body; `sent` counts on the way.
-    pub(super) async fn body(&mut self, content: &mut Content, sent: &mut u64) -> Result<(), Broken> {
+    /// Sends the whole body; `meter` counts on the way.
+    pub(super) async fn body(&mut self, content: &mut Content, meter: &mut Meter) -> Result<(), Broken> {
         for segment in std::mem::take(&mut content.segments) {
             match segment {
-                Segment::Bytes(bytes) => self.bytes(&bytes, sent).await?,
+                Segment::Bytes(bytes) => self.bytes(&bytes, meter).await?,
                 Segment::Part(mut range) => {
                     while let Some(piece) = content.source.piece(range.clone()).await? {
                         range.start += piece.len();
                         match piece {
-                            Piece::Bytes(bytes) => self.bytes(&bytes, sent).await?,
-                            Piece::File(file, part) => self.file(file, part, sent).await?,
+                            Piece::Bytes(bytes) => self.bytes(&bytes, meter).await?,
+                            Piece::File(file, part) => self.file(file, part, meter).await?,
                         }
                     }
                 }
@@ -91,17 +108,17 @@ impl Socket {
         Ok(())
     }
 
-    async fn bytes(&mut self, bytes: &[u8], sent: &mut u64) -> Result<(), Broken> {
+    async fn bytes(&mut self, bytes: &[u8], meter: &mut Meter) -> Result<(), Broken> {
         let mut rest = bytes;
         while !rest.is_empty() {
             let took = self.when_writable(|socket| kernel::send_bytes(socket, rest)).await?;
-            *sent += took as u64;
+            meter.add(took as u64);
             rest = &rest[took..];
         }
         Ok(())
     }
 
-    async fn file(&mut self, file: Arc<dyn Readable>, mut part: Range<u64>, sent: &mut u64) -> Result<(), Broken> {
+    async fn file(&mut self, file: Arc<dyn Readable>, mut part: Range<u64>, meter: &mut Meter) -> Result<(), Broken> {
         while !part.is_empty() {
             let step = usize::try_from(part.end - part.start).unwrap_or(STEP).min(STEP);
             let last = part.start + step as u64 - 1;
@@ -115,7 +132,7 @@ impl Socket {
             if took == 0 {
                 return Err(Broken::Disk(io::ErrorKind::UnexpectedEof.into()));
             }
-            *sent += took as u64;
+            meter.add(took as u64);
             part.start += took as u64;
             self.take_turns(took).await;
         }
@@ -151,21 +168,21 @@ impl Socket {
 pub(super) async fn through_session(
     session: &mut ServerSession,
     content: &mut Content,
-    sent: &mut u64,
+    meter: &mut Meter,
 ) -> Result<(), Broken> {
     for segment in std::mem::take(&mut content.segments) {
         match segment {
-            Segment::Bytes(bytes) => write(session, bytes, sent).await?,
+            Segment::Bytes(bytes) => write(session, bytes, meter).await?,
             Segment::Part(mut range) => {
                 while let Some(piece) = content.source.piece(range.clone()).await? {
                     range.start += piece.len();
                     match piece {
-                        Piece::Bytes(bytes) => write(session, bytes, sent).await?,
+                        Piece::Bytes(bytes) => write(session, bytes, meter).await?,
                         Piece::File(file, mut part) => {
                             while !part.is_empty() {
                                 let bytes = read(&file, part.clone()).await?;
                                 part.start += bytes.len() as u64;
-                                write(session, bytes, sent).await?;
+                                write(session, bytes, meter).await?;
                             }
                         }
                     }
@@ -179,13 +196,13 @@ pub(super) async fn through_session(
         .map_err(|_| Broken::Client)
 }
 
-async fn write(session: &mut ServerSession, bytes: Bytes, sent: &mut u64) -> Result<(), Broken> {
+async fn write(session: &mut ServerSession, bytes: Bytes, meter: &mut Meter) -> Result<(), Broken> {
     let length = bytes.len() as u64;
     session
         .write_response_body(bytes, false)
         .await
         .map_err(|_| Broken::Client)?;
-    *sent += length;
+    meter.add(length);
     Ok(())
 }
 
@@ -229,4 +246,9 @@ fn told_apart(error: io::Error) -> Broken {
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected => Broken::Client,
         _ => Broken::Disk(error),
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "measures what is logged")]
+fn now() -> Instant {
+    Instant::now()
 }

@@ -114,14 +114,7 @@ impl Layout {
 
     /// Moves a damaged record file out of the way, under a name that is not taken.
     pub(super) fn set_aside(&self, path: &Path) -> Result<PathBuf, Error> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let aside = (1..)
-            .map(|number| path.with_file_name(format!("{name}.corrupt-{number}")))
-            .find(|candidate| candidate.symlink_metadata().is_err())
-            .expect("the numbers do not run out");
-        #[expect(clippy::disallowed_methods, reason = "the store's own folder")]
-        fs::rename(path, &aside).map_err(Error::io("setting aside", path))?;
-        Ok(aside)
+        set_aside(path)
     }
 
     /// The folders of `blobs/` that hold what was committed, for syncing.
@@ -190,7 +183,27 @@ fn make_folder(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
+    if path.symlink_metadata().is_ok() {
+        move_aside(path)?;
+    }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn set_aside(path: &Path) -> Result<PathBuf, Error> {
+    move_aside(path).map_err(Error::io("setting aside", path))
+}
+
+/// What stands in the way keeps its content, under a name that is not taken.
+fn move_aside(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let aside = (1..)
+        .map(|number| path.with_file_name(format!("{name}.aside-{number}")))
+        .find(|candidate| candidate.symlink_metadata().is_err())
+        .expect("the numbers do not run out");
+    #[expect(clippy::disallowed_methods, reason = "the store's own folder")]
+    fs::rename(path, &aside)?;
+    tracing::warn!(path = %path.display(), aside = %aside.display(), "something stood in the way and was moved aside");
+    Ok(aside)
 }
 
 fn files(folder: &Path) -> impl Iterator<Item = fs::DirEntry> {
@@ -215,6 +228,9 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn lock(path: &Path) -> Result<Flock<File>, Error> {
+    if path.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        set_aside(path)?;
+    }
     let file = open_private(path, false).map_err(Error::io("opening", path))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(mut lock) => {

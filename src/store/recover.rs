@@ -59,8 +59,7 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
 pub(super) fn verify(shared: &Arc<Shared>, digest: &Digest) -> bool {
     match hash(shared, digest) {
         Ok(actual) if actual == *digest => {
-            shared.ledger.lock().set_verified(digest);
-            shared.syncer.queue(*digest);
+            shared.vouch_for(digest);
             return true;
         }
         Ok(actual) => {
@@ -83,6 +82,21 @@ pub(super) fn verify(shared: &Arc<Shared>, digest: &Digest) -> bool {
 }
 
 impl Shared {
+    /// Records content whose bytes were just hashed, as a start may have found it without a record.
+    fn vouch_for(&self, digest: &Digest) {
+        let mut ledger = self.ledger.lock();
+        ledger.set_verified(digest);
+        let Some(entry) = ledger.entry(digest) else { return };
+        let (size, media_type) = (entry.size, entry.media_type.clone());
+        drop(ledger);
+        self.index.write(Row::Blob {
+            digest: *digest,
+            size,
+            media_type,
+        });
+        self.syncer.queue(*digest);
+    }
+
     /// Evicts what is over the budget: it may have been larger when this was last open.
     fn fit(&self) {
         if let Err(error) = self.make_room(1) {
