@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// Stops when dropped.
 pub(super) struct Server {
@@ -75,10 +75,12 @@ impl Server {
         let answer = Arc::new(answer);
         let accepting = Arc::clone(&log);
         let task = tokio::spawn(async move {
+            // Its connections end with the server.
+            let mut connected = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 accepting.connections.fetch_add(1, Ordering::SeqCst);
                 let (log, answer, wrapped) = (Arc::clone(&accepting), Arc::clone(&answer), wrap(stream));
-                tokio::spawn(async move {
+                connected.spawn(async move {
                     let Ok(stream) = wrapped.await else { return };
                     serve(stream, &log, answer.as_ref()).await;
                 });
