@@ -168,3 +168,108 @@ fn positive(key: &str, span: Duration) -> Result<Duration, String> {
     }
     Ok(span)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn read(toml: &str) -> Result<Config, String> {
+        toml::from_str(toml).map_err(|error| error.to_string())
+    }
+
+    fn url(written: &str) -> Result<String, String> {
+        Config::at(written).map(|config| config.url.to_string())
+    }
+
+    #[test]
+    fn a_url_is_brought_into_one_form() {
+        assert_eq!(url("https://L5.Example:443").unwrap(), "https://l5.example/");
+        assert_eq!(url("http://[::1]:5000/").unwrap(), "http://[::1]:5000/");
+        assert_eq!(
+            url("https://art.example/api/docker/hub/").unwrap(),
+            "https://art.example/api/docker/hub/"
+        );
+        assert_eq!(url("https://docker.io").unwrap(), "https://registry-1.docker.io/");
+    }
+
+    #[test]
+    fn what_is_no_registry_url_is_refused_with_the_remedy() {
+        for (written, remedy) in [
+            ("l5.example:5000", "write https://"),
+            ("ftp://l5.example", "write https://"),
+            ("https://", "write https://"),
+            ("https://me:canary@l5.example", "username and password_file"),
+            ("https://l5.example/v2/", "leave that off"),
+            ("https://l5.example/?token=canary", "leave off"),
+        ] {
+            let error = url(written).unwrap_err();
+
+            assert!(error.contains(remedy), "{written}: {error}");
+            assert!(!error.contains("canary"), "{error}");
+        }
+    }
+
+    #[test]
+    fn docker_hub_is_docker_io_and_any_other_its_own_unless_it_is_said() {
+        let namespace = |toml: &str| read(toml).unwrap().namespace.to_string();
+
+        assert_eq!(Config::docker_hub().namespace.to_string(), "docker.io");
+        assert_eq!(namespace(r#"url = "https://l5.example""#), "");
+        assert_eq!(
+            namespace("url = \"https://l5.example\"\nnamespace = \"index.docker.io\""),
+            "docker.io"
+        );
+    }
+
+    #[test]
+    fn a_password_comes_from_its_file_without_the_line_s_end() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"canary \r\n").unwrap();
+
+        let config = read(&format!(
+            "url = \"https://l5.example\"\nusername = \"l4\"\npassword_file = {:?}",
+            file.path()
+        ))
+        .unwrap();
+
+        assert_eq!(config.login.as_ref().unwrap().password.expose(), "canary ");
+        assert!(!format!("{config:?}").contains("canary"));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_key_and_remedy() {
+        for (keys, expected) in [
+            ("password = \"canary\"", "password_file"),
+            ("password = 5", "password_file"),
+            ("username = \"l4\"", "add password_file or password_env"),
+            ("password_env = \"PATH\"", "without username"),
+            ("username = \"a:b\"\npassword_env = \"PATH\"", "colon"),
+            ("username = \"l4\"\npassword_env = \"WHARF_NO_SUCH\"", "not set"),
+            (
+                "username = \"l4\"\npassword_file = \"/no/such\"",
+                "/no/such cannot be read",
+            ),
+            (
+                "username = \"l4\"\npassword_file = \"a\"\npassword_env = \"b\"",
+                "leave one off",
+            ),
+            ("ca_file = \"/no/such\"", "ca_file /no/such cannot be read"),
+            ("namespace = \"a/b\"", "namespace"),
+            ("auth_hosts = [\"https://a\"]", "auth_hosts"),
+            ("redirect_hosts = [\"a/b\"]", "redirect_hosts"),
+            ("connect_timeout = \"0s\"", "connect_timeout is 0"),
+            ("allow = [\"[\"]", "allow"),
+            ("name = \"quay.io\"", "belongs to an [[upstream]]"),
+            ("listen = \"127.0.0.1:1\"", "belongs to an [[upstream]]"),
+            ("urls = \"x\"", "unknown field `urls`"),
+        ] {
+            let error = read(&format!("url = \"https://l5.example\"\n{keys}")).unwrap_err();
+
+            assert!(error.contains(expected), "{keys}: {error}");
+            assert!(!error.contains("canary\n"), "{error}");
+        }
+        assert!(read("").unwrap_err().contains("url is missing"));
+    }
+}

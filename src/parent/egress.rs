@@ -284,9 +284,7 @@ mod tests {
     async fn the_last_good_address_serves_while_the_name_service_is_away() {
         let here = egress("http://wharf.invalid:5000/", &[]);
         let known = SocketAddr::from(([10, 0, 0, 1], 0));
-        let mut memory = here.0.memory.lock();
-        here.0.judge(&mut memory, "wharf.invalid", vec![known]).unwrap();
-        drop(memory);
+        here.remember("wharf.invalid", vec![known]);
 
         assert_eq!(here.resolve_name("wharf.invalid").await.unwrap(), vec![known]);
         assert!(here.resolve_name("other.invalid").await.is_err());

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::{HeaderMap, HeaderName, HeaderValue};
+use ::http::{HeaderMap, HeaderName, HeaderValue, header};
 use bytes::{Bytes, BytesMut};
 use reqwest::{Method, Response};
 use url::Url;
@@ -125,8 +125,10 @@ impl Client {
         let method = Method::from_bytes(call.method.as_bytes());
         let method = method.map_err(|_| Error::Malformed { what: "the method" })?;
         let mut request = self.0.request(method.clone(), url).headers(headers(call.headers)?);
-        if !call.body.is_empty() || matches!(method, Method::POST | Method::PUT | Method::PATCH) {
+        if !call.body.is_empty() {
             request = request.body(call.body);
+        } else if matches!(method, Method::POST | Method::PUT | Method::PATCH) {
+            request = request.header(header::CONTENT_LENGTH, 0);
         }
         match tokio::time::timeout(call.within, request.send()).await {
             Ok(Ok(mut response)) => Ok(Reply {
@@ -220,5 +222,84 @@ fn unreachable(host: &str, error: reqwest::Error) -> Error {
     Error::Unreachable {
         host: host.to_owned(),
         source: Arc::new(error.without_url()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::server::{Server, cut, reply};
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    #[tokio::test]
+    async fn a_call_brings_status_headers_and_body_whatever_the_status() {
+        let server = Server::start(|_| reply(404, &[("X-Kind", "absent")], "nothing here")).await;
+        let client = Client::new(None).unwrap();
+
+        let reply = client.get(&server.url(), SOON).await.unwrap();
+
+        assert_eq!((reply.status, reply.header("x-kind")), (404, Some("absent")));
+        assert_eq!(&reply.bytes(100).await.unwrap()[..], b"nothing here");
+    }
+
+    #[tokio::test]
+    async fn a_body_is_sent_with_its_length_even_when_it_is_empty() {
+        let server = Server::start(|_| reply(202, &[("Location", "/elsewhere")], "")).await;
+        let client = Client::new(None).unwrap();
+
+        let call = Call {
+            method: "POST",
+            url: &server.url(),
+            headers: &[("Content-Type", "application/octet-stream")],
+            body: Bytes::new(),
+            within: SOON,
+        };
+        let reply = client.call(call).await.unwrap();
+
+        assert_eq!(reply.header("location"), Some("/elsewhere"));
+        let asked = &server.asked()[0];
+        assert_eq!(asked.line, "POST /");
+        assert_eq!(asked.header("content-length"), "0");
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_an_answer() {
+        let server = Server::start(|_| reply(307, &[("Location", "/elsewhere")], "")).await;
+
+        let reply = Client::new(None).unwrap().get(&server.url(), SOON).await.unwrap();
+
+        assert_eq!(reply.status, 307);
+        assert_eq!(server.asked().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_body_too_long_or_too_short_is_an_error() {
+        let long = Server::start(|_| reply(200, &[], "0123456789")).await;
+        let short = Server::start(|_| cut(&[], 10, "0")).await;
+        let client = Client::new(None).unwrap();
+
+        let long = client.get(&long.url(), SOON).await.unwrap().bytes(9).await.unwrap_err();
+        let short = client
+            .get(&short.url(), SOON)
+            .await
+            .unwrap()
+            .bytes(99)
+            .await
+            .unwrap_err();
+
+        assert!(matches!(long, Error::TooLarge { limit_bytes: 9, .. }), "{long}");
+        assert!(matches!(short, Error::Unreachable { .. }), "{short}");
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_sent_is_refused_without_being_repeated() {
+        let client = Client::new(None).unwrap();
+
+        for url in ["127.0.0.1:5001", "ftp://a/", "http://me:canary@127.0.0.1/"] {
+            let error = client.get(url, SOON).await.unwrap_err();
+            assert!(matches!(error, Error::Malformed { .. }), "{error}");
+            assert!(!format!("{error:?}").contains("canary"));
+        }
     }
 }

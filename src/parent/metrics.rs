@@ -11,12 +11,23 @@ pub struct Metrics {
     bytes: IntCounterVec,
     up: IntGaugeVec,
     inside: IntGaugeVec,
+    left: IntGaugeVec,
 }
 
 impl Metrics {
     /// Registers the series. To be made once for a registry; clones go to every assembly of the rooms.
     pub fn new(registry: &Registry) -> Self {
         Self {
+            left: register(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "wharf_parent_ratelimit_remaining",
+                        "Requests that the upstream said it still allows",
+                    ),
+                    &["upstream"],
+                ),
+            ),
             requests: register(
                 registry,
                 IntCounterVec::new(
@@ -94,6 +105,11 @@ impl Series {
     pub(super) fn is_up(&self, up: bool) {
         let gauge = self.metrics.up.with_label_values(&[&self.upstream]);
         gauge.set(i64::from(up));
+    }
+
+    /// The upstream said how many requests it still allows.
+    pub(super) fn allows(&self, left: i64) {
+        self.metrics.left.with_label_values(&[&self.upstream]).set(left);
     }
 
     /// The requests of a class that are under way.

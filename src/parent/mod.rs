@@ -17,6 +17,9 @@ pub use via::{Hops, NodeId};
 
 pub mod http;
 
+#[cfg(test)]
+pub mod fuzz;
+
 mod answer;
 mod ask;
 mod authority;

@@ -4,7 +4,7 @@ mod fault;
 mod login;
 mod naming;
 mod redirect;
-mod server;
+pub(super) mod server;
 mod transport;
 
 use std::time::Duration;

@@ -72,3 +72,71 @@ impl TryFrom<Written> for Upstream {
 fn is_word(alias: &str) -> bool {
     !alias.is_empty() && alias.chars().all(|c| c.is_ascii_alphanumeric() || ".-_:[]".contains(c))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(toml: &str) -> Result<Upstream, String> {
+        toml::from_str(toml).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_upstream_with_a_url_has_all_keys_of_a_parent() {
+        let upstream = read(
+            r#"
+            name = "Quay.io:443"
+            aliases = ["q"]
+            hosts = ["quay.l5.example"]
+            listen = "[::1]:5010"
+            url = "https://quay.io"
+            username = "l5"
+            password_env = "PATH"
+            allow = ["prometheus/*"]
+            "#,
+        )
+        .unwrap();
+
+        let direct = upstream.direct.unwrap();
+        assert_eq!(upstream.name.to_string(), "quay.io");
+        assert_eq!(direct.namespace, upstream.name);
+        assert!(direct.login.is_some());
+        for filter in [&upstream.filter, &direct.filter] {
+            assert!(filter.admits("prometheus/node-exporter"));
+            assert!(!filter.admits("other/image"));
+        }
+    }
+
+    #[test]
+    fn an_upstream_without_a_url_is_reached_through_the_parent() {
+        let upstream = read("name = \"quay.io\"\ndeny = [\"secret/**\"]").unwrap();
+
+        assert!(upstream.direct.is_none());
+        assert!(!upstream.filter.admits("secret/a/b"));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_with_key_and_remedy() {
+        for (toml, expected) in [
+            ("url = \"https://quay.io\"", "name is missing"),
+            ("name = \"\"", "no registry's name"),
+            ("name = \"quay.io/x\"", "no registry's name"),
+            ("name = \"quay.io\"\naliases = [\"a/b\"]", "aliases"),
+            ("name = \"quay.io\"\nusername = \"me\"", "username stands without url"),
+            (
+                "name = \"quay.io\"\nread_timeout = \"1s\"",
+                "read_timeout stands without url",
+            ),
+            ("name = \"quay.io\"\nnamespace = \"docker.io\"", "belongs to [parent]"),
+            (
+                "name = \"quay.io\"\nurl = \"https://quay.io\"\npassword = \"x\"",
+                "password_file",
+            ),
+            ("name = \"quay.io\"\nmirror = true", "unknown field `mirror`"),
+        ] {
+            let error = read(toml).unwrap_err();
+
+            assert!(error.contains(expected), "{toml}: {error}");
+        }
+    }
+}

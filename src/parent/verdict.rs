@@ -67,16 +67,16 @@ impl Judge<'_> {
         }
     }
 
-    /// A wharf node says which layer failed, in the error's detail or, where there is no body (HEAD),
-    /// in a header. A foreign registry's word on that is not listened to.
+    /// A wharf node says which layer failed, in a header (for HEAD has no body) and in the error's
+    /// detail. A detail alone counts only from one that is known to be a wharf node: others have
+    /// layers of their own kind there.
     fn failed_layer(&self, headers: &HeaderMap, words: Option<&(String, String, serde_json::Value)>) -> String {
-        if self.kind == Kind::Foreign {
-            return self.layer.to_owned();
-        }
-        let in_body = words.and_then(|(_, _, detail)| detail.get("layer")?.as_str());
         let in_header = headers.get(LAYER_HEADER).and_then(|value| value.to_str().ok());
-        in_body
-            .or(in_header)
+        let in_body = words
+            .filter(|_| self.kind == Kind::Wharf)
+            .and_then(|(_, _, detail)| detail.get("layer")?.as_str());
+        in_header
+            .or(in_body)
             .map(printable)
             .filter(|layer| !layer.is_empty())
             .unwrap_or_else(|| self.layer.to_owned())
@@ -87,7 +87,7 @@ impl Judge<'_> {
 pub const LAYER_HEADER: &str = "wharf-layer";
 
 /// How long to leave the upstream alone (RFC 9110, 10.2.3: seconds or a date).
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let written = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match written.parse() {
         Ok(seconds) => Duration::from_secs(seconds),
@@ -143,11 +143,13 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(LAYER_HEADER, "l7".parse().unwrap());
 
-        assert_eq!(judge(Kind::Wharf).sort(504, &headers, b"").layer(), "l7");
+        for kind in [Kind::Wharf, Kind::Foreign] {
+            assert_eq!(judge(kind).sort(504, &headers, b"").layer(), "l7");
+        }
     }
 
     #[test]
-    fn a_foreign_registry_can_only_fail_itself() {
+    fn a_foreign_registry_that_speaks_of_layers_means_others() {
         let error = judge(Kind::Foreign).sort(502, &HeaderMap::new(), OF_L6);
 
         assert_eq!(error.layer(), "l5");

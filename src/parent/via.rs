@@ -45,7 +45,8 @@ impl Hops {
                 '(' => depth += 1,
                 ')' => depth = depth.saturating_sub(1),
                 ',' if depth == 0 => entries.push(std::mem::take(&mut entry)),
-                ' ' | '!'..='~' if depth == 0 && entry.len() < MOST_BYTES => entry.push(c),
+                ' ' if entry.is_empty() => {}
+                ' '..='~' if depth == 0 && entry.len() < MOST_BYTES => entry.push(c),
                 _ => {}
             }
         }

@@ -88,6 +88,9 @@ impl Wire {
                     self.series.answered(status);
                     if is_home {
                         self.note(true);
+                        if let Some(left) = allowance(response.headers()) {
+                            self.series.allows(left);
+                        }
                     }
                     return Ok(response);
                 }
@@ -127,6 +130,12 @@ impl Wire {
             source: Arc::new(error),
         }
     }
+}
+
+/// How many requests are left, as Docker Hub says it: `76;w=21600`.
+fn allowance(headers: &HeaderMap) -> Option<i64> {
+    let written = headers.get("ratelimit-remaining")?.to_str().ok()?;
+    written.split(';').next()?.trim().parse().ok()
 }
 
 /// What every client of this room has in common: our own redirects, our own retries, no proxy from

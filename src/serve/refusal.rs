@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use http::HeaderValue;
-use http::header::{ALLOW, RETRY_AFTER};
+use http::header::{ALLOW, HeaderName, RETRY_AFTER};
 use serde_json::json;
 
 use super::{Kind, Reply};
 use crate::auth::Denied;
 use crate::fetch::Error;
 use crate::oci::{Code, Digest, Reference, Repository, error_body};
-use crate::parent::{self, NodeId};
+use crate::parent::{self, LAYER_HEADER, NodeId};
 use crate::router;
 
 /// Why a request is not answered with what it asked for.
@@ -84,7 +84,8 @@ impl Refusal {
         let layer = verdict.layer.as_deref().unwrap_or(&node.name);
         let message = format!("{}: {}", node.name, verdict.message);
         let detail = json!({ "layer": layer, "node": node.name });
-        let mut reply = Reply::new(verdict.status);
+        // A HEAD has no body to say it in.
+        let mut reply = Reply::new(verdict.status).with_text(HeaderName::from_static(LAYER_HEADER), layer);
         if let Some(wait) = verdict.retry_after {
             reply = reply.with(RETRY_AFTER, wait.as_secs().max(1).into());
         }

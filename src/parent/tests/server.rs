@@ -10,8 +10,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
 /// Stops when dropped.
-pub(super) struct Server {
-    pub(super) address: SocketAddr,
+pub(in crate::parent) struct Server {
+    pub(in crate::parent) address: SocketAddr,
     log: Arc<Log>,
     task: JoinHandle<()>,
 }
@@ -24,23 +24,23 @@ struct Log {
 
 /// A request as it came.
 #[derive(Clone, Debug)]
-pub(super) struct Asked {
+pub(in crate::parent) struct Asked {
     /// `GET /path?query`.
-    pub(super) line: String,
+    pub(in crate::parent) line: String,
     /// The header lines, names in lower case.
     headers: Vec<(String, String)>,
 }
 
 impl Asked {
     /// The header's value, or nothing.
-    pub(super) fn header(&self, name: &str) -> &str {
+    pub(in crate::parent) fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().find(|(known, _)| known == name);
         found.map_or("", |(_, value)| value.as_str())
     }
 }
 
 /// What a test has the server answer.
-pub(super) enum Reply {
+pub(in crate::parent) enum Reply {
     /// Sent as it is; the connection stays open.
     Whole(String),
     /// Sent as it is, and cut.
@@ -51,16 +51,19 @@ pub(super) enum Reply {
 
 impl Server {
     /// On a free port of 127.0.0.1.
-    pub(super) async fn start(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+    pub(in crate::parent) async fn start(answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_at("127.0.0.1:0", answer).await
     }
 
-    pub(super) async fn start_at(at: &str, answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
+    pub(in crate::parent) async fn start_at(
+        at: &str,
+        answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         Self::start_with(at, answer, |stream| async { Ok(stream) }).await
     }
 
     /// With something between the connection and HTTP.
-    pub(super) async fn start_with<S, F>(
+    pub(in crate::parent) async fn start_with<S, F>(
         at: &str,
         answer: impl Fn(&Asked) -> Reply + Send + Sync + 'static,
         wrap: impl Fn(TcpStream) -> F + Send + 'static,
@@ -89,20 +92,20 @@ impl Server {
         Self { address, log, task }
     }
 
-    pub(super) fn url(&self) -> String {
+    pub(in crate::parent) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub(super) fn asked(&self) -> Vec<Asked> {
+    pub(in crate::parent) fn asked(&self) -> Vec<Asked> {
         self.log.asked.lock().clone()
     }
 
     /// How many requests began so.
-    pub(super) fn count(&self, line: &str) -> usize {
+    pub(in crate::parent) fn count(&self, line: &str) -> usize {
         self.asked().iter().filter(|asked| asked.line.starts_with(line)).count()
     }
 
-    pub(super) fn connections(&self) -> usize {
+    pub(in crate::parent) fn connections(&self) -> usize {
         self.log.connections.load(Ordering::SeqCst)
     }
 }
@@ -114,17 +117,17 @@ impl Drop for Server {
 }
 
 /// An answer with its length.
-pub(super) fn reply(status: u16, headers: &[(&str, &str)], body: &str) -> Reply {
+pub(in crate::parent) fn reply(status: u16, headers: &[(&str, &str)], body: &str) -> Reply {
     Reply::Whole(text(status, headers, body.len(), body))
 }
 
 /// An answer whose body ends before its announced length.
-pub(super) fn cut(headers: &[(&str, &str)], announced: usize, body: &str) -> Reply {
+pub(in crate::parent) fn cut(headers: &[(&str, &str)], announced: usize, body: &str) -> Reply {
     Reply::Cut(text(200, headers, announced, body))
 }
 
 /// An answer to HEAD, or one without a body: the length is said and nothing follows.
-pub(super) fn head(status: u16, headers: &[(&str, &str)], length: usize) -> Reply {
+pub(in crate::parent) fn head(status: u16, headers: &[(&str, &str)], length: usize) -> Reply {
     Reply::Whole(text(status, headers, length, ""))
 }
 

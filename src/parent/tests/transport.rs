@@ -60,10 +60,11 @@ async fn a_private_authority_is_trusted_by_its_file_and_only_so() {
 async fn https_never_falls_back_to_http() {
     let plain = Server::start(|_| reply(200, &[], CONTENT)).await;
 
-    let error = blob()
-        .ask(&parent(&format!("https://{}", plain.address)))
-        .await
-        .unwrap_err();
+    let impatient = parent_of(config(&format!(
+        "url = \"https://{}\"\nconnect_timeout = \"300ms\"",
+        plain.address
+    )));
+    let error = blob().ask(&impatient).await.unwrap_err();
 
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
     assert!(plain.asked().is_empty());
@@ -143,7 +144,7 @@ async fn an_address_that_swallows_connections_costs_a_fraction_of_a_second() {
 #[tokio::test]
 async fn the_bytes_and_the_statuses_are_counted() {
     let up = Server::start(|asked| match asked.header("range") {
-        "" => reply(200, &[], CONTENT),
+        "" => reply(200, &[("RateLimit-Remaining", "76;w=21600")], CONTENT),
         _ => reply(404, &[], ""),
     })
     .await;
@@ -169,6 +170,7 @@ async fn the_bytes_and_the_statuses_are_counted() {
         ),
         r#"wharf_parent_requests{class="interactive",upstream="quay.io"} 0"#,
         r#"wharf_parent_up{upstream="quay.io"} 1"#,
+        r#"wharf_parent_ratelimit_remaining{upstream="quay.io"} 76"#,
     ] {
         assert!(text.contains(line), "{line} in\n{text}");
     }
