@@ -44,3 +44,5 @@ mod tokens;
 mod store;
 // Metrics, health, logs, limits, secrets.
 mod outside;
+// The floors of the house: imports go down.
+mod house;
