@@ -29,7 +29,10 @@ impl Address {
 
     /// The same host on another port.
     pub(super) fn on_port(&self, port: u16) -> Self {
-        Self { host: self.host.clone(), port }
+        Self {
+            host: self.host.clone(),
+            port,
+        }
     }
 
     /// Another host on the same port.
@@ -58,7 +61,10 @@ impl FromStr for Address {
         if port == 0 || !is_host(host) {
             return Err(Malformed);
         }
-        Ok(Self { host: host.to_ascii_lowercase(), port })
+        Ok(Self {
+            host: host.to_ascii_lowercase(),
+            port,
+        })
     }
 }
 
@@ -73,7 +79,11 @@ fn is_host(text: &str) -> bool {
         return inner.parse::<Ipv6Addr>().is_ok();
     }
     let outer = text.starts_with(['-', '.']) || text.ends_with(['-', '.']);
-    !text.is_empty() && !outer && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
+    !text.is_empty()
+        && !outer
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
 }
 
 #[cfg(test)]
@@ -85,7 +95,17 @@ mod tests {
         for text in ["l3.plant.example:5000", "10.0.0.4:443", "[::1]:5000"] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
-        for text in ["l3.plant.example", "10.0.0.4:0", ":5000", "::1:5000", "a b:5000", "a/b:5000", "a\":1", "[x]:1", ".:1"] {
+        for text in [
+            "l3.plant.example",
+            "10.0.0.4:0",
+            ":5000",
+            "::1:5000",
+            "a b:5000",
+            "a/b:5000",
+            "a\":1",
+            "[x]:1",
+            ".:1",
+        ] {
             assert!(text.parse::<Address>().is_err(), "{text}");
         }
     }

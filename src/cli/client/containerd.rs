@@ -32,12 +32,21 @@ pub(super) fn settings(node: &Node, naming: Naming) -> Settings {
     ];
     settings.file("/etc/containerd/config.toml", &notes, configuration());
     for (registry, component) in node.names() {
-        hosts(&mut settings, node, registry.as_str(), &Endpoint::named(node, naming, component));
+        hosts(
+            &mut settings,
+            node,
+            registry.as_str(),
+            &Endpoint::named(node, naming, component),
+        );
     }
     hosts(&mut settings, node, &node.address.to_string(), &Endpoint::root(node));
     let notes = "every other registry: the node says that it does not know it, and nothing else is asked";
     let endpoint = Endpoint::root(node);
-    settings.file(format!("{FOLDER}/_default/hosts.toml"), &[notes], endpoint.written(node, None));
+    settings.file(
+        format!("{FOLDER}/_default/hosts.toml"),
+        &[notes],
+        endpoint.written(node, None),
+    );
     if let Some(ca) = &node.ca {
         settings.file(AUTHORITY, &["the authority that signed the node's certificate"], ca);
     }
@@ -54,15 +63,24 @@ struct Endpoint {
 impl Endpoint {
     /// The node itself; which registry is meant says `ns`.
     fn root(node: &Node) -> Self {
-        Self { url: node.url(), override_path: false }
+        Self {
+            url: node.url(),
+            override_path: false,
+        }
     }
 
     /// One registry, whose `component` stands for it in a path. Without one, only `ns` can name it.
     fn named(node: &Node, naming: Naming, component: Option<&str>) -> Self {
         let url = node.url();
         match (naming, component) {
-            (Naming::Prefix, Some(component)) => Self { url: format!("{url}/v2/{component}"), override_path: true },
-            (Naming::Path, Some(component)) => Self { url: format!("{url}/{component}"), override_path: false },
+            (Naming::Prefix, Some(component)) => Self {
+                url: format!("{url}/v2/{component}"),
+                override_path: true,
+            },
+            (Naming::Path, Some(component)) => Self {
+                url: format!("{url}/{component}"),
+                override_path: false,
+            },
             (Naming::Ns, _) | (_, None) => Self::root(node),
         }
     }
@@ -107,7 +125,11 @@ fn configuration() -> String {
 
 fn hosts(settings: &mut Settings, node: &Node, registry: &str, endpoint: &Endpoint) {
     let path = format!("{FOLDER}/{registry}/hosts.toml");
-    let component = node.names().into_iter().find(|(known, _)| known.as_str() == registry).and_then(|(_, name)| name);
+    let component = node
+        .names()
+        .into_iter()
+        .find(|(known, _)| known.as_str() == registry)
+        .and_then(|(_, name)| name);
     let other = component.map(|name| Endpoint::named(node, Naming::Prefix, Some(name)));
     let other = other.filter(|other| other.url != endpoint.url);
     settings.file(path, &[], endpoint.written(node, other.as_ref()));
@@ -115,10 +137,17 @@ fn hosts(settings: &mut Settings, node: &Node, registry: &str, endpoint: &Endpoi
 
 fn then(settings: &mut Settings, node: &Node) {
     for (registry, _) in node.names() {
-        let name = if registry.is_docker_io() { "library/NAME:TAG" } else { "NAME:TAG" };
+        let name = if registry.is_docker_io() {
+            "library/NAME:TAG"
+        } else {
+            "NAME:TAG"
+        };
         settings.then(format!("ctr images pull --hosts-dir {FOLDER} {registry}/{name}"));
     }
-    settings.then(format!("ctr images pull --hosts-dir {FOLDER} {}/NAME:TAG", node.address));
+    settings.then(format!(
+        "ctr images pull --hosts-dir {FOLDER} {}/NAME:TAG",
+        node.address
+    ));
 }
 
 #[cfg(test)]
@@ -129,12 +158,18 @@ mod tests {
     use crate::cli::client::node::Upstream;
 
     fn node() -> Node {
-        let quay = Upstream { registry: "quay.io".parse().unwrap(), aliases: Vec::new(), port: None, host: None };
-        Node { upstreams: vec![quay], ..Node::at("10.0.0.4:5000".parse().unwrap()) }
+        let quay = Upstream::named("quay.io".parse().unwrap());
+        Node {
+            upstreams: vec![quay],
+            ..Node::at("10.0.0.4:5000".parse().unwrap())
+        }
     }
 
     fn hosts_of(settings: &Settings, registry: &str) -> Table {
-        settings.body(&format!("{FOLDER}/{registry}/hosts.toml")).parse().unwrap()
+        settings
+            .body(&format!("{FOLDER}/{registry}/hosts.toml"))
+            .parse()
+            .unwrap()
     }
 
     #[test]
@@ -145,16 +180,28 @@ mod tests {
             for registry in ["docker.io", "quay.io", "10.0.0.4:5000", "_default"] {
                 let table = hosts_of(&settings, registry);
                 let hosts = table["host"].as_table().unwrap();
-                let urls: Vec<_> = hosts.keys().map(String::as_str).chain(table["server"].as_str()).collect();
+                let urls: Vec<_> = hosts
+                    .keys()
+                    .map(String::as_str)
+                    .chain(table["server"].as_str())
+                    .collect();
                 assert_eq!(urls.len(), 2);
-                assert!(urls.iter().all(|url| url.starts_with("http://10.0.0.4:5000")), "{naming:?} {registry} {urls:?}");
+                assert!(
+                    urls.iter().all(|url| url.starts_with("http://10.0.0.4:5000")),
+                    "{naming:?} {registry} {urls:?}"
+                );
             }
         }
     }
 
     #[test]
     fn the_naming_decides_the_url() {
-        let url = |naming, registry| hosts_of(&settings(&node(), naming), registry)["server"].as_str().unwrap().to_owned();
+        let url = |naming, registry| {
+            hosts_of(&settings(&node(), naming), registry)["server"]
+                .as_str()
+                .unwrap()
+                .to_owned()
+        };
 
         assert_eq!(url(Naming::Ns, "quay.io"), "http://10.0.0.4:5000");
         assert_eq!(url(Naming::Prefix, "quay.io"), "http://10.0.0.4:5000/v2/quay.io");
@@ -166,7 +213,10 @@ mod tests {
     fn only_the_prefix_form_overrides_the_path_and_then_for_server_and_host() {
         let prefix = hosts_of(&settings(&node(), Naming::Prefix), "quay.io");
         assert_eq!(prefix["override_path"].as_bool(), Some(true));
-        assert_eq!(prefix["host"]["http://10.0.0.4:5000/v2/quay.io"]["override_path"].as_bool(), Some(true));
+        assert_eq!(
+            prefix["host"]["http://10.0.0.4:5000/v2/quay.io"]["override_path"].as_bool(),
+            Some(true)
+        );
 
         let ns = hosts_of(&settings(&node(), Naming::Ns), "quay.io");
         assert!(!ns.contains_key("override_path"));
@@ -178,7 +228,10 @@ mod tests {
         let body = settings.body("/etc/containerd/certs.d/quay.io/hosts.toml");
 
         let (_, comment) = body.split_once("drops the query:\n").unwrap();
-        let uncommented: String = comment.lines().map(|line| format!("{}\n", line.trim_start_matches("# "))).collect();
+        let uncommented: String = comment
+            .lines()
+            .map(|line| format!("{}\n", line.trim_start_matches("# ")))
+            .collect();
         let table: Table = uncommented.replace('#', "").parse().unwrap();
 
         assert_eq!(table["server"].as_str(), Some("http://10.0.0.4:5000/v2/quay.io"));
@@ -186,7 +239,11 @@ mod tests {
 
     #[test]
     fn with_an_authority_server_and_host_both_trust_it() {
-        let node = Node { tls: true, ca: Some("PEM".to_owned()), ..node() };
+        let node = Node {
+            tls: true,
+            ca: Some("PEM".to_owned()),
+            ..node()
+        };
 
         let table = hosts_of(&settings(&node, Naming::Ns), "docker.io");
 

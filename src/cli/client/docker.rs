@@ -70,15 +70,21 @@ fn then(settings: &mut Settings, node: &Node, mirror: &Mirror) {
             settings.then("The node knows no docker.io: it asks its parent for library/alpine and the like.");
         }
         Mirror::ByNameOnly => {
-            settings.then("No registry-mirrors: the node knows docker.io by name only. A mirror's URL has no path, so give");
-            settings.then("[[upstream]] docker.io a port (listen = \"0.0.0.0:5010\") or a host name (hosts = [..]) of its own.");
+            settings.then(
+                "No registry-mirrors: the node knows docker.io by name only. A mirror's URL has no path, so give",
+            );
+            settings.then(
+                "[[upstream]] docker.io a port (listen = \"0.0.0.0:5010\") or a host name (hosts = [..]) of its own.",
+            );
         }
     }
     let address = &node.address;
     for (registry, component) in node.names() {
         match component {
             Some(component) => settings.then(format!("docker pull {address}/{component}/NAME:TAG")),
-            None => settings.then(format!("{registry} has a port in its name: give its [[upstream]] an alias without one")),
+            None => settings.then(format!(
+                "{registry} has a port in its name: give its [[upstream]] an alias without one"
+            )),
         }
     }
     if node.namespace.is_own() {
@@ -105,7 +111,12 @@ mod tests {
     }
 
     fn upstream(name: &str, port: Option<u16>) -> Upstream {
-        Upstream { registry: name.parse().unwrap(), aliases: Vec::new(), port, host: None }
+        Upstream {
+            registry: name.parse().unwrap(),
+            aliases: Vec::new(),
+            port,
+            host: None,
+        }
     }
 
     #[test]
@@ -121,19 +132,33 @@ mod tests {
 
     #[test]
     fn with_tls_nothing_is_insecure_and_the_authority_lies_where_docker_looks() {
-        let node = Node { tls: true, ca: Some("PEM".to_owned()), ..node() };
+        let node = Node {
+            tls: true,
+            ca: Some("PEM".to_owned()),
+            ..node()
+        };
 
         let settings = settings(&node).unwrap();
 
-        assert_eq!(settings.paths(), ["/etc/docker/daemon.json", "/etc/docker/certs.d/10.0.0.4:5000/ca.crt"]);
-        assert_eq!(daemon_json(&settings), json!({ "registry-mirrors": ["https://10.0.0.4:5000"] }));
+        assert_eq!(
+            settings.paths(),
+            ["/etc/docker/daemon.json", "/etc/docker/certs.d/10.0.0.4:5000/ca.crt"]
+        );
+        assert_eq!(
+            daemon_json(&settings),
+            json!({ "registry-mirrors": ["https://10.0.0.4:5000"] })
+        );
         assert_eq!(settings.body("/etc/docker/certs.d/10.0.0.4:5000/ca.crt"), "PEM");
     }
 
     #[test]
     fn a_mirror_has_the_port_that_means_docker_hub() {
         let upstreams = vec![upstream("docker.io", Some(5010))];
-        let node = Node { namespace: Registry::own(), upstreams, ..node() };
+        let node = Node {
+            namespace: Registry::own(),
+            upstreams,
+            ..node()
+        };
 
         let daemon = daemon_json(&settings(&node).unwrap());
 
@@ -144,12 +169,21 @@ mod tests {
     #[test]
     fn docker_hub_known_by_name_only_is_no_mirror() {
         let upstreams = vec![upstream("docker.io", None)];
-        let node = Node { namespace: Registry::own(), upstreams, ..node() };
+        let node = Node {
+            namespace: Registry::own(),
+            upstreams,
+            ..node()
+        };
 
         let settings = settings(&node).unwrap();
 
         assert_eq!(daemon_json(&settings).get("registry-mirrors"), None);
         assert!(settings.to_string().contains("listen ="), "{settings}");
-        assert!(settings.to_string().contains("docker pull 10.0.0.4:5000/docker.io/NAME:TAG"), "{settings}");
+        assert!(
+            settings
+                .to_string()
+                .contains("docker pull 10.0.0.4:5000/docker.io/NAME:TAG"),
+            "{settings}"
+        );
     }
 }

@@ -51,9 +51,14 @@ pub(super) fn settings(node: &Node, args: &Args) -> Result<Settings, Error> {
         settings.then("The node speaks plain HTTP, which IoT Edge expects of no parent: give it a certificate ([listen] cert_file).");
     }
     if !node.namespace.is_own() && !microsoft_is_known(node) {
-        settings.then(format!("The node does not know {MICROSOFT}, where the runtime's images are: add it as [[upstream]]."));
+        settings.then(format!(
+            "The node does not know {MICROSOFT}, where the runtime's images are: add it as [[upstream]]."
+        ));
     }
-    settings.then(format!("A module's image, in the manifest: {}", image(node, "NAME:TAG", &Registry::own())));
+    settings.then(format!(
+        "A module's image, in the manifest: {}",
+        image(node, "NAME:TAG", &Registry::own())
+    ));
     Ok(settings)
 }
 
@@ -144,7 +149,11 @@ fn microsoft() -> Registry {
 
 fn image(node: &Node, name: &str, registry: &Registry) -> String {
     let prefixed = *registry != node.namespace && node.knows(registry);
-    let prefix = if prefixed { format!("{registry}/") } else { String::new() };
+    let prefix = if prefixed {
+        format!("{registry}/")
+    } else {
+        String::new()
+    };
     format!("{}/{prefix}{name}", server(node))
 }
 
@@ -158,12 +167,20 @@ mod tests {
     use crate::cli::client::node::Upstream;
 
     fn args() -> Args {
-        Args { username: None, version: "1.5".to_owned() }
+        Args {
+            username: None,
+            version: "1.5".to_owned(),
+        }
     }
 
     fn node() -> Node {
         let namespace = Registry::own();
-        Node { tls: true, ca: Some("PEM".to_owned()), namespace, ..Node::at("10.0.0.4:8000".parse().unwrap()) }
+        Node {
+            tls: true,
+            ca: Some("PEM".to_owned()),
+            namespace,
+            ..Node::at("10.0.0.4:8000".parse().unwrap())
+        }
     }
 
     fn manifest(settings: &Settings) -> Value {
@@ -172,8 +189,11 @@ mod tests {
 
     #[test]
     fn the_runtime_is_pulled_under_microsofts_name_where_the_node_knows_it() {
-        let microsoft = Upstream { registry: MICROSOFT.parse().unwrap(), aliases: Vec::new(), port: None, host: None };
-        let node = Node { upstreams: vec![microsoft], ..node() };
+        let microsoft = Upstream::named(MICROSOFT.parse().unwrap());
+        let node = Node {
+            upstreams: vec![microsoft],
+            ..node()
+        };
 
         let settings = settings(&node, &args()).unwrap();
 
@@ -187,12 +207,21 @@ mod tests {
     #[test]
     fn credentials_appear_only_when_a_user_is_named_and_never_as_a_password() {
         let without = settings(&node(), &args()).unwrap().to_string();
-        let named = Args { username: Some("plant\"user".to_owned()), ..args() };
+        let named = Args {
+            username: Some("plant\"user".to_owned()),
+            ..args()
+        };
         let with = settings(&node(), &named).unwrap();
 
-        assert!(!without.contains("serveraddress") && !without.contains("registryCredentials"), "{without}");
+        assert!(
+            !without.contains("serveraddress") && !without.contains("registryCredentials"),
+            "{without}"
+        );
         let device: toml::Table = with.body("/etc/aziot/config.toml").parse().unwrap();
-        assert_eq!(device["agent"]["config"]["auth"]["username"].as_str(), Some("plant\"user"));
+        assert_eq!(
+            device["agent"]["config"]["auth"]["username"].as_str(),
+            Some("plant\"user")
+        );
         let desired = &manifest(&with)["modulesContent"]["$edgeAgent"]["properties.desired"];
         assert_eq!(
             desired["runtime"]["settings"]["registryCredentials"]["wharf"],
@@ -206,7 +235,15 @@ mod tests {
         assert_eq!(secure.body("/etc/docker/certs.d/10.0.0.4:8000/ca.crt"), "PEM");
         assert!(!secure.paths().contains(&"/etc/docker/daemon.json"));
 
-        let plain = settings(&Node { tls: false, ca: None, ..node() }, &args()).unwrap();
+        let plain = settings(
+            &Node {
+                tls: false,
+                ca: None,
+                ..node()
+            },
+            &args(),
+        )
+        .unwrap();
         let daemon: Value = serde_json::from_str(plain.body("/etc/docker/daemon.json")).unwrap();
         assert_eq!(daemon, json!({ "insecure-registries": ["10.0.0.4:8000"] }));
     }
@@ -214,7 +251,10 @@ mod tests {
     #[test]
     fn a_host_that_iot_edge_would_refuse_is_refused_here() {
         for address in ["[fd00::3]:5000", &format!("{}.example:5000", "a".repeat(60))] {
-            let node = Node { address: address.parse().unwrap(), ..node() };
+            let node = Node {
+                address: address.parse().unwrap(),
+                ..node()
+            };
 
             let error = settings(&node, &args()).unwrap_err();
 

@@ -10,11 +10,14 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+use super::report;
 use crate::cli::client::address::Address;
 use crate::cli::client::containerd::Naming;
 use crate::cli::client::node::{Node, Upstream};
 use crate::cli::client::settings::Settings;
+use crate::config::{self, Config, Overrides};
 use crate::oci::Registry;
+use crate::parent;
 
 mod address;
 mod containerd;
@@ -24,10 +27,12 @@ mod node;
 mod podman;
 mod settings;
 
-/// Which client, and where the node is.
-#[derive(Debug, clap::Args)]
+/// Print the settings that point a client at this node.
+///
+/// Every file is shown with its path and goes onto the machine of the client, not onto the node's.
+#[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
-pub struct Args {
+pub(super) struct Args {
     #[command(subcommand)]
     client: Client,
 }
@@ -98,6 +103,10 @@ struct Whereabouts {
 /// Why there are no settings to show. The operator's.
 #[derive(Debug, thiserror::Error)]
 enum Error {
+    /// The node's settings cannot be used.
+    #[error("the node's settings")]
+    Config(#[source] config::Error),
+
     /// An address that cannot be dialled as it stands.
     #[error("{text:?}")]
     Address { text: String, source: address::Malformed },
@@ -108,14 +117,19 @@ enum Error {
 
     /// A name that no registry can have.
     #[error("{text:?}")]
-    Registry { text: String, source: crate::oci::RegistryError },
+    Registry {
+        text: String,
+        source: crate::oci::RegistryError,
+    },
 
     /// The authority's file holds something else.
     #[error("{} holds no certificate in PEM: give the authority's certificate by --ca", path.display())]
     NoCertificate { path: PathBuf },
 
     /// IoT Edge takes host names and IPv4 addresses below 64 characters.
-    #[error("{host} cannot be IoT Edge's parent_hostname: give a host name or IPv4 address below 64 characters by --address")]
+    #[error(
+        "{host} cannot be IoT Edge's parent_hostname: give a host name or IPv4 address below 64 characters by --address"
+    )]
     NoParentHostname { host: String },
 
     /// A file that would be lost.
@@ -124,17 +138,22 @@ enum Error {
 
     /// A file cannot be read or written.
     #[error("{action} {}", path.display())]
-    Io { action: &'static str, path: PathBuf, source: io::Error },
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
 }
 
-/// Prints or writes the settings; 2 when the question was wrong, 1 when the disk refused.
-pub fn run(args: &Args) -> ExitCode {
-    let outcome = settings(&args.client).and_then(|settings| show(&settings, args.client.whereabouts()));
-    let Err(error) = outcome else { return ExitCode::SUCCESS };
-    eprintln!("wharf client: {}", crate::cli::chain(&error));
-    match error {
-        Error::Io { .. } => ExitCode::FAILURE,
-        _ => ExitCode::from(2),
+impl Args {
+    /// Prints or writes the settings; 2 when the question was wrong, 1 when the disk refused.
+    pub(super) fn run(self) -> ExitCode {
+        let settings = settings(&self.client);
+        let Err(error) = settings.and_then(|settings| show(&settings, self.client.whereabouts())) else {
+            return ExitCode::SUCCESS;
+        };
+        let code = if matches!(error, Error::Io { .. }) { 1 } else { 2 };
+        report::fail(&error, code)
     }
 }
 
@@ -170,24 +189,39 @@ impl Client {
 }
 
 impl Whereabouts {
-    /// The node of the settings file, or the one that `wharf serve` is without any, with what the flags say better.
+    /// The node of the settings, in which what the flags say comes first.
     fn node(&self) -> Result<Node, Error> {
-        let mut node = Node::at(self.address("127.0.0.1:5000")?);
+        let config = Config::load(self.config.as_deref(), std::env::vars(), &Overrides::default());
+        let config = config.map_err(Error::Config)?;
+        let ca = self.ca.as_ref().map(authority).transpose()?;
+        let named = self.upstreams.iter().map(|text| Ok(Upstream::named(registry(text)?)));
+        let mut node = Node {
+            address: self.address(&config.listen.address.to_string())?,
+            tls: self.tls || ca.is_some() || config.listen.certificate.is_some(),
+            ca,
+            namespace: config.parent.namespace,
+            upstreams: config.upstreams.into_iter().map(Upstream::from).collect(),
+        };
         if let Some(text) = &self.namespace {
-            node.namespace = registry_or_own(text)?;
+            node.namespace = if text.is_empty() {
+                Registry::own()
+            } else {
+                registry(text)?
+            };
         }
         if !self.upstreams.is_empty() {
-            node.upstreams = self.upstreams.iter().map(|text| upstream(text)).collect::<Result<_, _>>()?;
+            node.upstreams = named.collect::<Result<_, _>>()?;
         }
-        node.ca = self.ca.as_ref().map(authority).transpose()?;
-        node.tls |= self.tls || node.ca.is_some();
         node.upstreams.retain(|upstream| upstream.registry != node.namespace);
         Ok(node)
     }
 
     fn address(&self, listen: &str) -> Result<Address, Error> {
         let text = self.address.as_deref().unwrap_or(listen);
-        let address: Address = text.parse().map_err(|source| Error::Address { text: text.to_owned(), source })?;
+        let address: Address = text.parse().map_err(|source| Error::Address {
+            text: text.to_owned(),
+            source,
+        })?;
         if address.is_wildcard() {
             return Err(Error::Wildcard { address });
         }
@@ -195,21 +229,31 @@ impl Whereabouts {
     }
 }
 
-fn upstream(text: &str) -> Result<Upstream, Error> {
-    Ok(Upstream { registry: registry(text)?, aliases: Vec::new(), port: None, host: None })
-}
-
-fn registry_or_own(text: &str) -> Result<Registry, Error> {
-    if text.is_empty() { Ok(Registry::own()) } else { registry(text) }
+impl From<parent::Upstream> for Upstream {
+    fn from(upstream: parent::Upstream) -> Self {
+        Self {
+            registry: upstream.name,
+            aliases: upstream.aliases,
+            port: upstream.listen.map(|address| address.port()),
+            host: upstream.hosts.into_iter().next(),
+        }
+    }
 }
 
 fn registry(text: &str) -> Result<Registry, Error> {
-    text.parse().map_err(|source| Error::Registry { text: text.to_owned(), source })
+    text.parse().map_err(|source| Error::Registry {
+        text: text.to_owned(),
+        source,
+    })
 }
 
 fn authority(path: &PathBuf) -> Result<String, Error> {
     let read = fs::read_to_string(path);
-    let text = read.map_err(|source| Error::Io { action: "reading", path: path.clone(), source })?;
+    let text = read.map_err(|source| Error::Io {
+        action: "reading",
+        path: path.clone(),
+        source,
+    })?;
     if !text.contains("-----BEGIN CERTIFICATE-----") {
         return Err(Error::NoCertificate { path: path.clone() });
     }

@@ -41,10 +41,29 @@ pub(super) enum Mirror {
     Unknown(Address),
 }
 
+impl Upstream {
+    /// A registry that is reached by its name alone.
+    pub(super) fn named(registry: Registry) -> Self {
+        Self {
+            registry,
+            aliases: Vec::new(),
+            port: None,
+            host: None,
+        }
+    }
+}
+
 impl Node {
     /// A plain HTTP node that mirrors Docker Hub, as `wharf serve` is without any settings.
+    #[cfg(test)]
     pub(super) fn at(address: Address) -> Self {
-        Self { address, tls: false, ca: None, namespace: Registry::docker_io(), upstreams: Vec::new() }
+        Self {
+            address,
+            tls: false,
+            ca: None,
+            namespace: Registry::docker_io(),
+            upstreams: Vec::new(),
+        }
     }
 
     /// The URL of `address` on this node.
@@ -64,9 +83,14 @@ impl Node {
     /// an alias stands for it; without one it is `None` and only `ns` reaches it.
     pub(super) fn names(&self) -> Vec<(&Registry, Option<&str>)> {
         let namespace = (!self.namespace.is_own()).then_some((&self.namespace, &[][..]));
-        let upstreams = self.upstreams.iter().map(|upstream| (&upstream.registry, &upstream.aliases[..]));
+        let upstreams = self
+            .upstreams
+            .iter()
+            .map(|upstream| (&upstream.registry, &upstream.aliases[..]));
         let named = namespace.into_iter().chain(upstreams);
-        named.map(|(registry, aliases)| (registry, path_component(registry, aliases))).collect()
+        named
+            .map(|(registry, aliases)| (registry, path_component(registry, aliases)))
+            .collect()
     }
 
     /// Whether `registry` is reached by its name, in a path or by `ns`.
@@ -86,7 +110,10 @@ impl Node {
             (Some(port), _) => Ok(Mirror::At(self.address.on_port(port))),
             (None, Some(host)) => {
                 let address = self.address.named(host);
-                let refused = |source| Error::Address { text: host.clone(), source };
+                let refused = |source| Error::Address {
+                    text: host.clone(),
+                    source,
+                };
                 Ok(Mirror::At(address.map_err(refused)?))
             }
             (None, None) => Ok(Mirror::ByNameOnly),

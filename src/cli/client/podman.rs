@@ -11,7 +11,11 @@ pub(super) fn settings(node: &Node) -> Settings {
         "read at every pull, no restart. The node is the location itself and no mirror of it, so that a failure",
         "never ends at the internet; with [[registry.mirror]] the tools would go on to the registry's own address",
     ];
-    settings.file("/etc/containers/registries.conf.d/50-wharf.conf", &notes, registries(node));
+    settings.file(
+        "/etc/containers/registries.conf.d/50-wharf.conf",
+        &notes,
+        registries(node),
+    );
     if let Some(ca) = &node.ca {
         let notes = ["the authority that signed the node's certificate"];
         settings.file(format!("/etc/containers/certs.d/{}/ca.crt", node.address), &notes, ca);
@@ -19,7 +23,9 @@ pub(super) fn settings(node: &Node) -> Settings {
     for (registry, component) in node.names() {
         match component {
             Some(_) => settings.then(format!("podman pull {registry}/NAME:TAG")),
-            None => settings.then(format!("{registry} has a port in its name: give its [[upstream]] an alias without one")),
+            None => settings.then(format!(
+                "{registry} has a port in its name: give its [[upstream]] an alias without one"
+            )),
         }
     }
     settings.then(format!("podman pull {}/NAME:TAG", node.address));
@@ -60,7 +66,7 @@ mod tests {
     #[test]
     fn every_registry_is_renamed_to_its_prefix_on_the_node() {
         let upstreams = vec![
-            Upstream { registry: "quay.io".parse().unwrap(), aliases: Vec::new(), port: None, host: None },
+            Upstream::named("quay.io".parse().unwrap()),
             Upstream {
                 registry: "mcr.example.com:8443".parse().unwrap(),
                 aliases: vec!["mcr".to_owned()],
@@ -68,14 +74,20 @@ mod tests {
                 host: None,
             },
         ];
-        let node = Node { upstreams, ..Node::at("[::1]:5000".parse().unwrap()) };
+        let node = Node {
+            upstreams,
+            ..Node::at("[::1]:5000".parse().unwrap())
+        };
 
         let settings = settings(&node);
 
         let body = settings.body("/etc/containers/registries.conf.d/50-wharf.conf");
         let read: toml::Table = body.parse().unwrap();
         let registries = read["registry"].as_array().unwrap();
-        let pairs: Vec<_> = registries.iter().map(|entry| (entry.get("prefix"), entry["location"].as_str())).collect();
+        let pairs: Vec<_> = registries
+            .iter()
+            .map(|entry| (entry.get("prefix"), entry["location"].as_str()))
+            .collect();
         assert_eq!(
             pairs,
             [

@@ -28,7 +28,11 @@ impl Settings {
     /// Adds a file that the client reads at `path`, which is absolute.
     pub(super) fn file(&mut self, path: impl Into<String>, notes: &[&str], body: impl Into<String>) {
         let notes = notes.iter().map(|note| (*note).to_owned()).collect();
-        self.files.push(File { path: path.into(), notes, body: body.into() });
+        self.files.push(File {
+            path: path.into(),
+            notes,
+            body: body.into(),
+        });
     }
 
     /// Adds a line on what to type, or to know, once the files are in place.
@@ -43,12 +47,22 @@ impl Settings {
     /// * [`Error::Exists`]: a file is there already and would be lost; nothing was written.
     /// * [`Error::Io`]: the disk refused; what was written before stays.
     pub(super) fn write(&self, root: &Path) -> Result<Vec<PathBuf>, Error> {
-        let paths: Vec<_> = self.files.iter().map(|file| root.join(file.path.trim_start_matches('/'))).collect();
+        let paths: Vec<_> = self
+            .files
+            .iter()
+            .map(|file| root.join(file.path.trim_start_matches('/')))
+            .collect();
         if let Some(path) = paths.iter().find(|path| path.symlink_metadata().is_ok()) {
             return Err(Error::Exists { path: path.clone() });
         }
         for (file, path) in self.files.iter().zip(&paths) {
-            let io = |action| move |source| Error::Io { action, path: path.clone(), source };
+            let io = |action| {
+                move |source| Error::Io {
+                    action,
+                    path: path.clone(),
+                    source,
+                }
+            };
             if let Some(folder) = path.parent() {
                 fs::create_dir_all(folder).map_err(io("creating the folder of"))?;
             }
@@ -104,9 +118,15 @@ mod tests {
 
         let error = settings.write(root.path()).unwrap_err();
 
-        assert!(matches!(&error, Error::Exists { path } if path.ends_with("etc/second")), "{error}");
+        assert!(
+            matches!(&error, Error::Exists { path } if path.ends_with("etc/second")),
+            "{error}"
+        );
         assert!(!root.path().join("etc/first").exists());
-        assert_eq!(fs::read_to_string(root.path().join("etc/second")).unwrap(), "the operator's");
+        assert_eq!(
+            fs::read_to_string(root.path().join("etc/second")).unwrap(),
+            "the operator's"
+        );
     }
 
     #[test]
@@ -120,6 +140,9 @@ mod tests {
 
         assert_eq!(paths, [root.path().join("etc/a/b.toml")]);
         assert_eq!(fs::read_to_string(&paths[0]).unwrap(), "key = 1\n");
-        assert_eq!(settings.to_string(), "# ==> /etc/a/b.toml\n#     merge it\nkey = 1\n\n# try it\n");
+        assert_eq!(
+            settings.to_string(),
+            "# ==> /etc/a/b.toml\n#     merge it\nkey = 1\n\n# try it\n"
+        );
     }
 }
