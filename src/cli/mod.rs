@@ -1,6 +1,8 @@
 //! The commands: one file each, with the same two verbs.
 
 mod check;
+mod client;
+mod demo;
 mod report;
 mod serve;
 
@@ -22,6 +24,8 @@ pub struct Cli {
 enum Command {
     Serve(serve::Args),
     Check(check::Args),
+    Client(client::Args),
+    Demo(demo::Args),
 }
 
 impl Cli {
@@ -30,6 +34,8 @@ impl Cli {
         match self.command {
             Command::Serve(args) => args.run(),
             Command::Check(args) => args.run(),
+            Command::Client(args) => args.run(),
+            Command::Demo(args) => args.run(),
         }
     }
 }
