@@ -161,10 +161,6 @@ impl Shared {
             Some(digest) => {
                 drop(answer);
                 let document = self.manifest(repository, &digest, asker).await?;
-                let head = Head {
-                    cache_status: document.cache_status.or(head.cache_status),
-                    ..head
-                };
                 Ok(self.settle(repository, &slot, document.held, asked, &head))
             }
             // A registry that tells no digest: the bytes do.

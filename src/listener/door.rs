@@ -174,9 +174,6 @@ impl HttpServerApp for Door {
     ) -> Option<ReusedHttpStream> {
         session.set_write_timeout(Some(self.config.write_timeout));
         session.set_min_send_rate(Some(1024));
-        if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(self.config.idle_timeout.as_secs()));
-        }
         let patience = self.config.idle_timeout + self.config.header_timeout;
         match tokio::time::timeout(patience, session.read_request()).await {
             Ok(Ok(true)) => {}
@@ -185,6 +182,9 @@ impl HttpServerApp for Door {
                 let _ = session.respond_error(400).await;
                 return None;
             }
+        }
+        if session.get_keepalive().is_some() {
+            session.set_keepalive(Some(self.config.idle_timeout.as_secs()));
         }
         let busy = self.connections.busy();
         let began = now();

@@ -22,19 +22,18 @@ pub(super) async fn get(
         repository: repository.clone(),
         digest: *digest,
     };
-    let ranges = request.ranges(digest);
     if request.is_head() || request.has(digest) {
         let (size, outcome) = serve.shelf.blob_size(&permit, digest, &asker).await.map_err(refuse)?;
-        let resolved = ranges.map_or(Resolved::Whole, |ranges| ranges.resolve(size));
+        // A range is for GET alone (RFC 9110, 14.2).
         let reply = if request.has(digest) {
             Reply::new(304)
         } else {
-            shape(resolved, Some(size)).0
+            shape(Resolved::Whole, Some(size)).0
         };
         return Ok(describe(reply, digest).tell_status(&serve.node, outcome, None));
     }
     let mut source = serve.shelf.blob(&permit, digest, &asker).await.map_err(refuse)?;
-    let resolved = match ranges {
+    let resolved = match request.ranges(digest) {
         None => Resolved::Whole,
         Some(ranges) => ranges.resolve(source.settle().await.map_err(refuse)?),
     };

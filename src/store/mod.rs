@@ -26,7 +26,7 @@ mod staged;
 mod sync;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
@@ -240,20 +240,18 @@ impl Store {
 
     /// What belongs to an image stays or leaves together: a pull of a manifest renews all it names.
     ///
-    /// At most once a second for one manifest, as a hot one is asked for thousands of times.
+    /// Nothing is to be done while nothing else was used since: a hot manifest is asked for thousands of times.
     fn touch_closure(&self, held: &Held) {
-        if !held.due_for_touch(now()) {
+        if held.touched.load(Ordering::Relaxed) == self.shared.ledger.lock().uses() {
             return;
         }
         let children: Vec<Arc<Held>> = held.children().filter_map(|child| self.shared.hot.get(child)).collect();
         let mut ledger = self.shared.ledger.lock();
-        for child in children.iter().flat_map(|child| child.children()) {
-            ledger.touch(child);
+        let grandchildren = children.iter().flat_map(|child| child.children());
+        for digest in grandchildren.chain(held.children()).chain([held.digest()]) {
+            ledger.touch(digest);
         }
-        for child in held.children() {
-            ledger.touch(child);
-        }
-        ledger.touch(held.digest());
+        held.touched.store(ledger.uses(), Ordering::Relaxed);
     }
 }
 
@@ -265,12 +263,4 @@ impl Shared {
             self.index.write(Row::Used(used));
         }
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a throttle inside the store; nothing is decided by it"
-)]
-fn now() -> Instant {
-    Instant::now()
 }
