@@ -70,3 +70,37 @@ pub(super) fn names() -> Names {
     ];
     Names::new(all, Registry::own()).expect("no word stands twice")
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Words that mean something somewhere in a line, so that chance finds their neighbourhoods.
+    const WORD: &str = "v2|v2|docker\\.io|hub|quay\\.io|mcr|plant|library|a|b-c|blobs|uploads|manifests|tags|list|referrers|\
+        latest|_catalog|sha256:[0-9a-f]{64}|[a-z%A:_.]{0,4}";
+    const QUERY: &str =
+        "(ns|n|last|artifactType)=(docker\\.io|Quay\\.io|hub|mcr\\.example\\.com%3A8443|plant|7|[a-z+%/&=]{0,5})";
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn a_route_that_is_written_reads_back(
+            method in "GET|HEAD|PUT",
+            host in "|hub\\.plant\\.example|own\\.plant\\.example:5000|x",
+            path in proptest::collection::vec(WORD, 0..7),
+            end in "|/|/tags/list|/manifests/latest|/blobs/sha256:[0-9a-f]{64}|/referrers/sha256:[0-9a-f]{64}",
+            query in proptest::collection::vec(QUERY, 0..4),
+        ) {
+            let line = format!("{method}\n{host}\n/{}{end}\n{}", path.join("/"), query.join("&"));
+            fuzz(line.as_bytes());
+        }
+
+        #[test]
+        fn no_bytes_make_the_parser_panic(data: Vec<u8>) {
+            fuzz(&data);
+        }
+    }
+}
