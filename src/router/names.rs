@@ -214,6 +214,15 @@ mod tests {
     }
 
     #[test]
+    fn a_repository_is_spelled_bare_only_in_the_registry_of_unprefixed_names() {
+        let names = Names::new([named("quay.io", &[], &[])], Registry::docker_io()).unwrap();
+        let spelled = |registry: &str| names.spell(&Repository::new(registry.parse().unwrap(), "a/b".parse().unwrap()));
+
+        assert_eq!(spelled("docker.io"), "a/b");
+        assert_eq!(spelled("quay.io"), "quay.io/a/b");
+    }
+
+    #[test]
     fn the_registry_of_unprefixed_names_can_be_named_too() {
         let names = Names::new([], Registry::docker_io()).unwrap();
 
