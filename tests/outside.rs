@@ -159,6 +159,20 @@ async fn health_does_not_depend_on_the_parent_and_readiness_says_what_is_wrong()
 }
 
 #[tokio::test]
+async fn a_node_that_says_it_is_ready_takes_connections() {
+    let parent = Upstream::start().await;
+    let mut node = Setup::below(&parent.url()).placed();
+
+    for _ in 0..10 {
+        node.spawn();
+        eventually("the node says it is ready", async || node.is_ready().await).await;
+
+        assert!(tokio::net::TcpStream::connect(node.address()).await.is_ok());
+        node.kill();
+    }
+}
+
+#[tokio::test]
 async fn the_admin_port_shows_nothing_of_the_registry_and_the_registry_nothing_of_it() {
     let parent = Upstream::start().await;
     parent.new_image("a", "v1", &[10]);

@@ -217,7 +217,7 @@ async fn what_is_larger_than_the_whole_budget_is_served_and_not_kept() {
 async fn a_cold_image_leaves_before_a_layer_of_a_warm_one() {
     let mut parent = Upstream::start().await;
     let images: Vec<Image> = ["warm", "cold", "new"]
-        .map(|tag| parent.new_image(tag, "v1", &[12 * MIB, 12 * MIB]))
+        .map(|tag| parent.new_image(tag, "v1", &[16 * MIB, 16 * MIB]))
         .to_vec();
     let [warm, cold, new] = &images[..] else { unreachable!() };
     let node = Setup::below(&parent.url()).capacity("96MiB").start().await;
