@@ -226,7 +226,8 @@ async fn a_cold_image_leaves_before_a_layer_of_a_warm_one() {
         assert_pulls(&node, name, image).await;
     }
 
-    // The manifest alone is asked for again, as `imagePullPolicy: Always` does.
+    // The manifest alone is asked for again, as `imagePullPolicy: Always` does. Use is noted to the second.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     node.get(&manifest("warm", "v1")).await.assert_is(&warm.manifest.bytes);
     node.get(&manifest("new", "v1")).await.assert_is(&new.manifest.bytes);
     assert_pulls(&node, "new", new).await;

@@ -196,7 +196,8 @@ impl Open {
         let closing = self.closing;
         let (reply, mut connection) = self.rest().await;
         let closed = !reply.complete || !closing || connection.is_closed_within(Duration::from_secs(2)).await;
-        let surplus = String::from_utf8_lossy(&connection.raw).into_owned();
+        let surplus = if reply.complete { &connection.raw[..] } else { b"" };
+        let surplus = String::from_utf8_lossy(surplus).into_owned();
         assert!(
             closed && surplus.is_empty(),
             "after a whole reply the connection stayed open or {surplus:?} followed: {reply}"
