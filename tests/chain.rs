@@ -132,6 +132,25 @@ async fn a_byte_corrupted_at_the_top_never_completes_at_the_bottom() {
 }
 
 #[tokio::test]
+async fn the_layers_do_not_multiply_each_others_attempts() {
+    let cloud = Upstream::start().await;
+    let image = cloud.new_image("a", "v1", &[1_000_000]);
+    let digest = image.layer(0);
+    cloud.fault(Fault::get(&digest).flip_at(999_999));
+    let chain = Chain::below(&cloud).await;
+
+    let reply = chain.l3.get(&blob("a", &digest)).await;
+
+    assert!(reply.status != 200 || !reply.complete, "{reply}");
+    // Two attempts of each of three layers upon two of the layer below.
+    assert!(
+        cloud.count("GET", &digest) <= 8,
+        "{} transfers from the cloud",
+        cloud.count("GET", &digest)
+    );
+}
+
+#[tokio::test]
 async fn each_layer_that_was_asked_has_one_entry_in_cache_status() {
     let cloud = Upstream::start().await;
     let image = cloud.new_image("a", "v1", &[1000]);
