@@ -26,13 +26,13 @@ const SMALL: u64 = 16 << 10;
 const DRAINED: usize = 64 << 10;
 
 /// The application behind the registry port: reads requests, has them answered, sends the replies.
-pub struct Door {
-    serve: Arc<ArcSwap<Serve>>,
+pub(super) struct Door {
+    pub(super) serve: Arc<ArcSwap<Serve>>,
     /// The upstream that a port is bound to.
     bound: HashMap<u16, Registry>,
-    config: Config,
-    connections: Connections,
-    log: RequestLog,
+    pub(super) config: Config,
+    pub(super) connections: Connections,
+    pub(super) log: RequestLog,
 }
 
 impl Door {
@@ -52,11 +52,18 @@ impl Door {
         }
     }
 
+    /// The upstream that the port is bound to; the port is looked up only if any is.
+    pub(super) fn bound_to(&self, port: impl FnOnce() -> Option<u16>) -> Option<&Registry> {
+        if self.bound.is_empty() {
+            None
+        } else {
+            self.bound.get(&port()?)
+        }
+    }
+
     async fn answer(&self, session: &mut ServerSession) -> Sent {
         let serve = self.serve.load_full();
-        let bound = session
-            .server_addr()
-            .and_then(|address| self.bound.get(&address.as_inet()?.port()));
+        let bound = self.bound_to(|| session.server_addr()?.as_inet().map(|address| address.port()));
         let head = session.req_header();
         let path = std::str::from_utf8(head.raw_path()).unwrap_or("");
         let (path, query) = path
@@ -138,7 +145,7 @@ impl Door {
             .load()
             .finished(head.method.as_str(), sent.kind, sent.status, sent.meter.bytes);
         let query = head.uri.query().unwrap_or_default();
-        let namespace = query.split('&').find_map(|pair| pair.strip_prefix("ns="));
+        let namespace = super::log::namespace(query);
         self.log.line(&Entry {
             remote: session.client_addr().and_then(|address| Some(address.as_inet()?.ip())),
             method: head.method.as_str(),

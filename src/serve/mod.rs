@@ -69,6 +69,22 @@ impl Serve {
         reply
     }
 
+    /// Answers what needs no waiting: `None` if anything has to be read or asked for.
+    ///
+    /// Looks at no fields but the host.
+    pub fn answer_at_once(&self, request: &Request<'_>) -> Option<Reply> {
+        let Routed { route, namespace } = router::parse(&self.names, &request.line()).ok()?;
+        let mut reply = match &route {
+            Route::Ping => ping::answer(),
+            Route::Manifest { repository, reference } => manifest::get_at_once(self, request, repository, reference)?,
+            _ => return None,
+        };
+        reply.kind = Kind::of(&route);
+        reply.name_api(namespace.as_deref());
+        self.metrics.count(&reply);
+        Some(reply)
+    }
+
     /// Counts a finished reply, with the bytes of body that left.
     pub fn finished(&self, method: &str, kind: Kind, status: u16, bytes: u64) {
         self.metrics.finished(method, kind, status, bytes);
