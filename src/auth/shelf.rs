@@ -29,13 +29,13 @@ impl Shelf {
         self.fetch.manifest_at_once(permit.repository(), reference)
     }
 
-    /// The content of a blob, which may still be on its way.
+    /// The content of a blob, of which `from` is the first byte wanted; it may still be on its way.
     ///
     /// # Errors
     ///
     /// As [`Fetch::blob`].
-    pub async fn blob(&self, permit: &Permit, digest: &Digest, asker: &Asker) -> Result<Source, Error> {
-        self.fetch.blob(permit.repository(), digest, asker).await
+    pub async fn blob(&self, permit: &Permit, digest: &Digest, from: u64, asker: &Asker) -> Result<Source, Error> {
+        self.fetch.blob(permit.repository(), digest, from, asker).await
     }
 
     /// Bytes of a blob.

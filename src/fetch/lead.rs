@@ -85,6 +85,9 @@ pub(super) async fn fly(shared: Arc<Shared>, flight: Arc<Flight>, kind: Kind, as
             link(&shared, &flight);
         }
         Err(error) => {
+            if matches!(error, Error::Corrupt { .. }) {
+                shared.spoiled.insert(flight.digest, error.clone());
+            }
             if !matches!(error, Error::Absent { .. }) {
                 tracing::warn!(digest = %flight.digest, repository = %flight.repository, error = %chain(&error), "transfer failed");
             }
@@ -180,6 +183,10 @@ impl Transfer<'_> {
         match self.parent.ask(ask).await {
             Ok(answer) => Ok(answer),
             Err(parent::Error::RangeUnsatisfiable { .. }) => Err(self.past_the_end()),
+            // A node says so when what it sent before was wrong: going on would build upon that.
+            Err(parent::Error::Failed {
+                status: 502, message, ..
+            }) if self.sink.is_some() && self.parent.is_wharf() => Err(Cut::Final(self.corrupt(&message))),
             Err(error) if self.sink.is_some() && is_passing(&error) => Err(Cut::Again(error.into())),
             Err(error) => Err(Cut::Final(error.into())),
         }

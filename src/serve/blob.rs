@@ -6,7 +6,7 @@ use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ET
 
 use super::manifest::{DIGEST, FOR_EVER};
 use super::{Body, Content, Refusal, Reply, Request, Segment, Serve};
-use crate::oci::{ContentRange, Digest, Repository, Resolved, media};
+use crate::oci::{ContentRange, Digest, Ranges, Repository, Resolved, media};
 
 /// `GET` and `HEAD /v2/<name>/blobs/<digest>` (end-2), with ranges (RFC 9110, 14) also of what is not here yet.
 pub(super) async fn get(
@@ -32,8 +32,10 @@ pub(super) async fn get(
         };
         return Ok(describe(reply, digest).tell_status(&serve.node, outcome, None));
     }
-    let mut source = serve.shelf.blob(&permit, digest, &asker).await.map_err(refuse)?;
-    let resolved = match request.ranges(digest) {
+    let ranges = request.ranges(digest);
+    let from = ranges.as_ref().and_then(Ranges::first_from).unwrap_or(0);
+    let mut source = serve.shelf.blob(&permit, digest, from, &asker).await.map_err(refuse)?;
+    let resolved = match ranges {
         None => Resolved::Whole,
         Some(ranges) => ranges.resolve(source.settle().await.map_err(refuse)?),
     };
