@@ -76,6 +76,9 @@ impl From<Error> for Cut {
 pub(super) async fn fly(shared: Arc<Shared>, flight: Arc<Flight>, kind: Kind, asker: Asker) {
     shared.metrics.flights.inc();
     let outcome = transfer(&shared, &flight, kind, &asker).await;
+    if let Err(error @ Error::Corrupt { .. }) = &outcome {
+        shared.spoiled.insert(flight.digest, error.clone());
+    }
     // Out of the table first: whoever asks after the end must not join a flight that is over.
     shared.flights.lock().remove(&flight.digest);
     match outcome {
@@ -85,9 +88,6 @@ pub(super) async fn fly(shared: Arc<Shared>, flight: Arc<Flight>, kind: Kind, as
             link(&shared, &flight);
         }
         Err(error) => {
-            if matches!(error, Error::Corrupt { .. }) {
-                shared.spoiled.insert(flight.digest, error.clone());
-            }
             if !matches!(error, Error::Absent { .. }) {
                 tracing::warn!(digest = %flight.digest, repository = %flight.repository, error = %chain(&error), "transfer failed");
             }
