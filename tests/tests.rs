@@ -44,5 +44,7 @@ mod tokens;
 mod store;
 // Metrics, health, logs, limits, secrets.
 mod outside;
+// Docker, containerd, Podman and their like, each in a network of its own.
+mod clients;
 // The floors of the house: imports go down.
 mod house;
