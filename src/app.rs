@@ -111,6 +111,7 @@ impl App {
         let request_log = RequestLog::open(&log.requests, log.format).map_err(Error::Log)?;
         let store = Store::open(&storage, store::Metrics::new(&metrics)?)?;
 
+        crate::status::register(&metrics)?;
         let clock = Clock::system();
         let id = Arc::new(NodeId {
             name: node.name.as_str().to_owned(),
@@ -123,6 +124,7 @@ impl App {
             mode.as_str(),
             store.clone(),
             parents.values().cloned().collect(),
+            addresses[0].0,
         );
         let fetching = fetching_runtime().map_err(Error::Runtime)?;
         let fetch = Fetch::new(
@@ -215,7 +217,8 @@ impl ShutdownSignalWatch for Signals {
             }
             _ = interrupt.recv() => {}
         }
-        ShutdownSignal::FastShutdown
+        // Not the fast one: with it the accepting tasks never end. The grace period is nought.
+        ShutdownSignal::GracefulTerminate
     }
 }
 

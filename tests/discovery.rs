@@ -105,15 +105,15 @@ async fn none_are_listed_when_none_are_asked_for() {
 async fn a_number_that_is_none_is_refused_and_a_huge_one_is_harmless() {
     let (_parent, node) = tagged(&["a", "b"]).await;
 
-    for n in ["-1", "a", "1.5", "99999999999999999999999"] {
+    for n in ["-1", "a", "1.5"] {
         node.get(&format!("/v2/a/tags/list?n={n}"))
             .await
             .assert_error(400, "PAGINATION_NUMBER_INVALID");
     }
-    assert_eq!(
-        node.get("/v2/a/tags/list?n=2147483648").await.json()["tags"],
-        json!(["a", "b"])
-    );
+    for n in ["2147483648", "99999999999999999999999"] {
+        let reply = node.get(&format!("/v2/a/tags/list?n={n}")).await;
+        assert_eq!(reply.json()["tags"], json!(["a", "b"]), "{reply}");
+    }
 }
 
 #[tokio::test]

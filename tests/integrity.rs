@@ -218,6 +218,22 @@ async fn a_cut_in_the_middle_is_mended_inside_the_reply() {
 }
 
 #[tokio::test]
+async fn a_transfer_that_cannot_go_on_ends_in_a_broken_reply_with_nothing_added() {
+    let stage = Stage::cold().await;
+    stage
+        .parent
+        .fault(Fault::get(&stage.digest).cut_after(SIZE as u64 / 2, Cut::Fin).times(1));
+    stage.parent.fault(Fault::get(&stage.digest).status(404));
+
+    let (reply, _) = stage.node.client().open(Request::get(&stage.target)).await.rest().await;
+
+    assert!(!reply.complete, "{reply}");
+    assert!(stage.bytes.starts_with(&reply.body), "something was added to the bytes");
+    stage.parent.without_faults();
+    stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+}
+
+#[tokio::test]
 async fn a_resumption_that_is_answered_wrongly_never_splices_wrong_bytes() {
     for rule in [RangeRule::Ignored, RangeRule::FromTheStart, RangeRule::OtherBytes(1000)] {
         let stage = Stage::cold().await;

@@ -217,7 +217,7 @@ async fn what_is_larger_than_the_whole_budget_is_served_and_not_kept() {
 async fn a_cold_image_leaves_before_a_layer_of_a_warm_one() {
     let mut parent = Upstream::start().await;
     let images: Vec<Image> = ["warm", "cold", "new"]
-        .map(|tag| parent.new_image(tag, "v1", &[12 * MIB, 12 * MIB]))
+        .map(|tag| parent.new_image(tag, "v1", &[16 * MIB, 16 * MIB]))
         .to_vec();
     let [warm, cold, new] = &images[..] else { unreachable!() };
     let node = Setup::below(&parent.url()).capacity("96MiB").start().await;
@@ -226,7 +226,8 @@ async fn a_cold_image_leaves_before_a_layer_of_a_warm_one() {
         assert_pulls(&node, name, image).await;
     }
 
-    // The manifest alone is asked for again, as `imagePullPolicy: Always` does.
+    // The manifest alone is asked for again, as `imagePullPolicy: Always` does. Use is noted to the second.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
     node.get(&manifest("warm", "v1")).await.assert_is(&warm.manifest.bytes);
     node.get(&manifest("new", "v1")).await.assert_is(&new.manifest.bytes);
     assert_pulls(&node, "new", new).await;

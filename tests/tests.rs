@@ -20,14 +20,18 @@ mod fixture;
 
 // A client pulls: what it is answered, and what the parent is asked for it.
 mod pull;
+// What an answer looks like, header by header.
+mod answers;
 // Parts of blobs, here already or still on their way.
 mod range;
 // The parent sends wrong bytes, too few, too many.
 mod integrity;
 // Many clients, one transfer.
 mod flights;
-// Which registry a name means, and who may see what.
+// Which registry a name means.
 mod naming;
+// Who may have what, whoever brought it.
+mod permission;
 // How old a tag may be.
 mod freshness;
 // Tags, referrers, catalog.
@@ -42,9 +46,11 @@ mod tls;
 mod tokens;
 // Disk: budget, eviction, crashes, other people's files.
 mod store;
-// Metrics, health, logs, limits, secrets.
+// Metrics, health, logs, secrets.
 mod outside;
 // Docker, containerd, Podman and their like, each in a network of its own.
 mod clients;
+// Start, limits, stop.
+mod running;
 // The floors of the house: imports go down.
 mod house;

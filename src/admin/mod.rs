@@ -41,10 +41,10 @@ impl ServeHttp for Admin {
             "/" => text(
                 200,
                 "text/html; charset=utf-8",
-                page::render(&self.status.readiness()).into(),
+                page::render(&self.status.readiness().await).into(),
             ),
-            "/healthz" => text(200, "text/plain; charset=utf-8", "ok\n".into()),
-            "/readyz" => self.readiness(),
+            "/healthz" => self.health().await,
+            "/readyz" => self.readiness().await,
             "/metrics" => self.metrics(),
             _ => text(
                 404,
@@ -56,8 +56,17 @@ impl ServeHttp for Admin {
 }
 
 impl Admin {
-    fn readiness(&self) -> Response<Vec<u8>> {
-        let readiness = self.status.readiness();
+    async fn health(&self) -> Response<Vec<u8>> {
+        let (status, word) = if self.status.answers().await {
+            (200, "ok\n")
+        } else {
+            (503, "starting\n")
+        };
+        text(status, "text/plain; charset=utf-8", word.into())
+    }
+
+    async fn readiness(&self) -> Response<Vec<u8>> {
+        let readiness = self.status.readiness().await;
         let status = if readiness.ready { 200 } else { 503 };
         text(
             status,

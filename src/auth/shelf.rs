@@ -24,13 +24,18 @@ impl Shelf {
         self.fetch.manifest(permit.repository(), reference, asker).await
     }
 
-    /// The content of a blob, which may still be on its way.
+    /// The manifest that `reference` names, if it is in memory and fresh: nobody is asked.
+    pub fn manifest_at_once(&self, permit: &Permit, reference: &Reference) -> Option<Document> {
+        self.fetch.manifest_at_once(permit.repository(), reference)
+    }
+
+    /// The content of a blob, of which `from` is the first byte wanted; it may still be on its way.
     ///
     /// # Errors
     ///
     /// As [`Fetch::blob`].
-    pub async fn blob(&self, permit: &Permit, digest: &Digest, asker: &Asker) -> Result<Source, Error> {
-        self.fetch.blob(permit.repository(), digest, asker).await
+    pub async fn blob(&self, permit: &Permit, digest: &Digest, from: u64, asker: &Asker) -> Result<Source, Error> {
+        self.fetch.blob(permit.repository(), digest, from, asker).await
     }
 
     /// Bytes of a blob.

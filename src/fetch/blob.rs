@@ -19,16 +19,26 @@ pub(super) enum Part {
 impl Fetch {
     /// The content of `digest`, if `repository` has it.
     ///
-    /// Returns when its header is known; the bytes may still be on their way.
+    /// Returns when its header is known; the bytes may still be on their way. `from` is the first byte
+    /// wanted: who goes on after a reply that was broken off for wrong bytes is not given more of them.
     ///
     /// # Errors
     ///
     /// [`Error::Absent`] if the repository's upstream does not have it; else why it could not be asked.
-    pub async fn blob(&self, repository: &Repository, digest: &Digest, asker: &Asker) -> Result<Source, Error> {
+    pub async fn blob(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        from: u64,
+        asker: &Asker,
+    ) -> Result<Source, Error> {
         let shared = &self.shared;
         loop {
             if let Some(source) = shared.stored(repository, digest, Outcome::Hit).await {
                 return Ok(source);
+            }
+            if let Some(error) = shared.spoiled.get(digest).filter(|_| from > 0) {
+                return Err(error);
             }
             if shared.store.holds(digest) {
                 shared.confirm(repository, digest, Kind::Blob, asker).await?;
@@ -92,7 +102,7 @@ impl Fetch {
             return Ok((size, Outcome::Miss));
         }
         // An upstream that says no length to a HEAD: the content itself tells.
-        let mut source = self.blob(repository, digest, asker).await?;
+        let mut source = self.blob(repository, digest, 0, asker).await?;
         Ok((source.settle().await?, Outcome::Miss))
     }
 }

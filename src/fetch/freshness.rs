@@ -21,6 +21,17 @@ pub(super) struct Refreshed {
 }
 
 impl Shared {
+    /// What `slot` points at, if that is fresh and in memory.
+    pub(super) fn fresh_at_once(&self, repository: &Repository, slot: &Slot) -> Option<Document> {
+        let row = self.store.tag(repository, slot)?;
+        let age = self.fresh_age(&row)?;
+        let held = self.held_at_once(repository, &row.digest)?;
+        Some(Document {
+            age: Some(age),
+            ..Document::of(held, Outcome::Hit)
+        })
+    }
+
     /// What `slot` points at: from memory while fresh, else confirmed, else stale.
     pub(super) async fn fresh(
         self: &Arc<Self>,
@@ -161,10 +172,6 @@ impl Shared {
             Some(digest) => {
                 drop(answer);
                 let document = self.manifest(repository, &digest, asker).await?;
-                let head = Head {
-                    cache_status: document.cache_status.or(head.cache_status),
-                    ..head
-                };
                 Ok(self.settle(repository, &slot, document.held, asked, &head))
             }
             // A registry that tells no digest: the bytes do.

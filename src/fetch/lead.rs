@@ -76,6 +76,8 @@ impl From<Error> for Cut {
 pub(super) async fn fly(shared: Arc<Shared>, flight: Arc<Flight>, kind: Kind, asker: Asker) {
     shared.metrics.flights.inc();
     let outcome = transfer(&shared, &flight, kind, &asker).await;
+    // Out of the table first: whoever asks after the end must not join a flight that is over.
+    shared.flights.lock().remove(&flight.digest);
     match outcome {
         Ok(size) => {
             flight.land(size);
@@ -83,13 +85,15 @@ pub(super) async fn fly(shared: Arc<Shared>, flight: Arc<Flight>, kind: Kind, as
             link(&shared, &flight);
         }
         Err(error) => {
+            if matches!(error, Error::Corrupt { .. }) {
+                shared.spoiled.insert(flight.digest, error.clone());
+            }
             if !matches!(error, Error::Absent { .. }) {
                 tracing::warn!(digest = %flight.digest, repository = %flight.repository, error = %chain(&error), "transfer failed");
             }
             flight.fail(error);
         }
     }
-    shared.flights.lock().remove(&flight.digest);
     shared.metrics.flights.dec();
 }
 
@@ -114,7 +118,10 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
         let before = transfer.written;
         match transfer.attempt().await {
             Ok(()) => return transfer.finish().await,
-            Err(Cut::Final(error)) => return Err(error),
+            Err(Cut::Final(error)) => {
+                transfer.give_up(&error);
+                return Err(error);
+            }
             Err(Cut::Again(error)) => {
                 fruitless = if transfer.written > before { 0 } else { fruitless + 1 };
                 if fruitless >= FRUITLESS {
@@ -175,13 +182,25 @@ impl Transfer<'_> {
         };
         match self.parent.ask(ask).await {
             Ok(answer) => Ok(answer),
-            Err(parent::Error::RangeUnsatisfiable { .. }) if self.left.take().is_some() => {
-                // What was left is longer than the content: it is not the beginning of it.
-                self.written = 0;
-                Err(Cut::Again(self.lost_contact()))
-            }
+            Err(parent::Error::RangeUnsatisfiable { .. }) => Err(self.past_the_end()),
+            // A node says so when what it sent before was wrong: going on would build upon that.
+            Err(parent::Error::Failed {
+                status: 502, message, ..
+            }) if self.sink.is_some() && self.parent.is_wharf() => Err(Cut::Final(self.corrupt(&message))),
             Err(error) if self.sink.is_some() && is_passing(&error) => Err(Cut::Again(error.into())),
             Err(error) => Err(Cut::Final(error.into())),
+        }
+    }
+
+    /// There is more here than the parent has: not its beginning, if an earlier transfer left it.
+    fn past_the_end(&mut self) -> Cut {
+        match self.left.take() {
+            Some(staged) => {
+                staged.discard();
+                self.written = 0;
+                Cut::Again(self.lost_contact())
+            }
+            None => Cut::Final(self.corrupt("fewer bytes than it announced")),
         }
     }
 
@@ -322,6 +341,13 @@ impl Transfer<'_> {
             None => return Err(Error::Interrupted),
         }
         Ok(self.written)
+    }
+
+    /// What a parent sent that lies is not built upon later; what it sent before it went is.
+    fn give_up(&mut self, error: &Error) {
+        if let (Some(Writer::File(staged)), Error::Corrupt { .. }) = (self.sink.take(), error) {
+            staged.discard();
+        }
     }
 
     fn is_complete(&self) -> bool {

@@ -55,7 +55,25 @@ impl Fetch {
     }
 }
 
+impl Fetch {
+    /// The same without waiting: `None` if anything is missing, old, or not in memory.
+    pub fn manifest_at_once(&self, repository: &Repository, reference: &Reference) -> Option<Document> {
+        match reference {
+            Reference::Digest(digest) => self
+                .shared
+                .held_at_once(repository, digest)
+                .map(|held| Document::of(held, Outcome::Hit)),
+            Reference::Tag(tag) => self.shared.fresh_at_once(repository, &Slot::Tag(tag.clone())),
+        }
+    }
+}
+
 impl Shared {
+    /// A linked document that is in memory.
+    pub(super) fn held_at_once(&self, repository: &Repository, digest: &Digest) -> Option<Arc<Held>> {
+        self.store.held_at_once(&self.store.linked(repository, digest)?)
+    }
+
     /// A manifest by digest: from here, or along a flight.
     pub(super) async fn manifest(
         self: &Arc<Self>,

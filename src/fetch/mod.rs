@@ -91,6 +91,8 @@ pub(crate) struct Shared {
     confirming: Together<(Repository, Digest), Result<Option<u64>, Error>>,
     /// What the parent said does not exist, for a few seconds.
     absent: moka::sync::Cache<(Repository, Slot), String>,
+    /// What just arrived wrong, for a few seconds: whoever wants to go on with its bytes is told at once.
+    spoiled: moka::sync::Cache<Digest, Error>,
     runtime: Handle,
     clock: Clock,
     metrics: Metrics,
@@ -110,6 +112,10 @@ impl Fetch {
             .max_capacity(10_000)
             .time_to_live(config.absent_ttl)
             .build();
+        let spoiled = moka::sync::Cache::builder()
+            .max_capacity(10_000)
+            .time_to_live(config.absent_ttl)
+            .build();
         let shared = Shared {
             config,
             store,
@@ -118,6 +124,7 @@ impl Fetch {
             refreshing: Together::default(),
             confirming: Together::default(),
             absent,
+            spoiled,
             runtime,
             clock,
             metrics,

@@ -7,10 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use pingora::apps::ServerApp;
 use pingora::listeners::ConnectionFilter;
-use pingora::protocols::Stream;
-use pingora::server::ShutdownWatch;
 use tokio::sync::watch;
 
 /// Descriptors kept for files, upstreams and the index.
@@ -106,39 +103,14 @@ impl ConnectionFilter for Connections {
     }
 }
 
-/// An application whose connections are counted.
-pub struct Counted<A> {
-    inner: Arc<A>,
-    connections: Connections,
-}
-
-impl<A> Counted<A> {
-    pub(super) fn new(inner: A, connections: Connections) -> Self {
-        Self {
-            inner: Arc::new(inner),
-            connections,
-        }
-    }
-}
-
-#[async_trait]
-impl<A: ServerApp + Send + Sync> ServerApp for Counted<A> {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let _open = Open::new(&self.connections.shared);
-        self.inner.process_new(stream, shutdown).await
-    }
-
-    async fn cleanup(&self) {
-        self.inner.cleanup().await;
-    }
-}
-
-struct Open {
+/// Counts one connection.
+pub(super) struct Open {
     shared: Arc<Shared>,
 }
 
 impl Open {
-    fn new(shared: &Arc<Shared>) -> Self {
+    pub(super) fn new(connections: &Connections) -> Self {
+        let shared = &connections.shared;
         shared.open.send_modify(|open| *open += 1);
         Self { shared: shared.clone() }
     }

@@ -92,8 +92,9 @@ impl RequestLog {
         let reader = Arc::downgrade(&lines);
         thread::Builder::new().name("requests".into()).spawn(move || {
             let mut output = output;
+            let mut taken = String::new();
             while let Some(lines) = reader.upgrade() {
-                write_out(&lines, &mut *output);
+                write_out(&lines, &mut taken, &mut *output);
                 drop(lines);
                 thread::sleep(EVERY);
             }
@@ -127,13 +128,14 @@ impl RequestLog {
     }
 }
 
-fn write_out(lines: &Mutex<String>, output: &mut dyn io::Write) {
-    let taken = std::mem::take(&mut *lines.lock());
-    if taken.is_empty() {
-        return;
+/// Writes the lines so far. The two buffers change places, so that neither grows anew every time.
+fn write_out(lines: &Mutex<String>, taken: &mut String, output: &mut dyn io::Write) {
+    taken.clear();
+    std::mem::swap(&mut *lines.lock(), taken);
+    if !taken.is_empty() {
+        // A log that cannot be written is no reason to stop serving, and there is no better place to say so.
+        let _ = output.write_all(taken.as_bytes()).and_then(|()| output.flush());
     }
-    // A log that cannot be written is no reason to stop serving, and there is no better place to say so.
-    let _ = output.write_all(taken.as_bytes()).and_then(|()| output.flush());
 }
 
 fn append(path: &Path) -> io::Result<File> {
@@ -215,6 +217,11 @@ fn remote(entry: &Entry<'_>) -> String {
 
 fn milliseconds(span: Duration) -> f64 {
     span.as_secs_f64() * 1000.0
+}
+
+/// The registry that a query names.
+pub(super) fn namespace(query: &str) -> Option<&str> {
+    query.split('&').find_map(|pair| pair.strip_prefix("ns="))
 }
 
 /// Nothing that a client sends can begin a line of its own.

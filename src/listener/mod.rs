@@ -7,6 +7,7 @@ mod connections;
 mod door;
 mod kernel;
 mod log;
+mod porch;
 mod send;
 mod tls;
 
@@ -24,8 +25,8 @@ pub use connections::{Connections, raise_descriptor_limit};
 pub use log::{Format, RequestLog, Target};
 pub use tls::{Error as TlsError, Identity};
 
-use self::connections::Counted;
 use self::door::Door;
+use self::porch::Porch;
 use crate::oci::Registry;
 use crate::serve::Serve;
 
@@ -49,14 +50,14 @@ pub struct Parts {
 }
 
 /// The registry port as a service for pingora's server.
-pub fn service(parts: Parts) -> Service<Counted<Door>> {
+pub fn service(parts: Parts) -> Service<Porch> {
     let bound: HashMap<u16, Registry> = parts
         .addresses
         .iter()
         .filter_map(|(address, registry)| Some((address.port(), registry.clone()?)))
         .collect();
     let door = Door::new(parts.serve, bound, parts.config, parts.connections.clone(), parts.log);
-    let mut service = Service::new("registry".to_owned(), Counted::new(door, parts.connections.clone()));
+    let mut service = Service::new("registry".to_owned(), Porch::new(door));
     for (address, _) in &parts.addresses {
         let mut listener = ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::new(BUFFER, BUFFER));
         if let Some(identity) = &parts.identity {

@@ -28,6 +28,9 @@ pub(super) enum Broken {
     /// The content failed on its way here: the client must not take it for complete.
     #[error("the content failed on its way")]
     Content(#[from] Error),
+    /// The content ended before its end.
+    #[error("the content ended too soon")]
+    Short,
     /// The client went, or took nothing for too long.
     #[error("the client went")]
     Client,
@@ -95,7 +98,7 @@ impl Socket {
             match segment {
                 Segment::Bytes(bytes) => self.bytes(&bytes, meter).await?,
                 Segment::Part(mut range) => {
-                    while let Some(piece) = content.source.piece(range.clone()).await? {
+                    while let Some(piece) = next(content, &range).await? {
                         range.start += piece.len();
                         match piece {
                             Piece::Bytes(bytes) => self.bytes(&bytes, meter).await?,
@@ -164,6 +167,15 @@ impl Socket {
     }
 }
 
+/// The next piece of a part. Content that ends before its announced end must not look complete.
+async fn next(content: &mut Content, range: &Range<u64>) -> Result<Option<Piece>, Broken> {
+    let piece = content.source.piece(range.clone()).await?;
+    if piece.is_none() && !range.is_empty() && range.end != u64::MAX {
+        return Err(Broken::Short);
+    }
+    Ok(piece)
+}
+
 /// Sends a body through the session: TLS, HTTP/2, or a length that is not known.
 pub(super) async fn through_session(
     session: &mut ServerSession,
@@ -174,7 +186,7 @@ pub(super) async fn through_session(
         match segment {
             Segment::Bytes(bytes) => write(session, bytes, meter).await?,
             Segment::Part(mut range) => {
-                while let Some(piece) = content.source.piece(range.clone()).await? {
+                while let Some(piece) = next(content, &range).await? {
                     range.start += piece.len();
                     match piece {
                         Piece::Bytes(bytes) => write(session, bytes, meter).await?,

@@ -78,3 +78,15 @@ impl fmt::Display for Code {
         f.write_str(self.as_str())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_spelled_as_the_specification_spells_them() {
+        assert_eq!(Code::BlobUnknown.as_str(), "BLOB_UNKNOWN");
+        assert_eq!(Code::TooManyRequests.to_string(), "TOOMANYREQUESTS");
+        assert_eq!(Code::PaginationNumberInvalid.as_str(), "PAGINATION_NUMBER_INVALID");
+    }
+}

@@ -46,3 +46,49 @@ impl fmt::Display for ContentRange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_part_reads_back_with_and_without_the_total() {
+        for text in ["bytes 0-9/100", "bytes 5-5/6", "bytes 0-9/*"] {
+            assert_eq!(ContentRange::parse(text).unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_part_that_cannot_exist_is_not_understood() {
+        for text in [
+            "",
+            "bytes",
+            "bytes */100",
+            "bytes 9-0/100",
+            "bytes 0-100/100",
+            "bytes 0-9",
+            "0-9/100",
+            "items 0-9/100",
+            "bytes 0-/100",
+            "bytes -9/100",
+            "bytes 0-9/",
+            "bytes +0-9/100",
+            "bytes 0-9/1x",
+            "bytes 0-18446744073709551616/*",
+        ] {
+            assert_eq!(ContentRange::parse(text), None, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_header_makes_the_parser_panic(text in "(bytes )?[0-9*/ -]{0,40}|\\PC*") {
+            if let Some(range) = ContentRange::parse(&text) {
+                prop_assert!(range.first <= range.last);
+                prop_assert!(range.total.is_none_or(|total| range.last < total));
+            }
+        }
+    }
+}

@@ -195,3 +195,107 @@ impl Hash for Digest {
 }
 
 written_as_text!(Digest);
+
+#[cfg(test)]
+mod tests {
+    use std::hash::BuildHasher;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const EMPTY: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+
+    #[test]
+    fn the_digest_of_nothing_is_the_one_of_the_standard() {
+        assert_eq!(Digest::of(b"").to_string(), EMPTY);
+        assert_eq!(
+            Digest::of_with(Algorithm::Sha512, b"abc").to_string(),
+            "sha512:ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+             2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f"
+        );
+    }
+
+    #[test]
+    fn a_digest_reads_back_and_tells_its_parts() {
+        let digest: Digest = EMPTY.parse().unwrap();
+
+        assert_eq!(digest, Digest::of(b""));
+        assert_eq!(digest.algorithm(), Algorithm::Sha256);
+        assert_eq!(digest.hex(), EMPTY["sha256:".len()..]);
+        assert_eq!(format!("{digest:?}"), EMPTY);
+    }
+
+    #[test]
+    fn upper_case_and_wrong_lengths_are_malformed() {
+        let hex = &EMPTY["sha256:".len()..];
+        for text in [
+            "".to_owned(),
+            ":".to_owned(),
+            hex.to_owned(),
+            "sha256:".to_owned(),
+            format!("sha256:{}", hex.to_uppercase()),
+            format!("SHA256:{hex}"),
+            format!("sha256:{}", &hex[1..]),
+            format!("sha256:{hex}0"),
+            format!("sha512:{hex}"),
+            format!("sha256: {}", &hex[1..]),
+            format!("sha256:{}/", &hex[1..]),
+            format!("sha256:{}\u{e9}", &hex[2..]),
+            format!("sha256:sha256:{hex}"),
+            format!("md5+:{hex}"),
+            "blake3:../../etc/passwd".to_owned(),
+        ] {
+            assert_eq!(text.parse::<Digest>(), Err(DigestError::Malformed), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_well_formed_digest_of_another_algorithm_is_unsupported_and_not_malformed() {
+        for text in [
+            "md5:d41d8cd98f00b204e9800998ecf8427e",
+            "blake3:aa",
+            "multihash+base58:Qm_=-Z",
+            "sha256+b64u:LCa0",
+        ] {
+            assert_eq!(text.parse::<Digest>(), Err(DigestError::UnsupportedAlgorithm), "{text}");
+        }
+    }
+
+    #[test]
+    fn digests_that_differ_in_any_byte_hash_differently() {
+        let state = std::hash::RandomState::new();
+        let mut sum = [0; 32];
+        let zero = state.hash_one(Digest::from(sum));
+        for at in 0..sum.len() {
+            sum[at] = 1;
+            assert_ne!(state.hash_one(Digest::from(sum)), zero, "byte {at}");
+            sum[at] = 0;
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_digest_reads_back(sum: [u8; 32], long in proptest::collection::vec(any::<u8>(), 64)) {
+            let long: [u8; 64] = long.try_into().unwrap();
+            for digest in [Digest::from(sum), Digest::from(long)] {
+                prop_assert_eq!(digest.to_string().parse(), Ok(digest));
+                prop_assert_eq!(digest.hex().len(), digest.algorithm().hex_len());
+            }
+        }
+
+        #[test]
+        fn what_follows_the_grammar_is_never_malformed(
+            text in "[a-z][a-z0-9]{0,3}([+._-][a-z0-9]{1,3}){0,2}:[a-zA-Z0-9=_-]{1,9}",
+        ) {
+            prop_assert_eq!(text.parse::<Digest>(), Err(DigestError::UnsupportedAlgorithm));
+        }
+
+        #[test]
+        fn whatever_parses_is_written_as_it_was_read(text in "\\PC*|sha(256|512):[0-9a-f]{62,130}") {
+            if let Ok(digest) = text.parse::<Digest>() {
+                prop_assert_eq!(digest.to_string(), text);
+            }
+        }
+    }
+}

@@ -52,3 +52,65 @@ struct HeardOne {
     #[serde(default)]
     detail: Value,
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_body_is_the_one_of_the_specification() {
+        let body = error_body(Code::ManifestUnknown, "no \"such\" tag", Some(json!({"layer": "l4"})));
+
+        assert_eq!(
+            String::from_utf8(body).unwrap(),
+            r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"no \"such\" tag","detail":{"layer":"l4"}}]}"#
+        );
+    }
+
+    #[test]
+    fn our_own_body_is_understood() {
+        let body = error_body(Code::TooManyRequests, "wait", None);
+
+        assert_eq!(
+            first_error(&body),
+            Some(("TOOMANYREQUESTS".to_owned(), "wait".to_owned(), Value::Null))
+        );
+    }
+
+    #[test]
+    fn what_a_sloppy_registry_leaves_out_is_empty() {
+        let said = |body: &str| first_error(body.as_bytes());
+
+        assert_eq!(
+            said(r#"{"errors":[{"code":"DENIED"}]}"#),
+            Some(("DENIED".to_owned(), String::new(), Value::Null))
+        );
+        assert_eq!(
+            said(r#"{"errors":[{}, {"code":"X"}]}"#),
+            Some((String::new(), String::new(), Value::Null))
+        );
+        assert_eq!(said(r#"{"errors":[]}"#), None);
+        assert_eq!(said(r#"{"errors":null}"#), None);
+        assert_eq!(said(r#"{"details":"no"}"#), None);
+        assert_eq!(said("<html>"), None);
+        assert_eq!(said(""), None);
+    }
+
+    #[test]
+    fn a_detail_nested_without_end_is_not_followed() {
+        let body = format!(r#"{{"errors":[{{"detail":{}"#, "[".repeat(100_000));
+
+        assert_eq!(first_error(body.as_bytes()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn every_message_arrives_as_it_was_sent(message: String) {
+            let body = error_body(Code::Unknown, &message, None);
+            prop_assert_eq!(first_error(&body).unwrap().1, message);
+        }
+    }
+}

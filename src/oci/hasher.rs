@@ -39,3 +39,33 @@ impl Hasher {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_hashes_to_the_same_digest_however_it_is_cut() {
+        let content: Vec<u8> = (0..1000).map(|n| n as u8).collect();
+        for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+            let mut hasher = Hasher::new(algorithm);
+            for chunk in content.chunks(7) {
+                hasher.update(chunk);
+            }
+
+            assert_eq!(hasher.finish(), Digest::of_with(algorithm, &content));
+        }
+    }
+
+    #[test]
+    fn a_clone_goes_its_own_way() {
+        let mut hasher = Hasher::new(Algorithm::Sha256);
+        hasher.update(b"a");
+        let twin = hasher.clone();
+
+        hasher.update(b"b");
+
+        assert_eq!(twin.finish(), Digest::of(b"a"));
+        assert_eq!(hasher.finish(), Digest::of(b"ab"));
+    }
+}

@@ -118,3 +118,205 @@ struct Written {
 
 #[derive(Deserialize)]
 struct List(#[serde(deserialize_with = "descriptor::many")] Vec<Descriptor>);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::oci::Digest;
+
+    fn descriptor(media_type: &str, content: &str) -> String {
+        let digest = Digest::of(content.as_bytes());
+        format!(
+            r#"{{"mediaType":"{media_type}","digest":"{digest}","size":{}}}"#,
+            content.len()
+        )
+    }
+
+    fn parse(json: &str) -> Manifest {
+        Manifest::parse(json.as_bytes()).unwrap()
+    }
+
+    fn is_malformed(json: &str) -> bool {
+        matches!(Manifest::parse(json.as_bytes()), Err(ManifestError::Malformed(_)))
+    }
+
+    #[test]
+    fn the_children_of_an_image_are_its_config_and_its_layers_but_not_its_subject() {
+        let manifest = parse(&format!(
+            r#"{{"schemaVersion":2,"config":{},"layers":[{},{}],"subject":{}}}"#,
+            descriptor("c", "config"),
+            descriptor("l", "one"),
+            descriptor("l", "two"),
+            descriptor("m", "subject"),
+        ));
+
+        let children: Vec<_> = manifest.children().map(|child| child.digest).collect();
+
+        assert_eq!(
+            children,
+            [Digest::of(b"config"), Digest::of(b"one"), Digest::of(b"two")]
+        );
+        assert_eq!(manifest.layers[0].size, 3);
+        assert_eq!(manifest.subject.as_ref().unwrap().digest, Digest::of(b"subject"));
+        assert!(!manifest.is_index());
+    }
+
+    #[test]
+    fn the_children_of_an_index_are_its_manifests() {
+        let child = format!(
+            r#"{{"mediaType":"{}","digest":"{}","size":1,"platform":{{"os": "linux","architecture":"arm64"}}}}"#,
+            media::OCI_MANIFEST,
+            Digest::of(b"arm")
+        );
+        let manifest = parse(&format!(
+            r#"{{"mediaType":"{}","manifests":[{child}]}}"#,
+            media::DOCKER_LIST
+        ));
+
+        assert!(manifest.is_index());
+        assert_eq!(manifest.children().count(), 1);
+        assert_eq!(
+            manifest.manifests[0].platform.as_ref().unwrap().get(),
+            r#"{"os": "linux","architecture":"arm64"}"#
+        );
+    }
+
+    #[test]
+    fn without_a_media_type_the_fields_tell_an_index_from_an_image() {
+        assert_eq!(
+            parse(r#"{"schemaVersion":2,"manifests":[]}"#).media_type_guess(),
+            media::OCI_INDEX
+        );
+        assert_eq!(
+            parse(r#"{"schemaVersion":2,"layers":[]}"#).media_type_guess(),
+            media::OCI_MANIFEST
+        );
+        assert_eq!(parse(r#"{"mediaType":"x/y","manifests":[]}"#).media_type_guess(), "x/y");
+        assert_eq!(
+            parse(r#"{"mediaType":"","manifests":[]}"#).media_type_guess(),
+            media::OCI_INDEX
+        );
+    }
+
+    #[test]
+    fn the_artifact_type_is_the_own_one_else_that_of_the_config_and_an_index_has_only_its_own() {
+        let config = descriptor("application/vnd.cosign", "config");
+
+        let own = parse(&format!(r#"{{"artifactType":"own/type","config":{config}}}"#));
+        let inherited = parse(&format!(r#"{{"config":{config}}}"#));
+        let index = parse(&format!(r#"{{"manifests":[],"config":{config}}}"#));
+
+        assert_eq!(own.effective_artifact_type(), Some("own/type"));
+        assert_eq!(inherited.effective_artifact_type(), Some("application/vnd.cosign"));
+        assert_eq!(index.effective_artifact_type(), None);
+    }
+
+    #[test]
+    fn null_is_the_same_as_nothing() {
+        let manifest = parse(
+            r#"{"mediaType":null,"config":null,"layers":null,"manifests":null,"subject":null,"annotations":null,"artifactType":null}"#,
+        );
+
+        assert_eq!(manifest.children().count(), 0);
+        assert!(manifest.subject.is_none() && manifest.annotations.is_empty());
+        assert!(!manifest.is_index());
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_however_deep_they_are() {
+        let deep = format!("{}{}", "[".repeat(50_000), "]".repeat(50_000));
+        let manifest = parse(&format!(
+            r#"{{"custom":{{"a":[1,2]}},"deep":{deep},"annotations":{{"k":"v"}}}}"#
+        ));
+
+        assert_eq!(manifest.annotations["k"], "v");
+    }
+
+    #[test]
+    fn a_child_of_an_unsupported_algorithm_is_left_out_and_the_others_stay() {
+        let foreign = r#"{"mediaType":"l","digest":"blake3:00ff","size":1}"#;
+        let manifest = parse(&format!(
+            r#"{{"config":{foreign},"subject":{foreign},"layers":[{foreign},{}]}}"#,
+            descriptor("l", "ours")
+        ));
+
+        let children: Vec<_> = manifest.children().map(|child| child.digest).collect();
+
+        assert_eq!(children, [Digest::of(b"ours")]);
+        assert!(manifest.subject.is_none());
+    }
+
+    #[test]
+    fn documents_that_can_be_read_in_two_ways_or_none_are_malformed() {
+        for json in [
+            r#"{"layers":[],"layers":[]}"#,
+            r#"{"layers":{}}"#,
+            r#"{"layers":[1]}"#,
+            r#"{"layers":[null]}"#,
+            r#"{"layers":[{"digest":"sha256:short","size":1}]}"#,
+            r#"{"layers":[{"size":1}]}"#,
+            r#"{"config":"x"}"#,
+            r#"{"annotations":{"k":1}}"#,
+            r#"{"mediaType":7}"#,
+            r#"{"a":1} {"b":2}"#,
+            r#"{"a":1"#,
+            "{",
+        ] {
+            assert!(is_malformed(json), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_size_that_no_blob_can_have_is_malformed() {
+        let with_size = |size: &str| format!(r#"{{"layers":[{{"digest":"{}","size":{size}}}]}}"#, Digest::of(b""));
+
+        assert!(Manifest::parse(with_size("18446744073709551615").as_bytes()).is_ok());
+        for size in ["-1", "1.5", "18446744073709551616", "1e400", "\"1\"", "null"] {
+            assert!(is_malformed(&with_size(size)), "{size}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_object_is_no_manifest() {
+        for json in ["", "  ", "[]", "[null]", "null", "7", "\"x\"", "<html>", "\u{feff}{}"] {
+            assert!(
+                matches!(Manifest::parse(json.as_bytes()), Err(ManifestError::NoObject)),
+                "{json}"
+            );
+        }
+        assert!(Manifest::parse(b" \n{}").is_ok());
+    }
+
+    #[test]
+    fn a_descriptor_reads_back_with_its_platform_and_annotations() {
+        let json = format!(
+            r#"{{"mediaType":"m","digest":"{}","size":3,"artifactType":"a","annotations":{{"k":"v"}},"platform":{{"os":"linux"}}}}"#,
+            Digest::of(b"abc")
+        );
+
+        let read: Descriptor = serde_json::from_str(&json).unwrap();
+
+        assert_eq!(serde_json::to_string(&read).unwrap(), json);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_parser_panic(bytes: Vec<u8>) {
+            let _ = Manifest::parse(&bytes);
+        }
+
+        #[test]
+        fn no_json_makes_the_parser_panic(
+            fields in proptest::collection::vec(
+                "\"(layers|config|manifests|subject|mediaType|annotations)\":(null|\\[\\]|\\[\\{\\}\\]|\\{\\}|1|\"x\"|\\[\\[\\{\\}\\]\\])",
+                0..4,
+            ),
+        ) {
+            if let Ok(manifest) = Manifest::parse(format!("{{{}}}", fields.join(",")).as_bytes()) {
+                let _ = (manifest.children().count(), manifest.effective_artifact_type(), manifest.is_index());
+            }
+        }
+    }
+}

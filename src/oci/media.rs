@@ -37,3 +37,27 @@ pub fn essence(media_type: &str) -> &str {
 fn is_one_of(media_type: &str, types: &[&str]) -> bool {
     types.iter().any(|one| one.eq_ignore_ascii_case(essence(media_type)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_and_case_do_not_change_what_a_type_is() {
+        assert!(is_index("Application/vnd.oci.image.index.v1+JSON; charset=utf-8"));
+        assert!(is_manifest("application/vnd.docker.distribution.manifest.v2+json;x=y"));
+        assert!(!is_index(OCI_MANIFEST));
+        assert!(!is_manifest(OCTET_STREAM));
+        assert!(!is_manifest(""));
+        assert!(!is_manifest(
+            "application/vnd.docker.distribution.manifest.v1+prettyjws"
+        ));
+    }
+
+    #[test]
+    fn every_manifest_type_is_accepted_from_a_parent() {
+        let accepted: Vec<_> = ACCEPT.split(", ").collect();
+
+        assert_eq!(accepted, [OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST, "*/*"]);
+    }
+}

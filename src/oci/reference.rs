@@ -60,3 +60,25 @@ impl From<Digest> for Reference {
 }
 
 written_as_text!(Reference);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_colon_makes_it_a_digest_or_an_error_and_never_a_tag() {
+        let digest = Digest::of(b"");
+
+        assert_eq!("v1".parse(), Ok(Reference::Tag("v1".parse().unwrap())));
+        assert_eq!(digest.to_string().parse(), Ok(Reference::Digest(digest)));
+        assert_eq!(
+            "v1:x".parse::<Reference>(),
+            Err(ReferenceError::Digest(DigestError::UnsupportedAlgorithm))
+        );
+        assert_eq!(
+            "sha256:x".parse::<Reference>(),
+            Err(ReferenceError::Digest(DigestError::Malformed))
+        );
+        assert_eq!("a/b".parse::<Reference>(), Err(ReferenceError::Tag(TagError)));
+    }
+}

@@ -34,3 +34,34 @@ impl fmt::Display for Repository {
         write!(f, "{}/{}", self.registry, self.name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(registry: Registry, name: &str) -> String {
+        Repository::new(registry, name.parse().unwrap()).to_string()
+    }
+
+    #[test]
+    fn a_single_component_means_library_on_docker_hub_and_nowhere_else() {
+        assert_eq!(shown(Registry::docker_io(), "alpine"), "docker.io/library/alpine");
+        assert_eq!(
+            shown(Registry::docker_io(), "library/alpine"),
+            "docker.io/library/alpine"
+        );
+        assert_eq!(
+            shown(Registry::docker_io(), "grafana/grafana"),
+            "docker.io/grafana/grafana"
+        );
+        assert_eq!(shown("quay.io".parse().unwrap(), "alpine"), "quay.io/alpine");
+        assert_eq!(shown(Registry::own(), "alpine"), "alpine");
+    }
+
+    #[test]
+    fn library_never_makes_a_name_too_long() {
+        let longest = "a".repeat(Name::LONGEST);
+
+        assert_eq!(shown(Registry::docker_io(), &longest), format!("docker.io/{longest}"));
+    }
+}

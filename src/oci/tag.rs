@@ -60,3 +60,60 @@ impl fmt::Debug for Tag {
 }
 
 written_as_text!(Tag);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::oci::Algorithm;
+
+    #[test]
+    fn a_tag_begins_with_a_letter_a_digit_or_an_underscore() {
+        for text in ["latest", "V1.2-rc_3", "_", "0", &"x".repeat(128)] {
+            assert_eq!(text.parse::<Tag>().unwrap().as_str(), text);
+        }
+        for text in [
+            "",
+            ".",
+            "-a",
+            ".a",
+            "a/b",
+            "a:b",
+            "a b",
+            "a%20",
+            "\u{e9}",
+            "a\n",
+            &"x".repeat(129),
+        ] {
+            assert_eq!(text.parse::<Tag>(), Err(TagError), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_referrers_tag_keeps_at_most_64_digits() {
+        let short = Digest::of(b"");
+        let long = Digest::of_with(Algorithm::Sha512, b"");
+
+        assert_eq!(Tag::of_referrers(&short).as_str(), format!("sha256-{}", short.hex()));
+        assert_eq!(
+            Tag::of_referrers(&long).as_str(),
+            format!("sha512-{}", &long.hex()[..64])
+        );
+        assert_eq!(Tag::of_referrers(&long).as_str().parse(), Ok(Tag::of_referrers(&long)));
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_specification_describes_is_a_tag(text in "[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}") {
+            prop_assert!(text.parse::<Tag>().is_ok());
+        }
+
+        #[test]
+        fn a_foreign_character_anywhere_spoils_a_tag(text in "[a-z]{1,5}", at in 0..6_usize, c in "[^a-zA-Z0-9._-]") {
+            let mut text = text;
+            text.insert_str(at.min(text.len()), &c);
+            prop_assert_eq!(text.parse::<Tag>(), Err(TagError));
+        }
+    }
+}

@@ -70,3 +70,39 @@ pub(super) fn names() -> Names {
     ];
     Names::new(all, Registry::own()).expect("no word stands twice")
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Words that mean something somewhere in a line, so that chance finds their neighbourhoods.
+    const WORD: &str =
+        "docker\\.io|docker\\.io|hub|quay\\.io|plant|library|a|blobs|uploads|tags|list|v2|_x|[a-z%A:_.]{0,4}";
+    const QUERY: &str =
+        "(ns|n|last|artifactType)=(docker\\.io|Quay\\.io|hub|mcr\\.example\\.com%3A8443|plant|7|[a-z+%/&=]{0,5})";
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn a_route_that_is_written_reads_back(
+            method in "GET|HEAD|PUT",
+            host in "|hub\\.plant\\.example|own\\.plant\\.example:5000|x",
+            start in "/v2|/v2|/v2|/hub/v2|/a",
+            name in proptest::collection::vec(WORD, 0..4),
+            end in "|/|/tags/list|/tags/list|/manifests/latest|/blobs/sha256:[0-9a-f]{64}|/referrers/sha256:[0-9a-f]{64}",
+            query in proptest::collection::vec(QUERY, 0..4),
+        ) {
+            let name: String = name.iter().map(|word| format!("/{word}")).collect();
+            let line = format!("{method}\n{host}\n{start}{name}{end}\n{}", query.join("&"));
+            fuzz(line.as_bytes());
+        }
+
+        #[test]
+        fn no_bytes_make_the_parser_panic(data: Vec<u8>) {
+            fuzz(&data);
+        }
+    }
+}

@@ -9,7 +9,7 @@ pub use page::Page;
 pub use parse::{Error, Line, Routed, parse};
 pub use route::Route;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub mod fuzz;
 
 mod names;

@@ -135,3 +135,97 @@ fn without_port(host: &str) -> &str {
         _ => host,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(registry: &str, aliases: &[&str], hosts: &[&str]) -> Named {
+        Named {
+            registry: registry.parse().unwrap(),
+            aliases: aliases.iter().map(ToString::to_string).collect(),
+            hosts: hosts.iter().map(ToString::to_string).collect(),
+        }
+    }
+
+    #[test]
+    fn a_registry_is_found_in_every_spelling_and_by_its_aliases() {
+        let names = Names::new([named("docker.io", &["hub", "dh.example:5000"], &[])], Registry::own()).unwrap();
+
+        for word in [
+            "docker.io",
+            "Docker.io:443",
+            "registry-1.docker.io",
+            "hub",
+            "HUB",
+            "dh.example:5000",
+        ] {
+            assert_eq!(names.find(word), Some(&Registry::docker_io()), "{word}");
+        }
+        for word in ["", "quay.io", "dh.example", "docker.io:80", "a b"] {
+            assert_eq!(names.find(word), None, "{word}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_bound_with_its_port_before_without_and_in_any_case() {
+        let all = [
+            named("docker.io", &[], &["p.example", "[::1]"]),
+            named("quay.io", &[], &["P.example:5001"]),
+        ];
+        let names = Names::new(all, Registry::own()).unwrap();
+        let bound = |host| names.bound_to(host).map(Registry::as_str);
+
+        assert_eq!(bound("p.example"), Some("docker.io"));
+        assert_eq!(bound("p.EXAMPLE:5000"), Some("docker.io"));
+        assert_eq!(bound("p.example:5001"), Some("quay.io"));
+        assert_eq!(bound("[::1]:5000"), Some("docker.io"));
+        assert_eq!(bound("[::1]"), Some("docker.io"));
+        assert_eq!(bound("other.example"), None);
+        assert_eq!(bound(""), None);
+    }
+
+    #[test]
+    fn one_word_for_two_registries_is_refused() {
+        let twice = |all: [Named; 2]| Names::new(all, Registry::own()).unwrap_err();
+
+        let by_alias = twice([named("docker.io", &["hub"], &[]), named("quay.io", &["HUB"], &[])]);
+        let by_name = twice([
+            named("docker.io", &[], &[]),
+            named("quay.io", &["index.docker.io"], &[]),
+        ]);
+        let by_host = twice([named("docker.io", &[], &["p:1"]), named("quay.io", &[], &["P:1"])]);
+
+        assert_eq!(by_alias, NamesError::Twice { word: "hub".to_owned() });
+        assert_eq!(
+            by_name,
+            NamesError::Twice {
+                word: "docker.io".to_owned()
+            }
+        );
+        assert_eq!(by_host, NamesError::Twice { word: "p:1".to_owned() });
+    }
+
+    #[test]
+    fn an_alias_that_no_client_could_write_is_refused() {
+        let error = Names::new([named("docker.io", &["a/b"], &[])], Registry::own()).unwrap_err();
+
+        assert_eq!(error, NamesError::Malformed { word: "a/b".to_owned() });
+    }
+
+    #[test]
+    fn a_repository_is_spelled_bare_only_in_the_registry_of_unprefixed_names() {
+        let names = Names::new([named("quay.io", &[], &[])], Registry::docker_io()).unwrap();
+        let spelled = |registry: &str| names.spell(&Repository::new(registry.parse().unwrap(), "a/b".parse().unwrap()));
+
+        assert_eq!(spelled("docker.io"), "a/b");
+        assert_eq!(spelled("quay.io"), "quay.io/a/b");
+    }
+
+    #[test]
+    fn the_registry_of_unprefixed_names_can_be_named_too() {
+        let names = Names::new([], Registry::docker_io()).unwrap();
+
+        assert_eq!(names.find("docker.io"), Some(&Registry::docker_io()));
+    }
+}

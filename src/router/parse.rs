@@ -218,3 +218,6 @@ impl Deed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -91,3 +91,89 @@ impl<'a> Shape<'a> {
         Some(Self::Of(name, end))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shape(path: &str) -> Option<Shape<'_>> {
+        Path::parse(path).map(|path| path.shape)
+    }
+
+    #[test]
+    fn a_name_may_have_components_that_are_also_ends() {
+        assert_eq!(
+            shape("/v2/a/blobs/manifests/x"),
+            Some(Shape::Of("a/blobs", End::Manifest("x")))
+        );
+        assert_eq!(
+            shape("/v2/a/tags/list/tags/list"),
+            Some(Shape::Of("a/tags/list", End::Tags))
+        );
+        assert_eq!(
+            shape("/v2/a/manifests/list/blobs/d"),
+            Some(Shape::Of("a/manifests/list", End::Blob("d")))
+        );
+        assert_eq!(shape("/v2/v2/referrers/d"), Some(Shape::Of("v2", End::Referrers("d"))));
+    }
+
+    #[test]
+    fn uploads_are_known_by_all_their_paths() {
+        for path in [
+            "/v2/a/b/blobs/uploads",
+            "/v2/a/b/blobs/uploads/",
+            "/v2/a/b/blobs/uploads/session",
+        ] {
+            assert_eq!(shape(path), Some(Shape::Of("a/b", End::Uploads)), "{path}");
+        }
+        assert_eq!(shape("/v2/a/uploads/x"), None);
+    }
+
+    #[test]
+    fn what_stands_before_v2_is_one_word() {
+        let path = Path::parse("/quay.io/v2/a/tags/list").unwrap();
+        assert_eq!(
+            path,
+            Path {
+                before: Some("quay.io"),
+                shape: Shape::Of("a", End::Tags)
+            }
+        );
+
+        assert_eq!(shape("/x/v2/"), Some(Shape::Ping));
+        assert_eq!(shape("/x/v2"), Some(Shape::Root));
+        assert_eq!(shape("/x/y/v2/"), None);
+    }
+
+    #[test]
+    fn every_other_path_is_none_of_the_api() {
+        for path in [
+            "",
+            "/",
+            "v2",
+            "v2/",
+            "/v1/",
+            "/v22/a/tags/list",
+            "/v2//",
+            "/v2/a",
+            "/v2/tags/list",
+            "/v2/a/tags",
+            "/v2/a/tags/list/",
+            "/v2/a/manifests/",
+            "/v2/a/blobs/",
+            "/v2/a/referrers/",
+            "/v2/_catalog/",
+            "/v2/_wharf/token",
+            "/v2/_wharf/manifests/x",
+            "/v2/_oci/ext/discover",
+            "/v2/a/signatures/x",
+            "*",
+        ] {
+            assert_eq!(
+                Path::parse(path).filter(|path| path.shape != Shape::Root),
+                None,
+                "{path}"
+            );
+        }
+    }
+}

@@ -15,3 +15,24 @@ impl<'a> Query<'a> {
         (!value.is_empty()).then_some(value)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_decoded_and_the_first_of_several_counts() {
+        let query = Query("ns=mcr.example.com%3A8443&last=a+b%2Fc&ns=evil&empty=&%6e=5&last");
+
+        assert_eq!(query.value("ns").as_deref(), Some("mcr.example.com:8443"));
+        assert_eq!(query.value("last").as_deref(), Some("a b/c"));
+        assert_eq!(query.value("n").as_deref(), Some("5"));
+        assert_eq!(query.value("empty"), None);
+        assert_eq!(query.value("absent"), None);
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_do_no_harm() {
+        assert_eq!(Query("last=%ff%").value("last").as_deref(), Some("\u{fffd}%"));
+    }
+}

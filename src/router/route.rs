@@ -132,3 +132,39 @@ impl Uri {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::Registry;
+
+    #[test]
+    fn a_route_is_written_with_its_registry_in_ns_and_its_values_encoded() {
+        let at = |registry, page| {
+            let repository = Repository::new(registry, "a".parse().unwrap());
+            Route::Tags { repository, page }.uri()
+        };
+        let page = Page {
+            n: Some(5),
+            last: Some("v1&x=\u{e9}".to_owned()),
+        };
+
+        assert_eq!(at(Registry::own(), Page::default()).as_deref(), Some("/v2/a/tags/list"));
+        assert_eq!(
+            at("mcr.example.com:8443".parse().unwrap(), page).as_deref(),
+            Some("/v2/a/tags/list?ns=mcr.example.com%3A8443&n=5&last=v1%26x%3D%C3%A9")
+        );
+    }
+
+    #[test]
+    fn a_write_has_no_address() {
+        assert_eq!(
+            Route::Write {
+                repository: None,
+                allow: ""
+            }
+            .uri(),
+            None
+        );
+    }
+}

@@ -6,7 +6,7 @@ use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ET
 
 use super::manifest::{DIGEST, FOR_EVER};
 use super::{Body, Content, Refusal, Reply, Request, Segment, Serve};
-use crate::oci::{ContentRange, Digest, Repository, Resolved, media};
+use crate::oci::{ContentRange, Digest, Ranges, Repository, Resolved, media};
 
 /// `GET` and `HEAD /v2/<name>/blobs/<digest>` (end-2), with ranges (RFC 9110, 14) also of what is not here yet.
 pub(super) async fn get(
@@ -22,18 +22,19 @@ pub(super) async fn get(
         repository: repository.clone(),
         digest: *digest,
     };
-    let ranges = request.ranges(digest);
     if request.is_head() || request.has(digest) {
         let (size, outcome) = serve.shelf.blob_size(&permit, digest, &asker).await.map_err(refuse)?;
-        let resolved = ranges.map_or(Resolved::Whole, |ranges| ranges.resolve(size));
+        // A range is for GET alone (RFC 9110, 14.2).
         let reply = if request.has(digest) {
             Reply::new(304)
         } else {
-            shape(resolved, Some(size)).0
+            shape(Resolved::Whole, Some(size)).0
         };
         return Ok(describe(reply, digest).tell_status(&serve.node, outcome, None));
     }
-    let mut source = serve.shelf.blob(&permit, digest, &asker).await.map_err(refuse)?;
+    let ranges = request.ranges(digest);
+    let from = ranges.as_ref().and_then(Ranges::first_from).unwrap_or(0);
+    let mut source = serve.shelf.blob(&permit, digest, from, &asker).await.map_err(refuse)?;
     let resolved = match ranges {
         None => Resolved::Whole,
         Some(ranges) => ranges.resolve(source.settle().await.map_err(refuse)?),

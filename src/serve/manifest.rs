@@ -2,6 +2,7 @@ use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName};
 
 use super::{Refusal, Reply, Request, Serve};
+use crate::fetch::Document;
 use crate::oci::{Reference, Repository};
 
 pub(super) const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
@@ -16,15 +17,29 @@ pub(super) async fn get(
 ) -> Result<Reply, Refusal> {
     let permit = serve.permit(repository)?;
     let asker = serve.asker(request)?;
-    let document = serve
-        .shelf
-        .manifest(&permit, reference, &asker)
+    let document = Box::pin(serve.shelf.manifest(&permit, reference, &asker))
         .await
         .map_err(|error| Refusal::Manifest {
             error,
             repository: repository.clone(),
             reference: reference.clone(),
         })?;
+    Ok(describe(serve, request, reference, &document))
+}
+
+/// The same, if it is in memory and fresh.
+pub(super) fn get_at_once(
+    serve: &Serve,
+    request: &Request<'_>,
+    repository: &Repository,
+    reference: &Reference,
+) -> Option<Reply> {
+    let permit = serve.permit(repository).ok()?;
+    let document = serve.shelf.manifest_at_once(&permit, reference)?;
+    Some(describe(serve, request, reference, &document))
+}
+
+fn describe(serve: &Serve, request: &Request<'_>, reference: &Reference, document: &Document) -> Reply {
     let held = &document.held;
     let digest = held.digest().to_string();
     let mut reply = if request.has(held.digest()) {
@@ -40,5 +55,5 @@ pub(super) async fn get(
     if matches!(reference, Reference::Digest(_)) {
         reply = reply.with(CACHE_CONTROL, FOR_EVER);
     }
-    Ok(reply.tell_document(&serve.node, &document))
+    reply.tell_document(&serve.node, document)
 }

@@ -69,24 +69,50 @@ impl Serve {
         reply
     }
 
+    /// Answers what needs no waiting: `None` if anything has to be read or asked for.
+    ///
+    /// Looks at no fields but the host.
+    pub fn answer_at_once(&self, request: &Request<'_>) -> Option<Reply> {
+        let Routed { route, namespace } = router::parse(&self.names, &request.line()).ok()?;
+        let mut reply = match &route {
+            Route::Ping => ping::answer(),
+            Route::Manifest { repository, reference } => manifest::get_at_once(self, request, repository, reference)?,
+            _ => return None,
+        };
+        reply.kind = Kind::of(&route);
+        reply.name_api(namespace.as_deref());
+        self.metrics.count(&reply);
+        Some(reply)
+    }
+
     /// Counts a finished reply, with the bytes of body that left.
     pub fn finished(&self, method: &str, kind: Kind, status: u16, bytes: u64) {
         self.metrics.finished(method, kind, status, bytes);
     }
 
+    /// Boxed is what may take long: a future is moved several times, and the hot one is to be small.
     async fn answer_route(&self, request: &Request<'_>, route: Route) -> Result<Reply, Refusal> {
         match route {
             Route::Root => Ok(ping::redirect()),
             Route::Ping => Ok(ping::answer()),
             Route::Manifest { repository, reference } => manifest::get(self, request, &repository, &reference).await,
-            Route::Blob { repository, digest } => blob::get(self, request, &repository, &digest).await,
-            Route::Tags { repository, page } => tags::list(self, request, &repository, &page).await,
+            Route::Blob { repository, digest } => Box::pin(blob::get(self, request, &repository, &digest)).await,
+            Route::Tags { repository, page } => Box::pin(tags::list(self, request, &repository, &page)).await,
             Route::Referrers {
                 repository,
                 digest,
                 artifact_type,
                 ..
-            } => referrers::list(self, request, &repository, &digest, artifact_type.as_deref()).await,
+            } => {
+                Box::pin(referrers::list(
+                    self,
+                    request,
+                    &repository,
+                    &digest,
+                    artifact_type.as_deref(),
+                ))
+                .await
+            }
             Route::Catalog { page } => catalog::list(self, request, &page),
             Route::Write { allow, .. } => Err(Refusal::ReadOnly { allow }),
         }

@@ -2,6 +2,13 @@
 
 use serde::Serialize;
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use prometheus::{Gauge, IntGaugeVec, Opts, Registry};
+use tokio::net::TcpStream;
+
 use crate::parent::Parent;
 use crate::store::Store;
 
@@ -11,6 +18,10 @@ pub struct Status {
     mode: &'static str,
     store: Store,
     parents: Vec<Parent>,
+    /// Where the registry answers.
+    registry: SocketAddr,
+    /// Whether it was seen to answer.
+    answers: AtomicBool,
 }
 
 /// Whether the node can do its work.
@@ -40,18 +51,30 @@ pub struct Upstream {
 }
 
 impl Status {
-    /// Of the node `node`, its store and the registries that it asks.
-    pub fn new(node: String, mode: &'static str, store: Store, parents: Vec<Parent>) -> Self {
+    /// Of the node `node`, its store, the registries that it asks, and where its own registry answers.
+    pub fn new(node: String, mode: &'static str, store: Store, parents: Vec<Parent>, registry: SocketAddr) -> Self {
         Self {
             node,
             mode,
             store,
             parents,
+            registry,
+            answers: AtomicBool::new(false),
         }
     }
 
+    /// Whether the registry port takes connections; after the first time it is taken for granted.
+    pub async fn answers(&self) -> bool {
+        if !self.answers.load(Ordering::Relaxed) {
+            let connecting = tokio::time::timeout(Duration::from_secs(1), TcpStream::connect(self.registry));
+            self.answers
+                .store(matches!(connecting.await, Ok(Ok(_))), Ordering::Relaxed);
+        }
+        self.answers.load(Ordering::Relaxed)
+    }
+
     /// How it is now.
-    pub fn readiness(&self) -> Readiness {
+    pub async fn readiness(&self) -> Readiness {
         let upstreams: Vec<Upstream> = self
             .parents
             .iter()
@@ -60,21 +83,21 @@ impl Status {
                 up: parent.up(),
             })
             .collect();
+        let ready = self.answers().await;
+        let starting = (!ready).then(|| format!("the registry does not answer on {} yet", self.registry));
         let down = upstreams.iter().filter(|upstream| !upstream.up);
-        let reasons = down
-            .map(|upstream| {
-                format!(
-                    "{} did not answer when it was last asked; what is here is served",
-                    upstream.name
-                )
-            })
-            .collect();
+        let away = down.map(|upstream| {
+            format!(
+                "{} did not answer when it was last asked; what is here is served",
+                upstream.name
+            )
+        });
         Readiness {
-            ready: true,
+            ready,
             node: self.node.clone(),
             mode: self.mode,
             version: env!("CARGO_PKG_VERSION"),
-            reasons,
+            reasons: starting.into_iter().chain(away).collect(),
             upstreams,
         }
     }
@@ -83,4 +106,26 @@ impl Status {
     pub fn observe(&self) {
         self.store.observe();
     }
+}
+
+/// Registers what dashboards look for in every node. A mirror owes nothing and synchronises nothing.
+///
+/// # Errors
+///
+/// A name that is taken: a mistake in this program.
+pub fn register(registry: &Registry) -> prometheus::Result<()> {
+    let items = IntGaugeVec::new(
+        Opts::new("wharf_queue_items", "Pushes that the parent has not yet"),
+        &["state"],
+    )?;
+    items.with_label_values(&["pending"]).set(0);
+    registry.register(Box::new(items))?;
+    registry.register(Box::new(Gauge::new(
+        "wharf_queue_oldest_seconds",
+        "Age of the oldest push not yet sent up",
+    )?))?;
+    registry.register(Box::new(Gauge::new(
+        "wharf_sync_lag_seconds",
+        "How far synchronisation is behind",
+    )?))
 }

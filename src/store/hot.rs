@@ -1,10 +1,9 @@
 //! Manifests and other small documents that were read lately, in memory.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 
 use crate::oci::{Digest, Manifest, media};
 
@@ -12,8 +11,6 @@ use crate::oci::{Digest, Manifest, media};
 const CAPACITY: u64 = 16 << 20;
 /// Digests whose announced size is remembered.
 const ANNOUNCED: u64 = 100_000;
-/// How often a document that is asked for all the time renews its closure.
-const TOUCH_EVERY: Duration = Duration::from_secs(1);
 
 /// A small document, whole: exact bytes, exact media type.
 pub struct Held {
@@ -21,7 +18,8 @@ pub struct Held {
     media_type: Arc<str>,
     bytes: Bytes,
     children: Vec<(Digest, u64)>,
-    touched: Mutex<Option<Instant>>,
+    /// The store's count of uses when the closure was last renewed.
+    pub(super) touched: AtomicU64,
 }
 
 impl Held {
@@ -41,7 +39,7 @@ impl Held {
             media_type,
             bytes,
             children,
-            touched: Mutex::new(None),
+            touched: AtomicU64::new(0),
         }
     }
 
@@ -63,15 +61,6 @@ impl Held {
     /// What it references: config, layers, child manifests.
     pub fn children(&self) -> impl Iterator<Item = &Digest> {
         self.children.iter().map(|(digest, _)| digest)
-    }
-
-    pub(super) fn due_for_touch(&self, now: Instant) -> bool {
-        let mut touched = self.touched.lock();
-        let due = touched.is_none_or(|last| now.duration_since(last) >= TOUCH_EVERY);
-        if due {
-            *touched = Some(now);
-        }
-        due
     }
 }
 

@@ -334,15 +334,16 @@ fn read(connection: &Connection) -> rusqlite::Result<Contents> {
         instance: connection.query_row("SELECT value FROM meta WHERE key = 'instance'", [], |row| row.get(0))?,
         repositories: rows(connection, "SELECT id, registry, name FROM repository", |row| {
             let (registry, name) = (row.get::<_, String>(1)?, row.get::<_, String>(2)?);
-            let repository = registry
-                .parse::<Registry>()
-                .ok()
-                .zip(name.parse().ok())
-                .map(|(registry, name)| Repository { registry, name });
-            Ok(repository
-                .map(|repository| (row.get(0), repository))
-                .map(|(id, repository)| id.map(|id| (id, repository)))
-                .transpose()?)
+            // The parent's own registry has no name.
+            let registry = if registry.is_empty() {
+                Some(Registry::own())
+            } else {
+                registry.parse().ok()
+            };
+            let Some((registry, name)) = registry.zip(name.parse().ok()) else {
+                return Ok(None);
+            };
+            Ok(Some((row.get(0)?, Repository { registry, name })))
         })?,
         blobs: rows(
             connection,

@@ -215,10 +215,11 @@ fn regular(entry: &fs::DirEntry) -> Option<fs::Metadata> {
 }
 
 fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
-    use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-    match renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE) {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    use rustix::io::Errno;
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         // Some file systems know no flags for a rename; only wharf writes digest names here.
-        Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOSYS) if to.symlink_metadata().is_err() =>
+        Err(Errno::INVAL | Errno::NOSYS) if to.symlink_metadata().is_err() =>
         {
             #[expect(clippy::disallowed_methods, reason = "the store's own folder")]
             fs::rename(from, to)

@@ -221,6 +221,11 @@ impl Ledger {
         }
     }
 
+    /// Grows with each use.
+    pub(super) fn uses(&self) -> u64 {
+        self.uses
+    }
+
     /// What was used since the last call, with its place in the order.
     pub(super) fn take_used(&mut self) -> Vec<(Digest, u64)> {
         let used = std::mem::take(&mut self.used);

@@ -26,7 +26,7 @@ mod staged;
 mod sync;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
@@ -133,8 +133,7 @@ impl Store {
     ///
     /// For manifests and what is kept like them. Marks the closure as used.
     pub async fn held(&self, link: &Link) -> Option<Arc<Held>> {
-        if let Some(held) = self.shared.hot.get(link.digest()) {
-            self.touch_closure(&held);
+        if let Some(held) = self.held_at_once(link) {
             return Some(held);
         }
         let blob = self.read(link).await?;
@@ -149,6 +148,13 @@ impl Store {
     /// Bytes that a manifest read lately announces for `digest`.
     pub fn announced(&self, digest: &Digest) -> Option<u64> {
         self.shared.hot.announced(digest)
+    }
+
+    /// The same, if it was read lately.
+    pub fn held_at_once(&self, link: &Link) -> Option<Arc<Held>> {
+        let held = self.shared.hot.get(link.digest())?;
+        self.touch_closure(&held);
+        Some(held)
     }
 
     /// Whether an earlier download of `digest` left something to continue.
@@ -240,20 +246,18 @@ impl Store {
 
     /// What belongs to an image stays or leaves together: a pull of a manifest renews all it names.
     ///
-    /// At most once a second for one manifest, as a hot one is asked for thousands of times.
+    /// Nothing is to be done while nothing else was used since: a hot manifest is asked for thousands of times.
     fn touch_closure(&self, held: &Held) {
-        if !held.due_for_touch(now()) {
+        if held.touched.load(Ordering::Relaxed) == self.shared.ledger.lock().uses() {
             return;
         }
         let children: Vec<Arc<Held>> = held.children().filter_map(|child| self.shared.hot.get(child)).collect();
         let mut ledger = self.shared.ledger.lock();
-        for child in children.iter().flat_map(|child| child.children()) {
-            ledger.touch(child);
+        let grandchildren = children.iter().flat_map(|child| child.children());
+        for digest in grandchildren.chain(held.children()).chain([held.digest()]) {
+            ledger.touch(digest);
         }
-        for child in held.children() {
-            ledger.touch(child);
-        }
-        ledger.touch(held.digest());
+        held.touched.store(ledger.uses(), Ordering::Relaxed);
     }
 }
 
@@ -265,12 +269,4 @@ impl Shared {
             self.index.write(Row::Used(used));
         }
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a throttle inside the store; nothing is decided by it"
-)]
-fn now() -> Instant {
-    Instant::now()
 }

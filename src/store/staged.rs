@@ -99,6 +99,11 @@ impl Staged {
         Ok(())
     }
 
+    /// Throws away what is here for good.
+    pub fn discard(mut self) {
+        self.fate = Fate::Removed;
+    }
+
     /// Throws away what is here and begins again at the first byte.
     ///
     /// # Errors

@@ -75,3 +75,29 @@ impl Manual {
         Duration::from_nanos(self.passed.load(Ordering::SeqCst))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_moves_only_by_its_hands_and_all_clones_move_with_it() {
+        let (clock, hands) = Clock::manual();
+        let twin = clock.clone();
+        let (now, wall) = (clock.now(), clock.wall());
+        assert_eq!(clock.now(), now);
+
+        hands.advance(Duration::from_secs(60));
+
+        assert_eq!(twin.now() - now, Duration::from_secs(60));
+        assert_eq!(twin.wall().duration_since(wall).unwrap(), Duration::from_secs(60));
+    }
+
+    #[test]
+    fn the_system_clock_does_not_go_back() {
+        let clock = Clock::system();
+        let earlier = clock.now();
+
+        assert!(clock.now() >= earlier);
+    }
+}

@@ -45,3 +45,22 @@ impl From<String> for Secret {
         Self(text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_shown_by_nothing_but_expose() {
+        let secret = Secret::new("hunter2");
+
+        assert_eq!(
+            format!("{secret} {secret:?} {:#?}", Some(&secret))
+                .matches("hunter2")
+                .count(),
+            0
+        );
+        assert_eq!(serde_json::to_string(&secret).unwrap(), r#""***""#);
+        assert_eq!(secret.expose(), "hunter2");
+    }
+}

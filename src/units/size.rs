@@ -102,3 +102,70 @@ impl fmt::Display for Size {
 }
 
 written_as_text!(Size);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_with_binary_and_decimal_units_or_none() {
+        for (text, bytes) in [
+            ("4096", 4096),
+            ("0", 0),
+            ("7B", 7),
+            ("1KiB", 1024),
+            ("3 MiB", 3 << 20),
+            ("20GiB", 20 << 30),
+            ("500MB", 500_000_000),
+            ("2TB", 2_000_000_000_000),
+        ] {
+            assert_eq!(text.parse(), Ok(Size::of(bytes)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_could_be_misread_is_refused_with_the_remedy() {
+        for text in [
+            "", "GiB", "1.5GiB", "-1", "+1", "20G", "20Gb", "20 gib", " 20GiB", "20GiB ", "1e3",
+        ] {
+            let error = text.parse::<Size>().unwrap_err();
+            assert_eq!(error, SizeError::Malformed, "{text}");
+            assert!(error.to_string().contains("like 20GiB"));
+        }
+    }
+
+    #[test]
+    fn sizes_beyond_64_bits_are_too_large() {
+        assert_eq!("18446744073709551616".parse::<Size>(), Err(SizeError::TooLarge));
+        assert_eq!("16384PiB".parse::<Size>(), Err(SizeError::TooLarge));
+    }
+
+    #[test]
+    fn a_size_is_shown_in_the_largest_unit_that_divides_it() {
+        assert_eq!(Size::gib(20).to_string(), "20GiB");
+        assert_eq!(Size::mib(1536).to_string(), "1536MiB");
+        assert_eq!(Size::of(500_000_000).to_string(), "500000000B");
+        assert_eq!(Size::of(0).to_string(), "0B");
+    }
+
+    #[test]
+    fn settings_read_and_write_a_size_as_text() {
+        assert_eq!(serde_json::from_str::<Size>(r#""1GiB""#).unwrap(), Size::gib(1));
+        assert_eq!(serde_json::to_string(&Size::kib(4)).unwrap(), r#""4KiB""#);
+    }
+
+    proptest! {
+        #[test]
+        fn every_size_that_is_shown_reads_back(bytes: u64, shift in 0..50_u32) {
+            let size = Size::of(bytes >> shift << shift);
+            prop_assert_eq!(size.to_string().parse(), Ok(size));
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text: String) {
+            let _ = text.parse::<Size>();
+        }
+    }
+}

@@ -105,3 +105,70 @@ impl fmt::Display for Span {
 }
 
 written_as_text!(Span);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn spans_are_read_in_five_units() {
+        for (text, span) in [
+            ("300ms", Span::millis(300)),
+            ("60s", Span::seconds(60)),
+            ("5m", Span::minutes(5)),
+            ("1h", Span::hours(1)),
+            ("2d", Span::days(2)),
+            ("0s", Span::millis(0)),
+        ] {
+            assert_eq!(text.parse(), Ok(span), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_without_a_unit_is_refused_with_the_remedy() {
+        for text in ["", "60", "s", "1.5s", "-1s", "1 s", "1S", "1min", "1m30s"] {
+            let error = text.parse::<Span>().unwrap_err();
+            assert_eq!(error, SpanError::Malformed, "{text}");
+            assert!(error.to_string().contains("like 60s"));
+        }
+    }
+
+    #[test]
+    fn no_span_that_is_read_is_too_long_to_be_added_to_the_time() {
+        assert_eq!("36501d".parse::<Span>(), Err(SpanError::TooLong));
+        assert_eq!("99999999999999999999s".parse::<Span>(), Err(SpanError::TooLong));
+        assert_eq!("18446744073709551615d".parse::<Span>(), Err(SpanError::TooLong));
+
+        let longest: Span = "36500d".parse().unwrap();
+        assert!(
+            crate::units::Clock::system()
+                .now()
+                .checked_add(longest.duration())
+                .is_some()
+        );
+    }
+
+    #[test]
+    fn a_span_is_shown_in_the_longest_unit_that_divides_it() {
+        assert_eq!(Span::seconds(60).to_string(), "1m");
+        assert_eq!(Span::seconds(90).to_string(), "90s");
+        assert_eq!(Span::millis(1500).to_string(), "1500ms");
+        assert_eq!(Span::hours(48).to_string(), "2d");
+        assert_eq!(Span::millis(0).to_string(), "0s");
+    }
+
+    proptest! {
+        #[test]
+        fn every_span_that_is_shown_reads_back(millis in 0..100 * 365 * 86_400_000_u64) {
+            let span = Span::millis(millis);
+            prop_assert_eq!(span.to_string().parse(), Ok(span));
+        }
+
+        #[test]
+        fn no_text_makes_the_parser_panic(text: String) {
+            let _ = text.parse::<Span>();
+        }
+    }
+}

@@ -213,13 +213,11 @@ impl Node {
 impl Node {
     pub async fn start(&mut self) {
         self.spawn();
-        let admin = Client::of(self.admin);
         for _ in 0..4000 {
             if let Some(status) = self.exited() {
                 panic!("the node ended with {status}:\n{}", self.log());
             }
-            let up = tokio::net::TcpStream::connect(self.admin).await.is_ok();
-            if up && admin.get("/healthz").await.status == 200 {
+            if listens(self.admin).await && listens(self.address).await && self.admin("/healthz").await.status == 200 {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -324,6 +322,11 @@ impl Node {
         Client::of(self.admin).get(target).await
     }
 
+    /// Whether the admin port is there and says that the node is ready.
+    pub async fn is_ready(&self) -> bool {
+        listens(self.admin).await && self.admin("/readyz").await.status == 200
+    }
+
     pub async fn metrics(&self) -> Metrics {
         let reply = self.admin("/metrics").await;
         assert_eq!(reply.status, 200, "{reply}");
@@ -375,6 +378,10 @@ impl Drop for Node {
         }
         self.kill();
     }
+}
+
+async fn listens(address: SocketAddr) -> bool {
+    tokio::net::TcpStream::connect(address).await.is_ok()
 }
 
 /// The program under test.

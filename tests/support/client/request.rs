@@ -42,6 +42,13 @@ impl Request {
         self
     }
 
+    /// Whether it is the last one on its connection.
+    pub fn closes(&self) -> bool {
+        self.headers
+            .iter()
+            .any(|(name, value)| name.eq_ignore_ascii_case("connection") && value.eq_ignore_ascii_case("close"))
+    }
+
     pub fn written(&self, host: &str) -> Vec<u8> {
         let has = |name: &str| self.headers.iter().any(|(key, _)| key.eq_ignore_ascii_case(name));
         let mut text = format!("{} {} HTTP/1.1\r\n", self.method, self.target);

@@ -1,0 +1,100 @@
+//! A node begins, runs within its limits, and ends.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::support::client::{Request, blob};
+use crate::support::eventually;
+use crate::support::node::{Node, Setup};
+use crate::support::upstream::Upstream;
+
+#[tokio::test]
+async fn a_node_that_says_it_is_ready_takes_connections() {
+    let parent = Upstream::start().await;
+    let mut node = Setup::below(&parent.url()).placed();
+
+    for _ in 0..10 {
+        node.spawn();
+        eventually("the node says it is ready", async || node.is_ready().await).await;
+
+        assert!(tokio::net::TcpStream::connect(node.address()).await.is_ok());
+        node.kill();
+    }
+}
+
+#[tokio::test]
+async fn the_soft_limit_of_open_files_is_raised_to_the_hard_one() {
+    let parent = Upstream::start().await;
+    let mut node = Setup::below(&parent.url()).placed();
+    node.limit("-Sn 256");
+    node.start().await;
+
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", node.pid())).expect("our own child");
+    let line = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"))
+        .expect("the limit");
+    let numbers: Vec<&str> = line["Max open files".len()..].split_whitespace().collect();
+
+    assert_eq!(numbers[0], numbers[1], "{line}");
+}
+
+#[tokio::test]
+async fn a_node_out_of_descriptors_waits_and_never_ends() {
+    let parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[1000]);
+    let mut node = Setup::below(&parent.url()).placed();
+    node.limit("-n 128");
+    node.start().await;
+    node.get(&blob("a", &image.layer(0))).await.assert_is(&image.layers[0]);
+
+    let mut idle = Vec::new();
+    for _ in 0..300 {
+        idle.push(node.client().connect().await);
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    drop(idle);
+
+    node.get(&blob("a", &image.layer(0))).await.assert_is(&image.layers[0]);
+    assert!(!node.log().contains("panicked"), "{}", node.log());
+}
+
+#[tokio::test]
+async fn a_node_that_is_told_to_stop_ends_well_and_soon() {
+    let parent = Upstream::start().await;
+    let mut node = Node::below(&parent).await;
+
+    let status = node.stop().await;
+
+    assert!(status.success(), "{status}");
+}
+
+#[tokio::test]
+async fn a_reply_under_way_is_finished_before_the_node_stops() {
+    let parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[30_000_000]);
+    let mut node = Node::below(&parent).await;
+    node.get(&blob("a", &image.layer(0))).await.assert_is(&image.layers[0]);
+    let mut open = node.client().open(Request::get(&blob("a", &image.layer(0)))).await;
+    open.read(1000).await;
+
+    node.signal(Signal::SIGTERM);
+    let (reply, _) = open.rest().await;
+
+    reply.assert_is(&image.layers[0]);
+    assert!(node.ended().await.success());
+}
+
+#[tokio::test]
+async fn a_password_in_the_settings_is_refused_with_the_remedy() {
+    let parent = Upstream::start().await;
+    let mut node = Setup::below(&parent.url()).parent(&"password = \"canary\"").placed();
+
+    node.spawn();
+    let status = node.ended().await;
+
+    assert!(!status.success());
+    assert!(node.log().contains("password_file"), "{}", node.log());
+    assert!(!node.log().contains("canary"), "{}", node.log());
+}
