@@ -48,6 +48,8 @@ mod tokens;
 mod store;
 // Metrics, health, logs, secrets.
 mod outside;
+// Docker, containerd, Podman and their like, each in a network of its own.
+mod clients;
 // Start, limits, stop.
 mod running;
 // The floors of the house: imports go down.

@@ -1,4 +1,4 @@
-//! A private certificate authority, the leaf that it signed for the loopback addresses, and files of both.
+//! A private certificate authority, the leaf that it signed, and files of both.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,14 +17,18 @@ pub struct Authority {
 
 impl Authority {
     pub fn new() -> Self {
+        Self::of(&["localhost", "127.0.0.1", "::1"])
+    }
+
+    /// With a leaf for a server of these names and addresses.
+    pub fn of(names: &[&str]) -> Self {
         let mut ca = CertificateParams::new(Vec::new()).expect("no names");
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         ca.distinguished_name
             .push(rcgen::DnType::CommonName, "plant test authority");
         let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().expect("a key")).expect("a CA");
-        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
         let key = KeyPair::generate().expect("a key");
-        let leaf = CertificateParams::new(names)
+        let leaf = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
             .expect("valid names")
             .signed_by(&key, &ca)
             .expect("a leaf");
@@ -40,7 +44,7 @@ impl Authority {
         written(folder, "ca.pem", &self.ca_pem)
     }
 
-    /// Writes the certificate and the key of the loopback addresses into `folder`.
+    /// Writes the certificate and the key of the leaf into `folder`.
     pub fn leaf_files(&self, folder: &Path) -> (PathBuf, PathBuf) {
         (
             written(folder, "leaf.pem", &self.cert_pem),
@@ -48,7 +52,7 @@ impl Authority {
         )
     }
 
-    /// What a server of the loopback addresses presents, offering `protocols` by ALPN.
+    /// What a server with the leaf presents, offering `protocols` by ALPN.
     pub fn server(&self, protocols: &[&[u8]]) -> Arc<ServerConfig> {
         install_provider();
         let chain = vec![CertificateDer::from_pem_slice(self.cert_pem.as_bytes()).expect("our certificate")];

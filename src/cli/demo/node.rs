@@ -124,6 +124,11 @@ impl Node {
         self.process.log().to_owned()
     }
 
+    /// Its settings file.
+    pub(super) fn settings(&self) -> PathBuf {
+        self.folder.join("wharf.toml")
+    }
+
     /// What `/metrics` says now.
     pub(super) async fn counters(&self) -> Result<Counters, Error> {
         let url = format!("{}/metrics", self.admin_url());

@@ -115,7 +115,10 @@ pub(super) fn to_try(plant: &Plant<'_>) {
     println!("  podman pull --tls-verify=false {lowest}/{REPOSITORY}:{TAG}");
     println!("  skopeo inspect --tls-verify=false docker://{lowest}/{REPOSITORY}:{TAG}");
     println!("  docker tag IMAGE {top}/NAME && docker push {top}/NAME && docker pull {lowest}/NAME");
-    println!("  wharf client docker --address {lowest} --namespace ''      or containerd, podman, iotedge");
+    println!(
+        "  wharf client docker --config {}      or containerd, podman",
+        plant.l3.settings().display()
+    );
     println!();
     for node in plant.nodes() {
         print_addresses(node);
