@@ -175,8 +175,8 @@ async fn the_budget_holds_at_every_instant_and_every_pull_is_right() {
     let mut most = 0;
     for three in blobs.chunks(3) {
         let mut pulls = JoinSet::new();
-        for bytes in three.iter().cloned() {
-            let (client, target) = (node.client(), blob("a", &parent.blob("a", &bytes)));
+        for bytes in three {
+            let (client, target, bytes) = (node.client(), blob("a", &parent.blob("a", bytes)), bytes.clone());
             pulls.spawn(async move {
                 let open = client.open(Request::get(&target)).await;
                 open.compare(&bytes).await.is_whole(&bytes)
