@@ -325,7 +325,7 @@ impl Transfer<'_> {
                 let media_type = (self.kind == Kind::Manifest).then(|| self.media_type.take()).flatten();
                 let committed = tokio::task::spawn_blocking(move || staged.commit(media_type.as_deref())).await;
                 match committed.map_err(|_| Error::Interrupted)? {
-                    Ok(_) => link(self.shared, self.flight),
+                    Ok(()) => link(self.shared, self.flight),
                     Err(crate::store::Error::DigestMismatch { actual, .. }) => {
                         return Err(self.corrupt(&format!("the bytes hash to {actual}")));
                     }
