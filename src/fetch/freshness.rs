@@ -17,7 +17,7 @@ pub(super) struct Refreshed {
     pub(super) confirmed: Confirmed,
     pub(super) cache_status: Option<String>,
     /// The parent's own answer was stale.
-    pub(super) warning: Option<String>,
+    pub(super) stale: Option<Stale>,
 }
 
 impl Shared {
@@ -57,12 +57,12 @@ impl Shared {
                     held,
                     confirmed,
                     cache_status,
-                    warning,
+                    stale,
                 } = refreshed;
                 Ok(Document {
                     age: Some(self.age(confirmed)),
                     cache_status,
-                    stale: warning.map(|reason| Stale { reason }),
+                    stale,
                     ..Document::of(held, outcome)
                 })
             }
@@ -81,7 +81,7 @@ impl Shared {
         answer: &Head,
     ) -> Refreshed {
         // A parent that serves old content itself vouches for nothing: it is asked again next time.
-        let stale_age = answer.warning.as_ref().map_or(Duration::ZERO, |_| self.config.tag_ttl);
+        let stale_age = answer.stale.as_ref().map_or(Duration::ZERO, |_| self.config.tag_ttl);
         let confirmed = Confirmed {
             at: asked,
             age: stale_age.max(answer.age),
@@ -91,7 +91,7 @@ impl Shared {
             held,
             confirmed,
             cache_status: answer.cache_status.clone(),
-            warning: answer.warning.clone(),
+            stale: answer.stale.clone(),
         }
     }
 
@@ -204,9 +204,7 @@ impl Shared {
             return Err(error);
         };
         let age = row.confirmed.map(|confirmed| self.age(confirmed));
-        let stale = Some(Stale {
-            reason: error.to_string(),
-        });
+        let stale = Some(Stale::Here(error.to_string()));
         Ok(Document {
             age,
             stale,
@@ -230,7 +228,7 @@ impl Shared {
 pub(super) struct Head {
     pub(super) age: Duration,
     pub(super) cache_status: Option<String>,
-    pub(super) warning: Option<String>,
+    pub(super) stale: Option<Stale>,
 }
 
 impl Head {
@@ -239,7 +237,7 @@ impl Head {
         Self {
             age: Duration::ZERO,
             cache_status: None,
-            warning: None,
+            stale: None,
         }
     }
 
@@ -247,7 +245,7 @@ impl Head {
         Self {
             age: answer.head.age,
             cache_status: answer.head.cache_status.clone(),
-            warning: answer.head.warning.clone(),
+            stale: answer.head.warning.clone().map(Stale::Above),
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::freshness::{Head, Refreshed};
-use super::manifest::Document;
+use super::manifest::{Document, Stale};
 use super::{Asker, Error, Fetch, Outcome, Shared};
 use crate::oci::{Digest, Repository, Tag, media};
 use crate::parent::{Ask, What};
@@ -38,9 +38,7 @@ impl Fetch {
                 if tags.is_empty() {
                     return Err(error);
                 }
-                let stale = Some(super::Stale {
-                    reason: error.to_string(),
-                });
+                let stale = Some(Stale::Here(error.to_string()));
                 Ok(Document {
                     stale,
                     ..Document::of(tag_list(tags), Outcome::Stale)
@@ -161,7 +159,7 @@ impl Shared {
                 let head = Head {
                     age: document.age.unwrap_or_default(),
                     cache_status: document.cache_status,
-                    warning: document.stale.map(|stale| stale.reason),
+                    stale: document.stale,
                 };
                 Ok((descriptors(document.held.bytes()).unwrap_or_default(), head))
             }

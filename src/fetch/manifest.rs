@@ -26,11 +26,13 @@ pub struct Document {
     pub cache_status: Option<String>,
 }
 
-/// What kept the parent from confirming an old answer.
+/// What kept an old answer from being confirmed.
 #[derive(Clone, Debug)]
-pub struct Stale {
-    /// In words, with the layer that failed.
-    pub reason: String,
+pub enum Stale {
+    /// Our parent could not be asked; in words, with the layer that failed.
+    Here(String),
+    /// A node above could not ask its own: its `Warning`, as it came.
+    Above(String),
 }
 
 impl Fetch {

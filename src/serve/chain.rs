@@ -11,6 +11,9 @@ use crate::parent::NodeId;
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
+/// Bytes of all warnings together (distribution spec, "Warnings").
+const WARNING_BYTES: usize = 4096;
+
 impl Reply {
     /// Headers of a document: `Cache-Status`, and for what changes `Age` and perhaps `Warning`.
     pub(super) fn tell_document(self, node: &NodeId, document: &Document) -> Self {
@@ -51,16 +54,20 @@ impl Reply {
 
 /// `Warning: 299`, the one form that the distribution spec allows; podman shows it to its user.
 fn warning(node: &NodeId, stale: &Stale) -> String {
-    let reason: String = stale
-        .reason
-        .chars()
-        .filter(|letter| !letter.is_control() && !matches!(letter, '"' | '\\'))
-        .take(300)
-        .collect();
-    format!(
-        "299 - \"{} serves what it has, which may be old: {reason}\"",
-        &node.name
-    )
+    match stale {
+        Stale::Above(warning) => warning
+            .chars()
+            .filter(|letter| !letter.is_control())
+            .take(WARNING_BYTES)
+            .collect(),
+        Stale::Here(reason) => {
+            let plain = reason
+                .chars()
+                .filter(|letter| !letter.is_control() && !matches!(letter, '"' | '\\'));
+            let reason: String = plain.take(300).collect();
+            format!("299 - \"{} serves what it has, which may be old: {reason}\"", node.name)
+        }
+    }
 }
 
 /// Rounded up, so that a chain of nodes never takes an answer for younger than it is.
