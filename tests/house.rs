@@ -1,7 +1,8 @@
 //! The floors of the house, read from the sources: what the compiler does not keep, this does.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use crate::support::sources;
 
 /// From the ground up. A room may use rooms on floors below its own, and nothing else.
 const FLOORS: [&[&str]; 16] = [
@@ -313,22 +314,4 @@ fn room(path: &Path) -> String {
         .next()
         .map(|part| part.as_os_str().to_string_lossy().into_owned());
     first.unwrap_or_default().trim_end_matches(".rs").to_owned()
-}
-
-/// Every source, by its path under `folder`.
-fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(next) = folders.pop() {
-        for entry in fs::read_dir(&next).expect("the sources are here").flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(&path).expect("a source is text");
-                found.push((path.strip_prefix(folder).expect("it lies below").to_owned(), text));
-            }
-        }
-    }
-    found
 }

@@ -61,6 +61,41 @@ async fn a_node_out_of_descriptors_waits_and_never_ends() {
 }
 
 #[tokio::test]
+async fn connections_beyond_what_the_descriptors_allow_wait_their_turn() {
+    let parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[1000]);
+    let mut node = Setup::below(&parent.url()).placed();
+    node.limit("-n 400");
+    node.start().await;
+
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        idle.push(node.client().connect().await);
+    }
+    eventually("no more are taken", async || {
+        node.log().contains("as many connections as allowed")
+    })
+    .await;
+
+    // Half of what is left when files and upstreams have theirs, and what the node itself holds.
+    let taken = sockets(node.pid());
+    assert!((60..100).contains(&taken), "{taken} sockets");
+    drop(idle);
+    node.get(&blob("a", &image.layer(0))).await.assert_is(&image.layers[0]);
+}
+
+/// How many sockets a process has open.
+fn sockets(pid: u32) -> usize {
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("our own child");
+    let targets = descriptors
+        .flatten()
+        .filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    targets
+        .filter(|target| target.to_string_lossy().starts_with("socket:"))
+        .count()
+}
+
+#[tokio::test]
 async fn a_node_that_is_told_to_stop_ends_well_and_soon() {
     let parent = Upstream::start().await;
     let mut node = Node::below(&parent).await;

@@ -125,6 +125,83 @@ fn damage_by_removing(path: &Path) {
 }
 
 #[tokio::test]
+async fn what_stands_in_the_way_is_moved_aside_with_all_that_it_holds() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("mine"), "mine").unwrap();
+    let (_parent, mut node, image) = begun_on(|data| {
+        fs::create_dir(data.join("blobs")).unwrap();
+        for file in ["blobs/sha256", "partial"] {
+            fs::write(data.join(file), format!("a file called {file}")).unwrap();
+        }
+        for folder in ["index.db", "journal.log", "wharf.lock"] {
+            fs::create_dir(data.join(folder)).unwrap();
+            fs::write(data.join(folder).join("inside"), format!("in {folder}")).unwrap();
+        }
+        std::os::unix::fs::symlink(elsewhere.path().join("away"), data.join("quarantine")).unwrap();
+    })
+    .await;
+
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+    assert_pulls(&node, "a", &image).await;
+    node.stop().await;
+
+    for (aside, content) in [
+        ("blobs/sha256.aside-1", "a file called blobs/sha256"),
+        ("partial.aside-1", "a file called partial"),
+        ("index.db.aside-1/inside", "in index.db"),
+        ("journal.log.aside-1/inside", "in journal.log"),
+        ("wharf.lock.aside-1/inside", "in wharf.lock"),
+    ] {
+        assert_eq!(
+            fs::read_to_string(node.data().join(aside)).unwrap_or_default(),
+            content,
+            "{aside}"
+        );
+    }
+    assert!(node.data().join("quarantine.aside-1").is_symlink());
+    assert_eq!(elsewhere.path().read_dir().unwrap().count(), 1, "a link was followed");
+}
+
+#[tokio::test]
+async fn records_of_a_newer_wharf_are_refused_and_left_untouched() {
+    for (name, newer) in [("index.db", newer_index as fn(&Path)), ("journal.log", newer_journal)] {
+        let (_parent, mut node, _image) = begun_on(|_| {}).await;
+        node.stop().await;
+        let path = node.data().join(name);
+        newer(&path);
+        let before = fs::read(&path).unwrap();
+
+        node.spawn();
+        let status = node.ended().await;
+
+        assert!(!status.success(), "{name}");
+        assert!(
+            node.log().contains("start the newer wharf again"),
+            "{name}: {}",
+            node.log()
+        );
+        assert!(fs::read(&path).unwrap() == before, "{name} was touched");
+        assert!(
+            !node.data().join(format!("{name}.aside-1")).exists(),
+            "{name} was set aside"
+        );
+    }
+}
+
+fn newer_index(path: &Path) {
+    let index = rusqlite::Connection::open(path).unwrap();
+    index.pragma_update(None, "user_version", 99).unwrap();
+}
+
+fn newer_journal(path: &Path) {
+    let mut head = fs::read(path).unwrap();
+    head[8..12].copy_from_slice(&99_u32.to_le_bytes());
+    let checksum = crc32c::crc32c(&head[..12]).to_le_bytes();
+    head[12..16].copy_from_slice(&checksum);
+    fs::write(path, head).unwrap();
+}
+
+#[tokio::test]
 async fn blobs_that_are_not_what_they_are_called_are_never_served() {
     let bytes = random(50_000);
     let digest = sha256(&bytes);

@@ -52,5 +52,9 @@ mod outside;
 mod clients;
 // Start, limits, stop.
 mod running;
+// The settings, checked and printed.
+mod settings;
 // The floors of the house: imports go down.
 mod house;
+// The document about these tests names what is there.
+mod documents;

@@ -1,0 +1,145 @@
+//! What `docs/testing.md` names is there: a claim that lost its test is found here and not by a reader.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use crate::support::sources;
+
+#[test]
+fn every_test_that_the_document_names_is_in_the_sources() {
+    let known = tests_in(Path::new(env!("CARGO_MANIFEST_DIR")));
+    let named = names(&document());
+
+    let lost: Vec<&String> = named.iter().filter(|name| !is_known(&known, name)).collect();
+
+    assert!(
+        known.len() > 400,
+        "only {} tests were found in the sources",
+        known.len()
+    );
+    assert!(
+        named.len() > 200,
+        "only {} names were found in the document",
+        named.len()
+    );
+    assert!(lost.is_empty(), "docs/testing.md names what is not there: {lost:#?}");
+}
+
+#[test]
+fn every_file_that_the_document_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = document();
+    let files: Vec<&str> = quoted(&text).filter(|word| is_path(word)).collect();
+
+    let lost: Vec<&&str> = files.iter().filter(|path| !root.join(path).exists()).collect();
+
+    assert!(files.len() > 5, "only {} files were found in the document", files.len());
+    assert!(
+        lost.is_empty(),
+        "docs/testing.md names files that are not there: {lost:?}"
+    );
+}
+
+#[test]
+fn a_name_that_no_test_has_is_found() {
+    let known: BTreeSet<String> = ["range::a_part_comes".to_owned()].into();
+    let text = "| a | `range::a_part_comes`, `range::a_part_goes` |\n`range::` `std` `x y::z`";
+
+    let named = names(text);
+    let lost: Vec<_> = named.iter().filter(|name| !is_known(&known, name)).collect();
+
+    assert_eq!(lost, ["range::a_part_goes"]);
+    assert!(is_known(&known, "range::"));
+    assert!(!is_known(&known, "rang::"));
+}
+
+#[test]
+fn a_test_has_the_name_that_cargo_prints() {
+    let text = "#[test]\nfn a() {}\n#[tokio::test(flavor = \"x\")]\n#[ignore]\nasync fn b() {}\nfn c() {}\nmod tests {\n#[test]\n    fn d() {}";
+    let of = |path: &str| tests_of(Path::new(path), text);
+
+    assert_eq!(
+        of("tests/clients/docker.rs")[..2],
+        ["clients::docker::a", "clients::docker::b"]
+    );
+    assert_eq!(of("src/oci/mod.rs")[2], "oci::tests::d");
+    assert_eq!(of("src/router/parse/tests.rs")[0], "router::parse::tests::a");
+    assert_eq!(of("src/config.rs").len(), 3);
+}
+
+fn document() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/testing.md");
+    std::fs::read_to_string(path).expect("the document")
+}
+
+/// Whether a test is called `name`, or, if that ends in `::`, lies in that module.
+fn is_known(known: &BTreeSet<String>, name: &str) -> bool {
+    known.iter().any(|test| covers(name, test))
+}
+
+fn covers(name: &str, test: &str) -> bool {
+    name == test || (name.ends_with("::") && test.starts_with(name))
+}
+
+/// Every test that the text names.
+fn names(text: &str) -> BTreeSet<String> {
+    let is_name = |word: &&str| {
+        word.contains("::")
+            && word.starts_with(char::is_alphabetic)
+            && word
+                .chars()
+                .all(|letter| letter.is_alphanumeric() || "_:".contains(letter))
+    };
+    quoted(text).filter(is_name).map(str::to_owned).collect()
+}
+
+/// What stands between backticks, within a line.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().flat_map(|line| line.split('`').skip(1).step_by(2))
+}
+
+fn is_path(word: &str) -> bool {
+    let folders = ["tests/", "src/", "docs/", "scripts/", "benches/", "config/", ".ci/"];
+    folders.iter().any(|folder| word.starts_with(folder)) && !word.contains(' ')
+}
+
+/// Every test under `root`, by the name that `cargo test` prints.
+fn tests_in(root: &Path) -> BTreeSet<String> {
+    let of = |folder: &str| {
+        let sources = sources(&root.join(folder));
+        let tests = sources
+            .iter()
+            .flat_map(|(path, text)| tests_of(&Path::new(folder).join(path), text));
+        tests.collect::<Vec<_>>()
+    };
+    of("src").into_iter().chain(of("tests")).collect()
+}
+
+fn tests_of(path: &Path, text: &str) -> Vec<String> {
+    let mut module = module(path);
+    let mut marked = false;
+    let mut found = Vec::new();
+    for line in text.lines().map(str::trim) {
+        if line.starts_with("mod tests {") {
+            module += "tests::";
+        }
+        marked |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        let function = line.strip_prefix("async ").unwrap_or(line).strip_prefix("fn ");
+        if let Some(function) = function.filter(|_| marked) {
+            let end = function.find(|letter: char| !(letter.is_alphanumeric() || letter == '_'));
+            found.push(format!("{module}{}", &function[..end.unwrap_or(function.len())]));
+            marked = false;
+        }
+    }
+    found
+}
+
+/// `tests/clients/docker.rs` is `clients::docker::`, `src/oci/mod.rs` is `oci::`.
+fn module(path: &Path) -> String {
+    let below = path.with_extension("");
+    let parts = below
+        .components()
+        .skip(1)
+        .map(|part| part.as_os_str().to_string_lossy().into_owned());
+    parts.filter(|part| part != "mod").map(|part| part + "::").collect()
+}

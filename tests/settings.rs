@@ -1,0 +1,142 @@
+//! `wharf check`: what is in force, where a setting is wrong, and how to put it right.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+use crate::support::authority::Authority;
+use crate::support::node;
+
+const CANARY: &str = "canary-5ecre7";
+
+#[test]
+fn every_file_in_config_passes_the_check_and_what_is_printed_passes_it_again() {
+    let folder = TempDir::new().unwrap();
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let files: Vec<PathBuf> = config.read_dir().unwrap().map(|entry| entry.unwrap().path()).collect();
+    let files: Vec<&PathBuf> = files
+        .iter()
+        .filter(|path| path.extension().is_some_and(|end| end == "toml"))
+        .collect();
+    assert!(files.len() >= 5, "{files:?}");
+
+    for file in files {
+        let name = file.file_name().unwrap().to_string_lossy();
+        let text = std::fs::read_to_string(file).unwrap();
+        let printed = accepted(&written(folder.path(), &name, &with_files(&text, folder.path())));
+
+        assert!(!printed.contains(CANARY), "a password: {printed}");
+        // A password is not printed, and a user without one is refused.
+        let public: String = printed
+            .lines()
+            .filter(|line| !line.starts_with("username"))
+            .collect::<Vec<_>>()
+            .join("\n");
+        let again = accepted(&written(folder.path(), "again.toml", &public));
+        assert_eq!(without_login(&again), without_login(&printed), "{name}");
+    }
+}
+
+#[test]
+fn the_example_says_what_holds_without_any_file() {
+    let folder = TempDir::new().unwrap();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/example.toml");
+
+    assert_eq!(accepted(&example), accepted(&written(folder.path(), "empty.toml", "")));
+}
+
+#[test]
+fn the_environment_wins_over_the_file() {
+    let folder = TempDir::new().unwrap();
+    let file = written(folder.path(), "a.toml", "[storage]\ncapacity = \"1GiB\"\n");
+
+    let output = check(&file).env("WHARF__STORAGE__CAPACITY", "7GiB").output().unwrap();
+
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(said(&output).contains("capacity = \"7GiB\""), "{}", said(&output));
+}
+
+#[test]
+fn a_wrong_setting_is_refused_with_its_place_and_the_remedy() {
+    let folder = TempDir::new().unwrap();
+    let wrong: [(&str, &[&str]); 6] = [
+        ("[storage]\ncapacity = \"5 lemons\"\n", &["line 2", "capacity", "20GiB"]),
+        ("[storage]\ncapcity = \"5GiB\"\n", &["line 2", "capcity", "`capacity`"]),
+        ("[freshness]\ntag_ttl = \"60\"\n", &["line 2", "tag_ttl"]),
+        ("[parent]\nurl = \"ftp://x\"\n", &["line 1", "url", "https://"]),
+        (
+            "[parent]\nurl = \"http://x\"\nusername = \"a\"\npassword = \"canary-5ecre7\"\n",
+            &["password", "password_file"],
+        ),
+        ("mode = \"mirror\"\n[listen\n", &["line 2"]),
+    ];
+
+    for (text, hints) in wrong {
+        let file = written(folder.path(), "wrong.toml", text);
+        let output = check(&file).output().unwrap();
+
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{text}: {said}");
+        assert!(output.stdout.is_empty(), "{said}");
+        assert!(said.contains("wrong.toml"), "the file is not named: {said}");
+        assert!(
+            hints.iter().all(|hint| said.contains(hint)),
+            "{hints:?} are not all in: {said}"
+        );
+        assert!(!said.contains(CANARY), "{said}");
+    }
+}
+
+/// The same settings with files that are there in place of those on a plant's machine.
+fn with_files(text: &str, folder: &Path) -> String {
+    let authority = Authority::new();
+    let (certificate, key) = authority.leaf_files(folder);
+    let password = written(folder, "password", CANARY);
+    let files = [
+        ("cert_file", certificate),
+        ("key_file", key),
+        ("ca_file", authority.ca_file(folder)),
+        ("password_file", password),
+    ];
+    let line = |line: &str| {
+        let file = files.iter().find(|(key, _)| line.starts_with(&format!("{key} =")));
+        file.map_or_else(|| line.to_owned(), |(key, path)| format!("{key} = {path:?}"))
+    };
+    text.lines().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn without_login(printed: &str) -> Vec<&str> {
+    let login = |line: &&str| line.starts_with("username") || line.starts_with("# its password");
+    printed.lines().filter(|line| !login(line)).collect()
+}
+
+fn written(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn check(file: &Path) -> Command {
+    let mut command = Command::new(node::binary());
+    command.arg("check").arg("--config").arg(file);
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WHARF__")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// What is printed of a file that must be right.
+fn accepted(file: &Path) -> String {
+    let output = check(file).output().unwrap();
+    assert!(output.status.success(), "{}: {}", file.display(), said(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn said(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
