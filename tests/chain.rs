@@ -1,5 +1,7 @@
 //! Three nodes, each knowing only its parent: bytes flow through all, and each says what it did.
 
+use std::time::Duration;
+
 use crate::support::chain::Chain;
 use crate::support::client::{Reply, Request, blob, manifest};
 use crate::support::content::{Image, sha256};
@@ -106,10 +108,12 @@ async fn no_layer_stores_before_it_forwards() {
     let chain = Chain::below(&cloud).await;
 
     let mut open = chain.l3.client().open(Request::get(&blob("a", &digest))).await;
+    let head_after = open.so_far().head_after;
     let held = open.read(1_900_000).await.len();
     gate.open();
 
     assert!(held >= 1_900_000);
+    assert!(head_after < Duration::from_secs(1), "{head_after:?}");
     assert!(open.last().await.body == image.layers[0]);
 }
 

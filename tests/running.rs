@@ -89,7 +89,7 @@ async fn a_reply_under_way_is_finished_before_the_node_stops() {
 #[tokio::test]
 async fn a_password_in_the_settings_is_refused_with_the_remedy() {
     let parent = Upstream::start().await;
-    let mut node = Setup::below(&parent.url()).parent(&"password = \"canary\"").placed();
+    let mut node = Setup::below(&parent.url()).parent("password = \"canary\"").placed();
 
     node.spawn();
     let status = node.ended().await;

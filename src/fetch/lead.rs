@@ -76,6 +76,9 @@ impl From<Error> for Cut {
 pub(super) async fn fly(shared: Arc<Shared>, flight: Arc<Flight>, kind: Kind, asker: Asker) {
     shared.metrics.flights.inc();
     let outcome = transfer(&shared, &flight, kind, &asker).await;
+    if let Err(error @ Error::Corrupt { .. }) = &outcome {
+        shared.spoiled.insert(flight.digest, error.clone());
+    }
     // Out of the table first: whoever asks after the end must not join a flight that is over.
     shared.flights.lock().remove(&flight.digest);
     match outcome {
@@ -85,9 +88,6 @@ pub(super) async fn fly(shared: Arc<Shared>, flight: Arc<Flight>, kind: Kind, as
             link(&shared, &flight);
         }
         Err(error) => {
-            if matches!(error, Error::Corrupt { .. }) {
-                shared.spoiled.insert(flight.digest, error.clone());
-            }
             if !matches!(error, Error::Absent { .. }) {
                 tracing::warn!(digest = %flight.digest, repository = %flight.repository, error = %chain(&error), "transfer failed");
             }
@@ -325,7 +325,7 @@ impl Transfer<'_> {
                 let media_type = (self.kind == Kind::Manifest).then(|| self.media_type.take()).flatten();
                 let committed = tokio::task::spawn_blocking(move || staged.commit(media_type.as_deref())).await;
                 match committed.map_err(|_| Error::Interrupted)? {
-                    Ok(_) => link(self.shared, self.flight),
+                    Ok(()) => link(self.shared, self.flight),
                     Err(crate::store::Error::DigestMismatch { actual, .. }) => {
                         return Err(self.corrupt(&format!("the bytes hash to {actual}")));
                     }

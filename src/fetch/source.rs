@@ -18,7 +18,7 @@ pub struct Source {
 
 enum Origin {
     Stored(Arc<Blob>),
-    Flight(Following),
+    Flight(Box<Following>),
 }
 
 /// A reader of a flight.
@@ -62,7 +62,7 @@ impl Source {
             ranged_failed: false,
         };
         Some(Self {
-            from: Origin::Flight(following),
+            from: Origin::Flight(Box::new(following)),
             outcome,
             cache_status: head.cache_status.clone(),
         })
@@ -99,8 +99,10 @@ impl Source {
     pub async fn settle(&mut self) -> Result<u64, Error> {
         match &mut self.from {
             Origin::Stored(blob) => Ok(blob.size()),
-            Origin::Flight(Following { total: Some(total), .. }) => Ok(*total),
             Origin::Flight(following) => {
+                if let Some(total) = following.total {
+                    return Ok(total);
+                }
                 let size = following.flight.landed().await?;
                 following.total = Some(size);
                 Ok(size)

@@ -9,6 +9,7 @@ mod kernel;
 mod log;
 mod porch;
 mod send;
+mod stamp;
 mod tls;
 
 use std::collections::HashMap;

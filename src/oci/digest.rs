@@ -166,17 +166,23 @@ impl fmt::Display for Hex<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-        for pair in self.0 {
-            f.write_char(char::from(DIGITS[usize::from(pair >> 4)]))?;
-            f.write_char(char::from(DIGITS[usize::from(pair & 15)]))?;
+        // In one piece: every answer has a digest in two of its headers.
+        let mut text = [0; 128];
+        let digits = text.as_chunks_mut().0;
+        for ([high, low], byte) in digits.iter_mut().zip(self.0) {
+            *high = DIGITS[usize::from(byte >> 4)];
+            *low = DIGITS[usize::from(byte & 15)];
         }
-        Ok(())
+        let text = str::from_utf8(&text[..self.0.len() * 2]).map_err(|_| fmt::Error)?;
+        f.write_str(text)
     }
 }
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.algorithm(), Hex(self.bytes()))
+        f.write_str(self.algorithm().as_str())?;
+        f.write_char(':')?;
+        Hex(self.bytes()).fmt(f)
     }
 }
 

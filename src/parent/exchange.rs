@@ -61,6 +61,10 @@ impl Shared {
         }
         let is_elsewhere = reply.is_elsewhere;
         let response = reply.response;
+        if !is_elsewhere && Kind::of(response.headers()) == Kind::Wharf {
+            // Every answer of a node says so; that one does not say so means nothing.
+            self.memory.learn(Kind::Wharf);
+        }
         let status = response.status().as_u16();
         let is_peek = ask.head && exchange.method == Method::GET;
         if !matches!(status, 200 | 206) {

@@ -41,7 +41,6 @@ pub(super) fn get_at_once(
 
 fn describe(serve: &Serve, request: &Request<'_>, reference: &Reference, document: &Document) -> Reply {
     let held = &document.held;
-    let digest = held.digest().to_string();
     let mut reply = if request.has(held.digest()) {
         Reply::new(304)
     } else {
@@ -49,9 +48,10 @@ fn describe(serve: &Serve, request: &Request<'_>, reference: &Reference, documen
             .with_text(CONTENT_TYPE, held.media_type())
             .bytes(held.bytes().clone())
     };
+    let quoted = held.quoted();
     reply = reply
-        .with_text(ETAG, &format!("\"{digest}\""))
-        .with_text(DIGEST, &digest);
+        .with_shared(ETAG, quoted.clone())
+        .with_shared(DIGEST, quoted.slice(1..quoted.len() - 1));
     if matches!(reference, Reference::Digest(_)) {
         reply = reply.with(CACHE_CONTROL, FOR_EVER);
     }

@@ -1,14 +1,11 @@
 use http::HeaderValue;
-use http::header::{HeaderName, LOCATION};
+use http::header::LOCATION;
 
 use super::Reply;
 
-/// `GET /v2/` (end-1). Tells a child that its parent is a wharf.
+/// `GET /v2/` (end-1).
 pub(super) fn answer() -> Reply {
-    const WHARF: HeaderName = HeaderName::from_static("wharf");
-    Reply::new(200)
-        .with(WHARF, HeaderValue::from_static(env!("CARGO_PKG_VERSION")))
-        .json(&b"{}"[..])
+    Reply::new(200).json(&b"{}"[..])
 }
 
 /// `GET /v2`, as distribution answers it.

@@ -138,6 +138,14 @@ impl Reply {
         }
     }
 
+    /// As [`Reply::with_text`], without a copy.
+    pub(super) fn with_shared(self, name: HeaderName, text: Bytes) -> Self {
+        match HeaderValue::from_maybe_shared(text) {
+            Ok(value) => self.with(name, value),
+            Err(_) => self,
+        }
+    }
+
     pub(super) fn json(self, bytes: impl Into<Bytes>) -> Self {
         self.with(CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .bytes(bytes.into())
@@ -149,11 +157,14 @@ impl Reply {
         self
     }
 
-    /// What every answer of the API carries.
+    /// What every answer of the API carries; `Wharf` tells a child what its parent is.
     pub(super) fn name_api(&mut self, namespace: Option<&str>) {
         const VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+        const WHARF: HeaderName = HeaderName::from_static("wharf");
         const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
         self.headers.push((VERSION, HeaderValue::from_static("registry/2.0")));
+        self.headers
+            .push((WHARF, HeaderValue::from_static(env!("CARGO_PKG_VERSION"))));
         if let Some(namespace) = namespace.and_then(|namespace| HeaderValue::from_str(namespace).ok()) {
             self.headers.push((NAMESPACE, namespace));
         }

@@ -17,6 +17,8 @@ pub struct Held {
     digest: Digest,
     media_type: Arc<str>,
     bytes: Bytes,
+    /// `"<digest>"`, written out once: it stands in every answer.
+    quoted: Bytes,
     children: Vec<(Digest, u64)>,
     /// The store's count of uses when the closure was last renewed.
     pub(super) touched: AtomicU64,
@@ -38,6 +40,7 @@ impl Held {
             digest,
             media_type,
             bytes,
+            quoted: format!("\"{digest}\"").into(),
             children,
             touched: AtomicU64::new(0),
         }
@@ -56,6 +59,11 @@ impl Held {
     /// The document.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
+    }
+
+    /// The digest in quotes, as an entity tag is written.
+    pub fn quoted(&self) -> &Bytes {
+        &self.quoted
     }
 
     /// What it references: config, layers, child manifests.

@@ -3,7 +3,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use fail::fail_point;
@@ -34,6 +34,8 @@ pub struct Spool {
     shared: Arc<Shared>,
     file: File,
     reserved: Mutex<u64>,
+    /// Once it is committed: keeps the file from being evicted while it is read.
+    committed: OnceLock<Blob>,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -59,6 +61,7 @@ impl Staged {
             shared: shared.clone(),
             file,
             reserved: Mutex::new(reserved),
+            committed: OnceLock::new(),
         });
         let mut staged = Self {
             digest: *digest,
@@ -124,7 +127,7 @@ impl Staged {
     ///
     /// * [`Error::DigestMismatch`]: the bytes are not the ones announced; nothing is kept.
     /// * [`Error::Io`]: the disk refused.
-    pub fn commit(mut self, media_type: Option<&str>) -> Result<Blob, Error> {
+    pub fn commit(mut self, media_type: Option<&str>) -> Result<(), Error> {
         fail_point!("store.commit.before_rename");
         let actual = self.hasher.clone().finish();
         if actual != self.digest {
@@ -157,7 +160,10 @@ impl Staged {
             media_type: media_type.clone(),
         });
         shared.syncer.queue(self.digest);
-        Ok(Blob::committed(&shared, self.digest, file, self.written, media_type))
+        // Those who read along read the stored file from here on.
+        let blob = Blob::committed(&shared, self.digest, file, self.written, media_type);
+        let _ = self.spool.committed.set(blob);
+        Ok(())
     }
 
     /// Hashes what an earlier attempt left, so that it can be continued.

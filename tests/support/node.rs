@@ -2,10 +2,11 @@
 //!
 //! Another build is tested by naming its file in `WHARF_BINARY`.
 
+mod disk;
+
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::SocketAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -334,37 +335,6 @@ impl Node {
     }
 }
 
-/// What it keeps.
-impl Node {
-    /// Where the content of `digest` lies once it is committed.
-    pub fn stored_at(&self, digest: &str) -> PathBuf {
-        let (algorithm, hex) = digest.split_once(':').expect("a digest");
-        self.data().join("blobs").join(algorithm).join(&hex[..2]).join(hex)
-    }
-
-    pub fn has_stored(&self, digest: &str) -> bool {
-        self.stored_at(digest).exists()
-    }
-
-    /// All files below `storage.path` with their sizes in bytes, in order, paths relative to it.
-    pub fn files(&self) -> Vec<(PathBuf, u64)> {
-        let mut files = Vec::new();
-        collect(&self.data(), &mut |path, metadata| {
-            let relative = path.strip_prefix(self.data()).expect("below").to_owned();
-            files.push((relative, metadata.len()));
-        });
-        files.sort();
-        files
-    }
-
-    /// What the file system spends on `storage.path`.
-    pub fn disk_bytes(&self) -> u64 {
-        let mut bytes = 0;
-        collect(&self.data(), &mut |_, metadata| bytes += metadata.blocks() * 512);
-        bytes
-    }
-}
-
 impl Drop for Node {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -387,16 +357,4 @@ async fn listens(address: SocketAddr) -> bool {
 /// The program under test.
 pub fn binary() -> OsString {
     std::env::var_os("WHARF_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_wharf").into())
-}
-
-/// Calls `each` with every file below `folder`. What vanishes meanwhile is left out.
-fn collect(folder: &Path, each: &mut impl FnMut(&Path, &std::fs::Metadata)) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let Ok(metadata) = entry.metadata() else { continue };
-        if metadata.is_dir() {
-            collect(&entry.path(), each);
-        } else {
-            each(&entry.path(), &metadata);
-        }
-    }
 }

@@ -1,0 +1,106 @@
+//! What a node keeps, seen in its folder and not through its own account.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::sys::signal::Signal;
+
+use super::Node;
+
+/// What it keeps.
+impl Node {
+    /// Where the content of `digest` lies once it is committed.
+    pub fn stored_at(&self, digest: &str) -> PathBuf {
+        let (algorithm, hex) = digest.split_once(':').expect("a digest");
+        self.data().join("blobs").join(algorithm).join(&hex[..2]).join(hex)
+    }
+
+    pub fn has_stored(&self, digest: &str) -> bool {
+        self.stored_at(digest).exists()
+    }
+
+    /// All files below `storage.path` with their sizes in bytes, in order, paths relative to it.
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        let mut files = Vec::new();
+        collect(&self.data(), &mut |path, metadata| {
+            let relative = path.strip_prefix(self.data()).expect("below").to_owned();
+            files.push((relative, metadata.len()));
+        });
+        files.sort();
+        files
+    }
+
+    /// What the file system spends on `storage.path` at one instant, evicted files that are still open included.
+    pub fn disk_bytes(&self) -> u64 {
+        let frozen = self.child.is_some().then(|| Frozen::new(self));
+        let mut bytes = 0;
+        let mut add = |metadata: &Metadata| bytes += metadata.blocks() * 512;
+        collect(&self.data(), &mut |_, metadata| add(metadata));
+        if let Some(frozen) = frozen {
+            frozen.unlinked_below(&self.data()).iter().for_each(add);
+        }
+        bytes
+    }
+}
+
+/// A process that stands still, so that two looks at it agree.
+struct Frozen<'a>(&'a Node);
+
+impl<'a> Frozen<'a> {
+    fn new(node: &'a Node) -> Self {
+        node.signal(Signal::SIGSTOP);
+        // Each thread takes the signal when it next leaves the kernel.
+        while !threads(node.pid()).iter().all(|state| *state == 'T') {
+            std::thread::yield_now();
+        }
+        Self(node)
+    }
+
+    /// Files below `folder` that are open and have no name any more.
+    fn unlinked_below(&self, folder: &Path) -> Vec<Metadata> {
+        let mut files = BTreeMap::new();
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.0.pid()));
+        for entry in descriptors.into_iter().flatten().flatten() {
+            let target = fs::read_link(entry.path()).unwrap_or_default();
+            if target.starts_with(folder)
+                && target.to_string_lossy().ends_with(" (deleted)")
+                && let Ok(metadata) = fs::metadata(entry.path())
+            {
+                files.insert(metadata.ino(), metadata);
+            }
+        }
+        files.into_values().collect()
+    }
+}
+
+impl Drop for Frozen<'_> {
+    fn drop(&mut self) {
+        self.0.signal(Signal::SIGCONT);
+    }
+}
+
+/// The state of each thread of a process, as the kernel names it.
+fn threads(pid: u32) -> Vec<char> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let state = |stat: String| stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    tasks
+        .filter_map(|task| state(fs::read_to_string(task.path().join("stat")).ok()?))
+        .collect()
+}
+
+/// Calls `each` with every file below `folder`. What vanishes meanwhile is left out.
+fn collect(folder: &Path, each: &mut impl FnMut(&Path, &Metadata)) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(metadata) = entry.metadata() else { continue };
+        if metadata.is_dir() {
+            collect(&entry.path(), each);
+        } else {
+            each(&entry.path(), &metadata);
+        }
+    }
+}
