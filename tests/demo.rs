@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -14,6 +15,7 @@ use crate::support::{PATIENCE, node};
 fn the_demo_proves_that_a_warm_pull_needs_nobody_above_and_ends() {
     let folder = TempDir::new().unwrap();
 
+    let _alone = alone();
     let output = demo(folder.path()).output().unwrap();
 
     let said = said(&output);
@@ -77,6 +79,7 @@ fn a_demo_that_is_killed_takes_all_that_it_started_with_it() {
 /// Sends `signal` as soon as the whole plant runs.
 fn ends_all_after(signal: Signal, code: Option<i32>) {
     let folder = TempDir::new().unwrap();
+    let _alone = alone();
     let mut demo = Ended(demo(folder.path()).spawn().unwrap());
     // The cloud, three nodes, and the demo itself.
     until("the plant runs", || processes_of(folder.path()).len() == 5);
@@ -85,6 +88,12 @@ fn ends_all_after(signal: Signal, code: Option<i32>) {
 
     assert_eq!(demo.0.wait().unwrap().code(), code);
     until("all have ended", || processes_of(folder.path()).is_empty());
+}
+
+/// One plant at a time: each takes the ports that it finds free, and binds them a moment later.
+fn alone() -> MutexGuard<'static, ()> {
+    static PLANT: Mutex<()> = Mutex::new(());
+    PLANT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn demo(folder: &Path) -> Command {
