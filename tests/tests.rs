@@ -50,6 +50,8 @@ mod store;
 mod outside;
 // Docker, containerd, Podman and their like, each in a network of its own.
 mod clients;
+// The plant that shows and proves all this to a newcomer.
+mod demo;
 // Start, limits, stop.
 mod running;
 // The settings, checked and printed.

@@ -183,7 +183,8 @@ impl Transfer<'_> {
         match self.parent.ask(ask).await {
             Ok(answer) => Ok(answer),
             Err(parent::Error::RangeUnsatisfiable { .. }) => Err(self.past_the_end()),
-            // A node says so when what it sent before was wrong: going on would build upon that.
+            // A node says so when what it sent before was wrong: what was left of that is no beginning.
+            Err(parent::Error::Failed { status: 502, .. }) if self.left.is_some() => Err(self.past_the_end()),
             Err(parent::Error::Failed {
                 status: 502, message, ..
             }) if self.sink.is_some() && self.parent.is_wharf() => Err(Cut::Final(self.corrupt(&message))),
@@ -192,7 +193,7 @@ impl Transfer<'_> {
         }
     }
 
-    /// There is more here than the parent has: not its beginning, if an earlier transfer left it.
+    /// What is here is not the beginning of what the parent has, if an earlier transfer left it.
     fn past_the_end(&mut self) -> Cut {
         match self.left.take() {
             Some(staged) => {

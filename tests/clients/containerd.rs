@@ -155,7 +155,7 @@ impl Engine {
         std::fs::write(&config, text).expect("a writable folder");
         let mut daemon = plant.client().command("containerd");
         daemon.arg("--config").arg(&config);
-        let daemon = Running::start("containerd", daemon, folder.join("log"));
+        let daemon = Running::start("containerd", daemon, folder.join("log")).ended_gently();
         let daemon = daemon.until("it answers", || {
             let mut ctr = plant.client().command("ctr");
             ctr.args(["--address", &socket, "version"])

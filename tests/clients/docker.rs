@@ -69,7 +69,7 @@ impl Engine {
             &path("pid"),
         ]);
         daemon.args(["--host", &socket]);
-        let daemon = Running::start("dockerd", daemon, folder.join("log"));
+        let daemon = Running::start("dockerd", daemon, folder.join("log")).ended_gently();
         let daemon = daemon.until("it answers", || {
             docker(&socket, &["info"]).output().expect("docker").status.success()
         });

@@ -15,6 +15,7 @@ pub struct Running {
     name: String,
     child: Child,
     log: PathBuf,
+    gently: bool,
 }
 
 /// How long a program may take to end when asked to.
@@ -37,6 +38,7 @@ impl Running {
             name: name.to_owned(),
             child,
             log,
+            gently: false,
         }
     }
 
@@ -56,23 +58,31 @@ impl Running {
         self
     }
 
-    /// SIGTERM, so that it ends what it started itself; SIGKILL if it does not listen.
-    fn end(&mut self) {
+    /// It will be asked to end, so that it ends what it started itself.
+    pub fn ended_gently(mut self) -> Self {
+        self.gently = true;
+        self
+    }
+
+    fn ask_to_end(&mut self) {
         let pid = Pid::from_raw(self.child.id().cast_signed());
-        // Both fail only when it has ended.
+        // Fails only when it has ended.
         let _ = kill(pid, Signal::SIGTERM);
         let begun = Instant::now();
         while begun.elapsed() < FAREWELL && matches!(self.child.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(10));
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.end();
+        if self.gently {
+            self.ask_to_end();
+        }
+        // Both fail only when it has ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
         if std::thread::panicking() {
             let log = std::fs::read(&self.log).unwrap_or_default();
             let tail = String::from_utf8_lossy(&log[log.len().saturating_sub(2000)..]).into_owned();

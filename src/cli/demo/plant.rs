@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use crate::cli::demo::Error;
 use crate::cli::demo::cloud::Cloud;
 use crate::cli::demo::folder::Folder;
 use crate::cli::demo::node::{Node, Plan};
-use crate::cli::demo::ports::Ports;
+use crate::cli::demo::{Error, ports};
 use crate::units::Span;
 
 /// Everything that runs. Dropping it ends all of it.
@@ -29,15 +28,11 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 impl<'a> Plant<'a> {
     /// Starts the cloud, then the layers from the top down. The lowest has wharf's default ports where they are free.
     pub(super) async fn start(folder: &'a Folder) -> Result<Self, Error> {
-        let mut ports = Ports::default();
-        let [l3, l4, l5] = [5000, 5010, 5020].map(|port| Ok((ports.take(port)?, ports.take(port + 1)?)));
-        let (l3, l4, l5) = (l3?, l4?, l5?);
-        let above = ports.take(5030)?;
-        ports.release();
-
+        let [above] = ports::free([5030])?;
         let cloud = Cloud::new(above, folder.within("cloud")?).await?;
-        let node = async |name, parent, parent_url, (address, admin)| {
+        let node = async |name, parent, parent_url, port| {
             let folder = folder.within(name)?;
+            let [address, admin] = ports::free([port, port + 1])?;
             Node::start(Plan {
                 name,
                 parent,
@@ -49,9 +44,9 @@ impl<'a> Plant<'a> {
             })
             .await
         };
-        let l5 = node("l5-enterprise", "cloud", cloud.url(), l5).await?;
-        let l4 = node("l4-site", l5.name, l5.url(), l4).await?;
-        let l3 = node("l3-operations", l4.name, l4.url(), l3).await?;
+        let l5 = node("l5-enterprise", "cloud", cloud.url(), 5020).await?;
+        let l4 = node("l4-site", l5.name, l5.url(), 5010).await?;
+        let l3 = node("l3-operations", l4.name, l4.url(), 5000).await?;
         Ok(Self {
             folder,
             cloud,

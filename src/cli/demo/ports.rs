@@ -1,37 +1,41 @@
 //! Ports on loopback for the plant.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use crate::cli::demo::Error;
 
-/// Ports that were free a moment ago, held until they are released all at once.
-#[derive(Debug, Default)]
-pub(super) struct Ports(Vec<TcpListener>);
-
-impl Ports {
-    /// The wanted port where it is free, else any free one.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`]: loopback has no free port.
-    pub(super) fn take(&mut self, wanted: u16) -> Result<SocketAddr, Error> {
-        let at = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
-        let bound = at(wanted).or_else(|_| at(0));
-        let taken = bound.and_then(|listener| Ok((listener.local_addr()?, listener)));
-        let failed = |source| Error::Io {
-            action: "taking a port of",
-            path: PathBuf::from("127.0.0.1"),
-            source,
+/// For each wanted port that port where it is free, else any free one. No two are the same.
+///
+/// They are free when this returns, and not held: let them be bound at once.
+///
+/// # Errors
+///
+/// [`Error::Io`]: loopback has no free port.
+pub(super) fn free<const N: usize>(wanted: [u16; N]) -> Result<[SocketAddr; N], Error> {
+    let bound = wanted.map(bind);
+    let mut addresses = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)); N];
+    for (address, bound) in addresses.iter_mut().zip(&bound) {
+        *address = match bound {
+            Ok((address, _)) => *address,
+            Err(error) => return Err(refused(error)),
         };
-        let (address, listener) = taken.map_err(failed)?;
-        self.0.push(listener);
-        Ok(address)
     }
+    Ok(addresses)
+}
 
-    /// Lets go of all, for those who were promised them. A listener that accepted nothing leaves no trace.
-    pub(super) fn release(self) {
-        drop(self.0);
+fn bind(wanted: u16) -> io::Result<(SocketAddr, TcpListener)> {
+    let at = |port| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+    let listener = at(wanted).or_else(|_| at(0))?;
+    Ok((listener.local_addr()?, listener))
+}
+
+fn refused(error: &io::Error) -> Error {
+    Error::Io {
+        action: "finding a free port of",
+        path: PathBuf::from("127.0.0.1"),
+        source: error.kind().into(),
     }
 }
 
@@ -41,11 +45,12 @@ mod tests {
 
     #[test]
     fn a_port_that_is_taken_is_replaced_by_a_free_one() {
-        let mut ports = Ports::default();
-        let first = ports.take(0).unwrap();
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let wanted = taken.local_addr().unwrap().port();
 
-        let second = ports.take(first.port()).unwrap();
+        let [first, second] = free([wanted, wanted]).unwrap();
 
+        assert_ne!(first.port(), wanted);
         assert_ne!(first, second);
     }
 }
