@@ -1,5 +1,7 @@
 //! `wharf demo`: it proves its story, or says what stands in the way; and it leaves nothing behind.
 
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -64,6 +66,49 @@ fn a_folder_with_other_files_is_left_alone() {
     assert_eq!(output.status.code(), Some(1));
     assert!(said(&output).contains("is not empty"), "{}", said(&output));
     assert_eq!(own.read_dir().unwrap().count(), 1);
+}
+
+#[test]
+fn a_demo_without_once_stays_up_to_be_tried_until_it_is_interrupted() {
+    let folder = TempDir::new().unwrap();
+    let mut command = Command::new(node::binary());
+    command.args(["demo", "--keep"]).arg(folder.path().join("kept"));
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null());
+    let _alone = alone();
+    let mut demo = Ended(command.spawn().unwrap());
+
+    // The story waits until a tag is old; the lines end when it fails.
+    let lines = BufReader::new(demo.0.stdout.take().unwrap()).lines();
+    let mut said: Vec<String> = Vec::new();
+    for line in lines.map_while(Result::ok) {
+        said.push(line);
+        if said.last().is_some_and(|line| line.contains("Ctrl-C ends it")) {
+            break;
+        }
+    }
+    let said = said.join("\n");
+
+    for command in [
+        "docker pull 127.0.0.1:",
+        "podman pull",
+        "skopeo inspect",
+        "wharf client docker --config",
+    ] {
+        assert!(said.contains(command), "no {command}: {said}");
+    }
+    let lowest = said
+        .split("docker pull ")
+        .nth(1)
+        .and_then(|rest| rest.split('/').next())
+        .unwrap();
+    assert!(TcpStream::connect(lowest).is_ok(), "nobody listens at {lowest}");
+    assert_eq!(processes_of(folder.path()).len(), 5);
+    kill(Pid::from_raw(demo.0.id().cast_signed()), Signal::SIGINT).unwrap();
+    assert_eq!(demo.0.wait().unwrap().code(), Some(0));
+    until("all have ended", || processes_of(folder.path()).is_empty());
 }
 
 #[test]
