@@ -1,6 +1,7 @@
 //! HTTPS and HTTP/2, downwards by certificate and key, upwards by a private authority.
 
 use reqwest::Version;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::authority::Authority;
 use crate::support::client::{Client, blob, manifest, reqwest_trusting};
@@ -114,6 +115,34 @@ async fn wrong_bytes_break_an_http_2_stream() {
 
     assert!(!whole, "a complete reply with wrong bytes");
     assert!(!node.has_stored(&digest));
+}
+
+// Docker, Podman and crane try HTTPS first on a registry that they were told is insecure.
+#[tokio::test]
+async fn https_to_a_plain_port_is_answered_at_once_by_what_shows_that_it_is_http() {
+    let node = Setup::alone().start().await;
+    let begun = std::time::Instant::now();
+
+    let mut stream = tokio::net::TcpStream::connect(node.address()).await.unwrap();
+    // A record of TLS 1.0 with a greeting of 512 bytes, of which a part has come.
+    stream
+        .write_all(&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3])
+        .await
+        .unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+
+    assert!(
+        answer.starts_with(b"HTTP/1.1 400 "),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+    assert!(
+        begun.elapsed() < std::time::Duration::from_secs(5),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(node.get("/v2/").await.status, 200);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 //! and heads without end. Measured: a hot manifest costs half of what it does behind the door.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::BytesMut;
@@ -50,7 +50,16 @@ enum Head {
     Gone,
     /// It sends a head without end.
     TooLarge,
+    /// It sends what begins no request, like the greeting of TLS.
+    Foreign,
 }
+
+const TOO_LARGE: &[u8] =
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+/// Clients that try HTTPS before HTTP, as Docker and Podman do, see by the first five bytes what to do.
+const FOREIGN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+/// How long a client that was refused may take to hear it.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 impl Porch {
     pub(super) fn new(door: Door) -> Self {
@@ -65,8 +74,11 @@ impl Porch {
                 Head::Whole => {}
                 Head::Gone => return false,
                 Head::TooLarge => {
-                    let _ = stream.write_all(b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n").await;
-                    let _ = stream.flush().await;
+                    refuse(stream, TOO_LARGE).await;
+                    return false;
+                }
+                Head::Foreign => {
+                    refuse(stream, FOREIGN).await;
                     return false;
                 }
             }
@@ -93,6 +105,9 @@ impl Porch {
         }
         if is_whole(buffer) {
             return Head::Whole;
+        }
+        if !buffer.first().is_some_and(|first| begins_request(*first)) {
+            return Head::Foreign;
         }
         let rest = async {
             while !is_whole(buffer) {
@@ -261,6 +276,23 @@ fn render(reply: &Reply, length: usize, last: bool) -> Vec<u8> {
 async fn send(stream: &mut Stream, bytes: &[u8]) -> std::io::Result<()> {
     stream.write_all(bytes).await?;
     stream.flush().await
+}
+
+/// Says why, and reads what is still coming: closing before would take the answer back (RFC 9112, section 9.6).
+async fn refuse(stream: &mut Stream, answer: &[u8]) {
+    let said = async {
+        send(stream, answer).await?;
+        stream.shutdown().await?;
+        let mut rest = [0; 4096];
+        while stream.read(&mut rest).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    let _ = timeout(FAREWELL, said).await;
+}
+
+/// A method's first letter, or the empty line that may stand before it (RFC 9112, sections 2.2 and 3.1).
+fn begins_request(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~\r\n".contains(&byte)
 }
 
 fn is_whole(head: &[u8]) -> bool {
