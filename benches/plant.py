@@ -21,6 +21,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
+STARTED = os.getloadavg()
 TICKS = os.sysconf("SC_CLK_TCK")
 
 # Debian keeps some programs where only root looks.
@@ -254,7 +255,9 @@ def machine():
     model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "?")
     memory = next(int(line.split()[1]) for line in open("/proc/meminfo") if line.startswith("MemTotal"))
     when = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    return f"{when}; {os.cpu_count()} x {model}, {memory / 2**20:.0f} GiB, Linux {platform.release().split('-')[0]}"
+    size = f"{os.cpu_count()} x {model}, {memory / 2**20:.0f} GiB, Linux {platform.release().split('-')[0]}"
+    # Of the five minutes before: what else ran, when it was begun.
+    return f"{when}; {size}; load average {STARTED[1]:.1f} at the start"
 
 
 def keep(question, report):

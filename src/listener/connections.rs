@@ -1,17 +1,22 @@
 //! How many connections there are, may be, and when none are taken any more.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use parking_lot::Mutex;
 use pingora::listeners::ConnectionFilter;
 use tokio::sync::watch;
 
 /// Descriptors kept for files, upstreams and the index.
 const RESERVED: u64 = 256;
+
+/// pingora gives a handshake so long.
+const HANDSHAKE: Duration = Duration::from_secs(60);
 
 /// Counts connections and requests; cheap to clone.
 #[derive(Clone, Debug)]
@@ -23,6 +28,8 @@ pub struct Connections {
 struct Shared {
     most: usize,
     open: watch::Sender<usize>,
+    /// When those were accepted whose task has not begun. One whose TLS handshake fails never begins.
+    accepted: Mutex<VecDeque<Instant>>,
     /// Requests that are being answered.
     busy: AtomicUsize,
     draining: watch::Sender<bool>,
@@ -34,6 +41,7 @@ impl Connections {
         let shared = Shared {
             most,
             open: watch::Sender::new(0),
+            accepted: Mutex::default(),
             busy: AtomicUsize::new(0),
             draining: watch::Sender::new(false),
         };
@@ -72,6 +80,20 @@ impl Connections {
     }
 }
 
+impl Shared {
+    /// Connections, and those about to be.
+    fn taken(&self) -> usize {
+        let mut accepted = self.accepted.lock();
+        while accepted
+            .front()
+            .is_some_and(|since| now().duration_since(*since) > HANDSHAKE)
+        {
+            accepted.pop_front();
+        }
+        accepted.len() + *self.open.borrow()
+    }
+}
+
 /// Counts one request.
 pub(super) struct Busy {
     shared: Arc<Shared>,
@@ -94,11 +116,18 @@ impl ConnectionFilter for Connections {
         if self.is_draining() {
             return false;
         }
-        let most = self.shared.most;
-        if *self.shared.open.borrow() >= most {
-            tracing::warn!(connections = most, "as many connections as allowed; accepting pauses");
-            let _ = self.shared.open.subscribe().wait_for(|open| *open < most).await;
+        if self.shared.taken() >= self.shared.most {
+            tracing::warn!(
+                connections = self.shared.most,
+                "as many connections as allowed; accepting pauses"
+            );
+            let mut open = self.shared.open.subscribe();
+            while self.shared.taken() >= self.shared.most {
+                // Also looked at anew now and then, as a handshake that failed tells nobody.
+                let _ = tokio::time::timeout(Duration::from_secs(1), open.changed()).await;
+            }
         }
+        self.shared.accepted.lock().push_back(now());
         true
     }
 }
@@ -111,6 +140,7 @@ pub(super) struct Open {
 impl Open {
     pub(super) fn new(connections: &Connections) -> Self {
         let shared = &connections.shared;
+        shared.accepted.lock().pop_front();
         shared.open.send_modify(|open| *open += 1);
         Self { shared: shared.clone() }
     }
@@ -131,4 +161,12 @@ pub fn raise_descriptor_limit() -> u64 {
         Ok(()) => hard,
         Err(_) => soft,
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing is decided by it but how long a slot is held"
+)]
+fn now() -> Instant {
+    Instant::now()
 }

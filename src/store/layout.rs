@@ -22,7 +22,10 @@ pub(super) struct Layout {
 impl Layout {
     /// Makes what is missing and takes the lock.
     pub(super) fn open(root: &Path) -> Result<Self, Error> {
-        make_folder(root).map_err(Error::io("making the folder", root))?;
+        // The one link that is followed: an operator may keep the store elsewhere.
+        if !root.is_dir() {
+            make_folder(root).map_err(Error::io("making the folder", root))?;
+        }
         let lock = lock(&root.join("wharf.lock"))?;
         let layout = Self {
             root: root.to_owned(),
@@ -127,7 +130,7 @@ impl Layout {
     }
 
     fn make_folders(&self) -> Result<(), Error> {
-        for folder in [self.partials(), self.quarantine()] {
+        for folder in [self.partials(), self.quarantine(), self.root.join("blobs")] {
             make_folder(&folder).map_err(Error::io("making the folder", &folder))?;
         }
         for algorithm in ALGORITHMS {
@@ -180,11 +183,10 @@ fn flat_name(digest: &Digest) -> String {
 }
 
 fn make_folder(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    if path.symlink_metadata().is_ok() {
-        move_aside(path)?;
+    match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() => return Ok(()),
+        Ok(_) => drop(move_aside(path)?),
+        Err(_) => {}
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
