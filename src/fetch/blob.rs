@@ -34,7 +34,7 @@ impl Fetch {
     ) -> Result<Source, Error> {
         let shared = &self.shared;
         loop {
-            if let Some(source) = shared.stored(repository, digest, Outcome::Hit).await {
+            if let Some(source) = shared.stored(repository, digest, Outcome::Hit).await? {
                 return Ok(source);
             }
             if let Some(error) = shared.spoiled.get(digest).filter(|_| from > 0) {
@@ -42,7 +42,7 @@ impl Fetch {
             }
             if shared.store.holds(digest) {
                 shared.confirm(repository, digest, Kind::Blob, asker).await?;
-                if let Some(source) = shared.stored(repository, digest, Outcome::Miss).await {
+                if let Some(source) = shared.stored(repository, digest, Outcome::Miss).await? {
                     return Ok(source);
                 }
             }
@@ -85,7 +85,7 @@ impl Fetch {
         let shared = &self.shared;
         if let Some(size) = shared
             .stored(repository, digest, Outcome::Hit)
-            .await
+            .await?
             .and_then(|source| source.size())
         {
             return Ok((size, Outcome::Hit));
@@ -93,12 +93,12 @@ impl Fetch {
         let said = shared.confirm(repository, digest, Kind::Blob, asker).await?;
         if let Some(size) = shared
             .stored(repository, digest, Outcome::Miss)
-            .await
+            .await?
             .and_then(|source| source.size())
         {
             return Ok((size, Outcome::Miss));
         }
-        if let Some(size) = said.or_else(|| shared.store.announced(digest)) {
+        if let Some(size) = said.or_else(|| shared.announced.get(&(repository.clone(), *digest))) {
             return Ok((size, Outcome::Miss));
         }
         // An upstream that says no length to a HEAD: the content itself tells.
@@ -109,10 +109,17 @@ impl Fetch {
 
 impl Shared {
     /// Linked content that lies here.
-    pub(super) async fn stored(&self, repository: &Repository, digest: &Digest, outcome: Outcome) -> Option<Source> {
-        let link = self.store.linked(repository, digest)?;
+    pub(super) async fn stored(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        outcome: Outcome,
+    ) -> Result<Option<Source>, Error> {
+        let Some(link) = self.store.linked(repository, digest) else {
+            return Ok(None);
+        };
         let blob = self.store.read(&link).await?;
-        Some(Source::stored(blob, outcome))
+        Ok(blob.map(|blob| Source::stored(blob, outcome)))
     }
 
     /// Joins the flight of `digest`, or begins one for `repository`.

@@ -37,6 +37,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// The parent's fault, or the way to it: it ended before its end, again and again.
+    #[error("{layer} ended after {bytes} bytes")]
+    Ended {
+        /// Who ended.
+        layer: String,
+        /// How many bytes are here.
+        bytes: u64,
+    },
+
     /// The parent's fault: a list that is none, or one without end.
     #[error("{layer} sent something else than {expected}")]
     Nonsense {

@@ -183,6 +183,10 @@ impl Follower {
     ///
     /// Why the transfer failed: the reply must be broken off.
     pub(super) async fn piece(&mut self, position: u64, end: u64) -> Result<Option<Piece>, Error> {
+        if let Some(seat) = &self.seat {
+            // The sender must not wait for a reader that waits for later bytes.
+            seat.move_to(position);
+        }
         let ready = |progress: &Progress| progress.available > position || !matches!(progress.state, State::Running);
         let seen = self
             .progress

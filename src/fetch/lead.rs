@@ -75,12 +75,16 @@ impl From<Error> for Cut {
 /// Flies until the content is stored or the flight has failed; removes it from the table.
 pub(super) async fn fly(shared: Arc<Shared>, flight: Arc<Flight>, kind: Kind, asker: Asker) {
     shared.metrics.flights.inc();
+    let place = Place {
+        shared: shared.clone(),
+        flight: flight.clone(),
+    };
     let outcome = transfer(&shared, &flight, kind, &asker).await;
     if let Err(error @ Error::Corrupt { .. }) = &outcome {
         shared.spoiled.insert(flight.digest, error.clone());
     }
     // Out of the table first: whoever asks after the end must not join a flight that is over.
-    shared.flights.lock().remove(&flight.digest);
+    drop(place);
     match outcome {
         Ok(size) => {
             flight.land(size);
@@ -97,9 +101,24 @@ pub(super) async fn fly(shared: Arc<Shared>, flight: Arc<Flight>, kind: Kind, as
     shared.metrics.flights.dec();
 }
 
+/// A flight's entry in the table, which it leaves however it ends.
+struct Place {
+    shared: Arc<Shared>,
+    flight: Arc<Flight>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.shared.flights.lock().remove(&self.flight.digest);
+        if std::thread::panicking() {
+            self.flight.fail(Error::Interrupted);
+        }
+    }
+}
+
 async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker: &Asker) -> Result<u64, Error> {
     let parent = shared.parent(&flight.repository)?;
-    let total = shared.store.announced(&flight.digest);
+    let total = shared.announced.get(&(flight.repository.clone(), flight.digest));
     let mut transfer = Transfer {
         shared,
         flight,
@@ -183,11 +202,8 @@ impl Transfer<'_> {
         match self.parent.ask(ask).await {
             Ok(answer) => Ok(answer),
             Err(parent::Error::RangeUnsatisfiable { .. }) => Err(self.past_the_end()),
-            // A node says so when what it sent before was wrong: what was left of that is no beginning.
-            Err(parent::Error::Failed { status: 502, .. }) if self.left.is_some() => Err(self.past_the_end()),
-            Err(parent::Error::Failed {
-                status: 502, message, ..
-            }) if self.sink.is_some() && self.parent.is_wharf() => Err(Cut::Final(self.corrupt(&message))),
+            Err(parent::Error::Spoiled { .. }) if self.left.is_some() => Err(self.past_the_end()),
+            Err(parent::Error::Spoiled { layer }) => Err(Cut::Final(self.corrupt(&format!("{layer} got wrong bytes")))),
             Err(error) if self.sink.is_some() && is_passing(&error) => Err(Cut::Again(error.into())),
             Err(error) => Err(Cut::Final(error.into())),
         }
@@ -364,11 +380,11 @@ impl Transfer<'_> {
         }
     }
 
+    /// It went away, which is no lie: what it sent is kept.
     fn lost_contact(&self) -> Error {
-        Error::Corrupt {
+        Error::Ended {
             layer: self.parent.name().to_owned(),
-            digest: self.flight.digest,
-            reason: format!("it ended after {} bytes", self.written),
+            bytes: self.written,
         }
     }
 

@@ -87,6 +87,13 @@ impl Shared {
             if let Some(held) = self.held(repository, digest).await {
                 return Ok(Document::of(held, Outcome::Hit));
             }
+            if self
+                .store
+                .linked(repository, digest)
+                .is_some_and(|link| self.store.size(&link) > Some(Held::MOST))
+            {
+                return Err(too_large(self, repository));
+            }
             if self.store.holds(digest) {
                 self.confirm(repository, digest, Kind::Manifest, asker).await?;
                 if let Some(held) = self.held(repository, digest).await {
@@ -114,11 +121,20 @@ impl Shared {
                 drop(flight.landed().await);
                 continue;
             };
-            let bytes = whole(&mut source).await?;
+            if source.size().is_some_and(|size| size > Held::MOST) {
+                return Err(too_large(self, repository));
+            }
+            let Some(bytes) = whole(&mut source).await? else {
+                return Err(too_large(self, repository));
+            };
             // The stored one first: it may be held already, and then there is one copy of it.
             let held = match self.held(repository, digest).await {
                 Some(held) => held,
-                None => Arc::new(Held::new(*digest, head.media_type.as_deref(), bytes)),
+                None => {
+                    let held = Arc::new(Held::new(*digest, head.media_type.as_deref(), bytes));
+                    self.note_sizes(repository, &held);
+                    held
+                }
             };
             return Ok(Document {
                 cache_status: head.cache_status.clone(),
@@ -130,7 +146,19 @@ impl Shared {
     /// A linked document that lies here.
     pub(super) async fn held(&self, repository: &Repository, digest: &Digest) -> Option<Arc<Held>> {
         let link = self.store.linked(repository, digest)?;
-        self.store.held(&link).await
+        if let Some(held) = self.store.held_at_once(&link) {
+            return Some(held);
+        }
+        let held = self.store.held(&link).await?;
+        self.note_sizes(repository, &held);
+        Some(held)
+    }
+
+    /// Remembers what a manifest announces, for its own repository.
+    fn note_sizes(&self, repository: &Repository, held: &Held) {
+        for (child, bytes) in held.announced() {
+            self.announced.insert((repository.clone(), child), bytes);
+        }
     }
 }
 
@@ -146,15 +174,27 @@ impl Document {
     }
 }
 
-async fn whole(source: &mut Source) -> Result<Bytes, Error> {
+/// A blob of that digest exists perhaps, but no manifest.
+fn too_large(shared: &Shared, repository: &Repository) -> Error {
+    let layer = shared
+        .parent(repository)
+        .map_or_else(|_| repository.to_string(), |parent| parent.name().to_owned());
+    Error::Absent { layer }
+}
+
+/// All of it; `None` if it is more than a document may have.
+async fn whole(source: &mut Source) -> Result<Option<Bytes>, Error> {
     let mut whole = BytesMut::new();
     while let Some(piece) = source.piece(whole.len() as u64..u64::MAX).await? {
+        if whole.len() as u64 + piece.len() > Held::MOST {
+            return Ok(None);
+        }
         match piece {
             Piece::Bytes(bytes) => whole.extend_from_slice(&bytes),
             Piece::File(file, range) => whole.extend_from_slice(&read(file, range).await?),
         }
     }
-    Ok(whole.freeze())
+    Ok(Some(whole.freeze()))
 }
 
 async fn read(file: Arc<dyn super::Readable>, range: std::ops::Range<u64>) -> Result<Vec<u8>, Error> {

@@ -91,6 +91,8 @@ pub(crate) struct Shared {
     confirming: Together<(Repository, Digest), Result<Option<u64>, Error>>,
     /// What the parent said does not exist, for a few seconds.
     absent: moka::sync::Cache<(Repository, Slot), String>,
+    /// Bytes that a repository's manifest read lately announces. What one repository says counts for no other.
+    announced: moka::sync::Cache<(Repository, Digest), u64>,
     /// What just arrived wrong, for a few seconds: whoever wants to go on with its bytes is told at once.
     spoiled: moka::sync::Cache<Digest, Error>,
     runtime: Handle,
@@ -124,6 +126,7 @@ impl Fetch {
             refreshing: Together::default(),
             confirming: Together::default(),
             absent,
+            announced: moka::sync::Cache::new(100_000),
             spoiled,
             runtime,
             clock,

@@ -31,6 +31,9 @@ struct State {
 /// How long a window waits for its first reader.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long the slowest reader may take for what the window holds.
+const SLOWEST: Duration = Duration::from_secs(60);
+
 /// A reader's place. The window does not move past it.
 pub(super) struct Seat {
     window: Arc<Window>,
@@ -89,7 +92,7 @@ impl Window {
             }
             // Before the first reader has come the wait is short; afterwards each leaves or goes on.
             let first = self.state.lock().next_reader == 0;
-            let patience = if first { PATIENCE } else { Duration::MAX };
+            let patience = if first { PATIENCE } else { SLOWEST };
             if tokio::time::timeout(patience, moved).await.is_err() {
                 return false;
             }
@@ -98,6 +101,12 @@ impl Window {
 }
 
 impl Seat {
+    /// Nothing before `position` is wanted any more.
+    pub(super) fn move_to(&self, position: u64) {
+        self.window.state.lock().readers.insert(self.id, position);
+        self.window.moved.notify_one();
+    }
+
     /// Bytes from `position` on, at least one and at most up to `end`; they must have been pushed.
     pub(super) fn read(&self, position: u64, end: u64) -> Option<Bytes> {
         let mut state = self.window.state.lock();

@@ -95,6 +95,13 @@ pub enum Error {
         layer: String,
     },
 
+    /// A layer above got wrong bytes: what it passed on of them is no beginning of anything.
+    #[error("{layer} sent wrong content; what came of it before must be thrown away")]
+    Spoiled {
+        /// Who sent them.
+        layer: String,
+    },
+
     /// The upstream wants us to go where we do not: nothing was sent there.
     #[error("{layer} is not followed: {reason}")]
     Untrusted {
@@ -150,6 +157,7 @@ impl Error {
             | Self::TimedOut { layer, .. }
             | Self::Cut { layer, .. }
             | Self::Loop { layer }
+            | Self::Spoiled { layer }
             | Self::Untrusted { layer, .. }
             | Self::Garbled { layer, .. }
             | Self::NeedsWharf { layer, .. }

@@ -12,7 +12,7 @@ pub use error::{Cause, Error};
 pub use gate::Class;
 pub use metrics::Metrics;
 pub use upstream::Upstream;
-pub use verdict::LAYER_HEADER;
+pub use verdict::{LAYER_HEADER, SPOILED_HEADER};
 pub use via::{Hops, NodeId};
 
 pub mod http;

@@ -55,6 +55,7 @@ impl Judge<'_> {
             416 => Error::RangeUnsatisfiable { layer },
             429 => Error::TooMany { layer, retry_after },
             508 => Error::Loop { layer },
+            502 if headers.contains_key(SPOILED_HEADER) => Error::Spoiled { layer },
             _ => Error::Failed {
                 layer,
                 status,
@@ -85,6 +86,9 @@ impl Judge<'_> {
 
 /// On an error of a wharf node: the name of the layer that failed, as in its body's detail.
 pub const LAYER_HEADER: &str = "wharf-layer";
+
+/// On an error of a wharf node: what it sent of this content before was wrong; nothing can be built on it.
+pub const SPOILED_HEADER: &str = "wharf-spoiled";
 
 /// How long to leave the upstream alone (RFC 9110, 10.2.3: seconds or a date).
 pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {

@@ -6,7 +6,7 @@ use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ET
 
 use super::manifest::{DIGEST, FOR_EVER};
 use super::{Body, Content, Refusal, Reply, Request, Segment, Serve};
-use crate::oci::{ContentRange, Digest, Ranges, Repository, Resolved, media};
+use crate::oci::{Code, ContentRange, Digest, Ranges, Repository, Resolved, error_body, media};
 
 /// `GET` and `HEAD /v2/<name>/blobs/<digest>` (end-2), with ranges (RFC 9110, 14) also of what is not here yet.
 pub(super) async fn get(
@@ -82,7 +82,13 @@ fn shape(resolved: Resolved, size: Option<u64>) -> (Reply, Vec<Segment>) {
         Resolved::Unsatisfiable => {
             let size = size.unwrap_or_default();
             (
-                Reply::new(416).with_text(CONTENT_RANGE, &format!("bytes */{size}")),
+                Reply::new(416)
+                    .with_text(CONTENT_RANGE, &format!("bytes */{size}"))
+                    .json(error_body(
+                        Code::RangeInvalid,
+                        &format!("no such range: it has {size} bytes"),
+                        None,
+                    )),
                 Vec::new(),
             )
         }

@@ -10,7 +10,7 @@ use super::{Kind, Reply};
 use crate::auth::Denied;
 use crate::fetch::Error;
 use crate::oci::{Code, Digest, Reference, Repository, error_body};
-use crate::parent::{self, LAYER_HEADER, NodeId};
+use crate::parent::{self, LAYER_HEADER, NodeId, SPOILED_HEADER};
 use crate::router;
 
 /// Why a request is not answered with what it asked for.
@@ -63,6 +63,8 @@ struct Verdict {
     layer: Option<String>,
     retry_after: Option<Duration>,
     allow: Option<&'static str>,
+    /// What was sent of it before was wrong.
+    spoiled: bool,
 }
 
 impl From<router::Error> for Refusal {
@@ -88,6 +90,9 @@ impl Refusal {
         let mut reply = Reply::new(verdict.status).with_text(HeaderName::from_static(LAYER_HEADER), layer);
         if let Some(wait) = verdict.retry_after {
             reply = reply.with(RETRY_AFTER, wait.as_secs().max(1).into());
+        }
+        if verdict.spoiled {
+            reply = reply.with(HeaderName::from_static(SPOILED_HEADER), HeaderValue::from_static("1"));
         }
         if let Some(allow) = verdict.allow {
             reply = reply.with(ALLOW, HeaderValue::from_static(allow));
@@ -141,6 +146,7 @@ impl Verdict {
             layer: None,
             retry_after: None,
             allow: None,
+            spoiled: false,
         }
     }
 }
@@ -173,7 +179,13 @@ fn judge_fetch(error: Error, absent: Code, what: &str) -> Verdict {
         },
         Error::NoUpstream { .. } => Verdict::new(404, Code::NameUnknown, message),
         Error::Parent(error) => judge_parent(&error, absent, message),
-        Error::Corrupt { layer, .. } | Error::Nonsense { layer, .. } => Verdict {
+        Error::Corrupt { layer, .. } => Verdict {
+            spoiled: true,
+            layer: Some(layer),
+            retry_after: Some(SOON),
+            ..Verdict::new(502, Code::Unavailable, message)
+        },
+        Error::Ended { layer, .. } | Error::Nonsense { layer, .. } => Verdict {
             layer: Some(layer),
             retry_after: Some(SOON),
             ..Verdict::new(502, Code::Unavailable, message)

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::index::Row;
-use super::{Shared, layout};
+use super::{Error, Shared, layout, recover};
 use crate::oci::Digest;
 
 /// Committed content, open for reading. While it lives the file is not evicted.
@@ -21,29 +21,45 @@ pub struct Blob {
 
 impl Blob {
     /// Opens what the ledger lists; a file that was removed under a running node is forgotten.
-    pub(super) fn open(shared: &Arc<Shared>, digest: &Digest) -> Option<Self> {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: it cannot be opened now, though nothing is known to be wrong with it.
+    pub(super) fn open(shared: &Arc<Shared>, digest: &Digest) -> Result<Option<Self>, Error> {
         let (size, media_type) = {
             let mut ledger = shared.ledger.lock();
-            let entry = ledger.pin(digest)?;
+            let Some(entry) = ledger.pin(digest) else {
+                return Ok(None);
+            };
             (entry.size, entry.media_type.clone())
         };
         let path = shared.layout.blob(digest);
-        match layout::open_blob(&path) {
-            Ok(file) if file.metadata().is_ok_and(|metadata| metadata.len() == size) => Some(Self {
+        // From here on the reader is counted, and is discounted when this is dropped.
+        let opened = layout::open_blob(&path).and_then(|file| file.metadata().map(|metadata| (file, metadata.len())));
+        match opened {
+            Ok((file, length)) if length == size => Ok(Some(Self {
                 shared: shared.clone(),
                 digest: *digest,
                 file,
                 size,
                 media_type,
-            }),
-            outcome => {
-                let reason = outcome
-                    .err()
-                    .map_or_else(|| "its length changed".to_owned(), |error| error.to_string());
-                tracing::warn!(%digest, reason, "stored content was gone; it will be fetched again");
+            })),
+            Ok((_, length)) => {
+                shared.ledger.lock().unpin(digest);
+                tracing::warn!(%digest, length, size, "stored content has another length than it had");
+                recover::isolate(shared, digest);
+                Ok(None)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                tracing::warn!(%digest, "stored content was gone; it will be fetched again");
                 shared.ledger.lock().forget(digest);
                 shared.index.write(Row::Gone(*digest));
-                None
+                Ok(None)
+            }
+            // Nothing is known to be wrong with the file: too many are open, or the disk has a bad moment.
+            Err(source) => {
+                shared.ledger.lock().unpin(digest);
+                Err(Error::io("opening", &path)(source))
             }
         }
     }

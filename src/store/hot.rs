@@ -9,8 +9,6 @@ use crate::oci::{Digest, Manifest, media};
 
 /// Bytes of documents kept in memory.
 const CAPACITY: u64 = 16 << 20;
-/// Digests whose announced size is remembered.
-const ANNOUNCED: u64 = 100_000;
 
 /// A small document, whole: exact bytes, exact media type.
 pub struct Held {
@@ -25,6 +23,9 @@ pub struct Held {
 }
 
 impl Held {
+    /// Bytes that a document may have: what every registry must take as a manifest.
+    pub const MOST: u64 = 4 << 20;
+
     /// `media_type` as the parent sent it; if that is not known, as the document itself says.
     pub fn new(digest: Digest, media_type: Option<&str>, bytes: Bytes) -> Self {
         let manifest = Manifest::parse(&bytes).ok();
@@ -70,13 +71,16 @@ impl Held {
     pub fn children(&self) -> impl Iterator<Item = &Digest> {
         self.children.iter().map(|(digest, _)| digest)
     }
+
+    /// The same with the bytes that each is said to have.
+    pub fn announced(&self) -> impl Iterator<Item = (Digest, u64)> {
+        self.children.iter().copied()
+    }
 }
 
 /// The documents of the last minutes.
 pub(super) struct Hot {
     documents: moka::sync::Cache<Digest, Arc<Held>>,
-    /// Bytes of content that a document read lately announces.
-    announced: moka::sync::Cache<Digest, u64>,
 }
 
 impl Hot {
@@ -86,14 +90,7 @@ impl Hot {
             .max_capacity(CAPACITY)
             .weigher(weigh)
             .build();
-        Self {
-            documents,
-            announced: moka::sync::Cache::new(ANNOUNCED),
-        }
-    }
-
-    pub(super) fn announced(&self, digest: &Digest) -> Option<u64> {
-        self.announced.get(digest)
+        Self { documents }
     }
 
     pub(super) fn get(&self, digest: &Digest) -> Option<Arc<Held>> {
@@ -101,9 +98,6 @@ impl Hot {
     }
 
     pub(super) fn keep(&self, held: Arc<Held>) {
-        for (child, bytes) in &held.children {
-            self.announced.insert(*child, *bytes);
-        }
         self.documents.insert(held.digest, held);
     }
 

@@ -19,6 +19,9 @@ const HEAD: usize = 16;
 pub(super) fn open(layout: &Layout) -> Result<(), Error> {
     let path = layout.journal();
     let mut head = Vec::new();
+    if path.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        layout.set_aside(&path)?;
+    }
     let read = File::open(&path).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head));
     match read.map(|_| version(&head)) {
         Ok(Some(VERSION)) => return Ok(()),

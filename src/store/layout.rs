@@ -100,10 +100,18 @@ impl Layout {
             .collect()
     }
 
-    /// Moves a finished download to its place. Never replaces what lies there.
+    /// Moves a finished download to its place. What lies there keeps its content under another name.
     pub(super) fn promote(&self, digest: &Digest) -> Result<PathBuf, Error> {
         let (from, to) = (self.partial(digest), self.blob(digest));
-        rename_new(&from, &to).map_err(Error::io("moving into place", &to))?;
+        match rename_new(&from, &to) {
+            // What lies there is not on record; these bytes were just hashed.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                set_aside(&to)?;
+                rename_new(&from, &to)
+            }
+            other => other,
+        }
+        .map_err(Error::io("moving into place", &to))?;
         Ok(to)
     }
 
@@ -135,9 +143,8 @@ impl Layout {
         }
         for algorithm in ALGORITHMS {
             let blobs = self.blobs(algorithm);
-            let complete = blobs.join("ff").is_dir();
             make_folder(&blobs).map_err(Error::io("making the folder", &blobs))?;
-            for fan in (0..=255_u8).take_while(|_| !complete) {
+            for fan in 0..=255_u8 {
                 let folder = blobs.join(format!("{fan:02x}"));
                 make_folder(&folder).map_err(Error::io("making the folder", &folder))?;
             }

@@ -16,8 +16,10 @@ use crate::oci::Digest;
 /// Bytes, promised and present.
 pub(super) struct Ledger {
     capacity: u64,
-    /// Held for the index, the journal and what could not be unlinked.
+    /// Held for the index and the journal.
     allowance: u64,
+    /// Taken by files that could not be unlinked.
+    stuck: u64,
     /// Room of everything in `entries`.
     committed: u64,
     /// Granted to writers.
@@ -84,6 +86,7 @@ impl Ledger {
         Self {
             capacity,
             allowance: 0,
+            stuck: 0,
             committed: 0,
             reserved: 0,
             entries: LruCache::unbounded(),
@@ -112,7 +115,8 @@ impl Ledger {
 
     /// Gives granted room back.
     pub(super) fn release(&mut self, granted: u64) {
-        self.reserved -= granted;
+        debug_assert!(granted <= self.reserved, "more is given back than was granted");
+        self.reserved = self.reserved.saturating_sub(granted);
     }
 
     /// Turns granted room into a committed entry that is being read by the caller.
@@ -121,7 +125,7 @@ impl Ledger {
         self.committed += entry.room;
         entry.readers = 1;
         if let Some((_, replaced)) = self.entries.push(digest, entry) {
-            self.committed -= replaced.room;
+            self.committed = self.committed.saturating_sub(replaced.room);
         }
         self.touch(&digest);
     }
@@ -158,7 +162,7 @@ impl Ledger {
 
     /// Counts a file that could not be unlinked for good, as it still takes its room.
     pub(super) fn count_stuck(&mut self, room: u64) {
-        self.allowance += room;
+        self.stuck += room;
     }
 
     pub(super) fn holds(&self, digest: &Digest) -> bool {
@@ -240,7 +244,7 @@ impl Ledger {
     /// Drops an entry whose file is gone or bad. Its room is free at once.
     pub(super) fn forget(&mut self, digest: &Digest) -> Option<Entry> {
         let entry = self.entries.pop(digest)?;
-        self.committed -= entry.room;
+        self.committed = self.committed.saturating_sub(entry.room);
         Some(entry)
     }
 
@@ -274,7 +278,7 @@ impl Ledger {
     }
 
     fn taken(&self) -> u64 {
-        self.allowance + self.committed + self.reserved + self.scrap_bytes
+        self.allowance + self.stuck + self.committed + self.reserved + self.scrap_bytes
     }
 
     /// The coldest things that together free `bytes`; `None` if all that is free to go is not enough.

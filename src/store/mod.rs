@@ -100,6 +100,11 @@ impl Store {
         self.shared.ledger.lock().holds(digest)
     }
 
+    /// Bytes of linked content; `None` if it is gone meanwhile.
+    pub fn size(&self, link: &Link) -> Option<u64> {
+        self.shared.ledger.lock().entry(link.digest()).map(|entry| entry.size)
+    }
+
     /// Records that `repository`'s upstream has this content. Nothing happens if it is not here.
     pub fn link(&self, repository: &Repository, digest: &Digest) -> Option<Link> {
         let shared = &self.shared;
@@ -117,13 +122,19 @@ impl Store {
     ///
     /// Content that no sync has vouched for since an unclean stop is hashed first; what fails is put
     /// into quarantine and counts as gone. The returned blob keeps the file from being evicted.
-    pub async fn read(&self, link: &Link) -> Option<Blob> {
-        let trust = self.shared.ledger.lock().trust(link.digest())?;
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: it cannot be opened now. Passes with time.
+    pub async fn read(&self, link: &Link) -> Result<Option<Blob>, Error> {
+        let Some(trust) = self.shared.ledger.lock().trust(link.digest()) else {
+            return Ok(None);
+        };
         if trust == Trust::Unverified {
             let (shared, digest) = (self.shared.clone(), *link.digest());
             let checked = tokio::task::spawn_blocking(move || recover::verify(&shared, &digest)).await;
             if !checked.unwrap_or(false) {
-                return None;
+                return Ok(None);
             }
         }
         Blob::open(&self.shared, link.digest())
@@ -131,23 +142,34 @@ impl Store {
 
     /// Linked content of at most a few megabytes, whole: from memory if it was read lately.
     ///
-    /// For manifests and what is kept like them. Marks the closure as used.
+    /// For manifests and what is kept like them; hashed when it is read from the disk. Marks the closure
+    /// as used. `None` too for what is larger than [`Held::MOST`].
     pub async fn held(&self, link: &Link) -> Option<Arc<Held>> {
         if let Some(held) = self.held_at_once(link) {
             return Some(held);
         }
-        let blob = self.read(link).await?;
+        let blob = self.read(link).await.ok()??;
+        if blob.size() > Held::MOST {
+            return None;
+        }
         let media_type = blob.media_type().map(str::to_owned);
-        let bytes = tokio::task::spawn_blocking(move || blob.bytes()).await.ok()?.ok()?;
+        let (bytes, actual) = tokio::task::spawn_blocking(move || {
+            let bytes = blob.bytes()?;
+            let actual = Digest::of_with(blob.digest().algorithm(), &bytes);
+            Ok::<_, std::io::Error>((bytes, actual))
+        })
+        .await
+        .ok()?
+        .ok()?;
+        if actual != *link.digest() {
+            tracing::warn!(digest = %link.digest(), %actual, "a stored document is damaged; it will be fetched again");
+            recover::isolate(&self.shared, link.digest());
+            return None;
+        }
         let held = Arc::new(Held::new(*link.digest(), media_type.as_deref(), bytes));
         self.shared.hot.keep(held.clone());
         self.touch_closure(&held);
         Some(held)
-    }
-
-    /// Bytes that a manifest read lately announces for `digest`.
-    pub fn announced(&self, digest: &Digest) -> Option<u64> {
-        self.shared.hot.announced(digest)
     }
 
     /// The same, if it was read lately.

@@ -97,10 +97,11 @@ struct Entry {
 }
 
 impl Records {
-    pub(super) fn new(sequence: u64) -> Self {
+    /// Numbers up to `highest` are not given to any repository anew.
+    pub(super) fn new(sequence: u64, highest: RepositoryId) -> Self {
         Self {
             repositories: HashMap::new(),
-            next: 1,
+            next: highest.saturating_add(1),
             sequence: watch::Sender::new(sequence),
         }
     }
@@ -124,7 +125,7 @@ impl Records {
     }
 
     pub(super) fn adopt_repository(&mut self, id: RepositoryId, repository: Repository) {
-        self.next = self.next.max(id + 1);
+        self.next = self.next.max(id.saturating_add(1));
         self.repositories.insert(
             repository,
             Entry {

@@ -1,6 +1,6 @@
 //! Opening a folder, whatever lies in it, and hashing what nobody vouches for.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -65,10 +65,20 @@ pub(super) fn verify(shared: &Arc<Shared>, digest: &Digest) -> bool {
         Ok(actual) => {
             tracing::warn!(%digest, %actual, "stored content is damaged; it goes to quarantine and will be fetched again")
         }
+        Err(error) if is_ours(&error) => {
+            tracing::warn!(%digest, %error, "stored content could not be checked now");
+            return false;
+        }
         Err(error) => {
             tracing::warn!(%digest, %error, "stored content could not be read; it goes to quarantine and will be fetched again")
         }
     }
+    isolate(shared, digest);
+    false
+}
+
+/// Takes damaged content out of the store; it will be fetched again.
+pub(super) fn isolate(shared: &Arc<Shared>, digest: &Digest) {
     shared.metrics.quarantined.inc();
     let entry = shared.ledger.lock().forget(digest);
     shared.hot.forget(digest);
@@ -78,7 +88,6 @@ pub(super) fn verify(shared: &Arc<Shared>, digest: &Digest) -> bool {
         (Err(error), _) => tracing::warn!(%digest, %error, "damaged content could not be moved"),
         (Ok(_), None) => {}
     }
-    false
 }
 
 impl Shared {
@@ -109,6 +118,9 @@ impl Shared {
 
 fn open_index(layout: &Layout) -> Result<(index::Opened, Contents), Error> {
     let path = layout.index();
+    if path.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        layout.set_aside(&path)?;
+    }
     match index::open(&path) {
         Ok(opened) => return Ok(opened),
         Err(Unusable::Newer(error)) => return Err(error),
@@ -156,14 +168,22 @@ fn entry(metadata: &Metadata, recorded: Option<StoredBlob>) -> Entry {
     entry
 }
 
+/// A link of a repository that is not on record is nobody's: its number may be given anew.
 fn adopt_links(ledger: &mut Ledger, contents: &Contents) {
-    for (digest, repository) in &contents.links {
+    let known: HashSet<u32> = contents.repositories.iter().map(|(id, _)| *id).collect();
+    for (digest, repository) in contents.links.iter().filter(|(_, id)| known.contains(id)) {
         ledger.link(digest, *repository);
     }
 }
 
 fn adopt_names(contents: &Contents) -> Records {
-    let mut records = Records::new(contents.sequence);
+    let highest = contents
+        .links
+        .iter()
+        .map(|(_, id)| *id)
+        .chain(contents.slots.iter().map(|(id, ..)| *id))
+        .max();
+    let mut records = Records::new(contents.sequence, highest.unwrap_or(0));
     let mut names: HashMap<u32, &Repository> = HashMap::new();
     for (id, repository) in &contents.repositories {
         records.adopt_repository(*id, repository.clone());
@@ -190,4 +210,12 @@ fn hash(shared: &Shared, digest: &Digest) -> std::io::Result<Digest> {
         hasher.update(&buffer[..read]);
         position += read as u64;
     }
+}
+
+/// Whether the fault is this process's and says nothing of the file: too many are open, memory is short.
+pub(super) fn is_ours(error: &std::io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINTR)
+    )
 }

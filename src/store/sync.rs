@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::index::Row;
-use super::{Shared, layout};
+use super::{Shared, layout, recover};
 use crate::oci::Digest;
 
 /// How long a batch gathers.
@@ -99,7 +99,7 @@ fn sync_file(shared: &Arc<Shared>, digest: &Digest) -> bool {
     let outcome = layout::open_blob(&path).and_then(|file| file.sync_data());
     match outcome {
         Ok(()) => true,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound || recover::is_ours(&error) => false,
         Err(error) => {
             tracing::error!(%digest, %error, "content could not be synced; it is dropped and will be fetched again");
             shared.ledger.lock().forget(digest);
