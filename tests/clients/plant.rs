@@ -8,6 +8,7 @@ use tempfile::TempDir;
 
 use crate::clients::hosts::{Host, Hosts};
 use crate::clients::image::Layout;
+use crate::clients::needs;
 use crate::clients::running::{self, Running};
 use crate::clients::settings::Settings;
 use crate::support::authority::Authority;
@@ -228,4 +229,21 @@ fn start_node(host: &Host, parent: &str, authority: Option<&Authority>, folder: 
             .output();
         output.expect("curl").status.success()
     })
+}
+
+#[test]
+fn every_machine_reaches_the_one_above_and_no_other() {
+    if !needs::met("the network itself", &[]) {
+        return;
+    }
+    let plant = Plant::start();
+    let row = ["client", "l3", "l4", "l5", "cloud"];
+
+    for (at, name) in row.iter().enumerate() {
+        for (other_at, other) in row.iter().enumerate().skip(at + 1) {
+            let address = &plant.hosts.of(other).address;
+            let reaches = plant.hosts.of(name).reaches(address, PORT);
+            assert_eq!(reaches, other_at == at + 1, "{name} to {other} at {address}");
+        }
+    }
 }
