@@ -19,7 +19,7 @@ impl Args {
     pub(super) fn run(self) -> ExitCode {
         match Config::load(Some(&self.config), std::env::vars(), &Overrides::default()) {
             Ok(config) => {
-                print!("{}", config.printed());
+                say!("{}", config.printed().trim_end());
                 ExitCode::SUCCESS
             }
             Err(error) => report::fail(&error, 2),

@@ -1,5 +1,12 @@
 //! The commands: one file each, with the same two verbs.
 
+/// Prints a line. Whoever reads may stop reading (`wharf demo | head`): that is no reason to panic.
+macro_rules! say {
+    ($($words:tt)*) => {
+        $crate::cli::report::line(format_args!($($words)*))
+    };
+}
+
 mod check;
 mod client;
 mod demo;

@@ -12,3 +12,9 @@ pub(super) fn fail(error: &(dyn Error + 'static), code: u8) -> ExitCode {
     eprintln!("wharf: {text}");
     ExitCode::from(code)
 }
+
+/// A line on standard output, if anyone still reads it.
+pub(super) fn line(words: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{words}");
+}

@@ -174,7 +174,7 @@ fn show(settings: &Settings, whereabouts: &Whereabouts) -> Result<(), Error> {
         return Ok(());
     };
     for path in settings.write(root)? {
-        println!("wrote {}", path.display());
+        say!("wrote {}", path.display());
     }
     Ok(())
 }

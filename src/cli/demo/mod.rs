@@ -134,7 +134,7 @@ async fn told_or_interrupted(args: &Args) -> Result<ExitCode, Error> {
     tokio::select! {
         told = told(args) => told.map(|()| ExitCode::SUCCESS),
         () = interrupts? => {
-            println!();
+            say!("");
             Ok(ExitCode::from(if args.once { 130 } else { 0 }))
         }
     }

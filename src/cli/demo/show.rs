@@ -12,18 +12,18 @@ use crate::cli::demo::story::Chapter;
 
 /// The plant, from the top down.
 pub(super) fn plant(plant: &Plant<'_>) {
-    println!("A plant on loopback, its files in {}\n", plant.folder.path().display());
-    println!("  {:<15} {:<23} {}", "cloud", plant.cloud.url(), cloud::PROGRAM);
+    say!("A plant on loopback, its files in {}\n", plant.folder.path().display());
+    say!("  {:<15} {:<23} {}", "cloud", plant.cloud.url(), cloud::PROGRAM);
     for node in plant.nodes().into_iter().rev() {
-        println!("  {:<15} {:<23} parent: {}", node.name, node.url(), node.parent);
+        say!("  {:<15} {:<23} parent: {}", node.name, node.url(), node.parent);
     }
 }
 
 /// What was pushed into the cloud.
 pub(super) fn image(image: &Image) {
-    println!("\nInto the cloud: {REPOSITORY}:{TAG}, this program on an empty base\n");
+    say!("\nInto the cloud: {REPOSITORY}:{TAG}, this program on an empty base\n");
     for (what, content) in image.contents() {
-        println!(
+        say!(
             "  {what:<15} {:>10}   {}",
             size(content.bytes.len() as u64),
             content.digest
@@ -33,13 +33,13 @@ pub(super) fn image(image: &Image) {
 
 /// The title of a part of the story.
 pub(super) fn heading(text: &str) {
-    println!("\n{}\n", paint(BOLD, text));
+    say!("\n{}\n", paint(BOLD, text));
 }
 
 /// What is waited for.
 pub(super) fn waiting(plant: &Plant<'_>, span: Duration) {
     let ttl = plant.tag_ttl.as_secs();
-    println!(
+    say!(
         "  The cloud is stopped. {} s until tags are older than their tag_ttl of {ttl} s ...\n",
         span.as_secs()
     );
@@ -48,9 +48,12 @@ pub(super) fn waiting(plant: &Plant<'_>, span: Duration) {
 /// What was pulled, and what each layer of the network did for it.
 pub(super) fn chapter(plant: &Plant<'_>, chapter: &Chapter) {
     let objects = &chapter.pull.objects;
-    println!(
+    say!(
         "  {:<15} {:>10} {:>11} {:>11}   answered by",
-        "at Level 3", "bytes", "first byte", "whole"
+        "at Level 3",
+        "bytes",
+        "first byte",
+        "whole"
     );
     for object in objects {
         let bytes = object
@@ -58,15 +61,21 @@ pub(super) fn chapter(plant: &Plant<'_>, chapter: &Chapter) {
             .as_ref()
             .map_or_else(|| "-".to_owned(), |_| size(object.bytes));
         let (first, whole) = (span(object.first_byte), span(object.whole));
-        println!(
+        say!(
             "  {:<15} {bytes:>10} {first:>11} {whole:>11}   {}",
             object.what,
             answered_by(object)
         );
     }
-    println!(
+    say!(
         "\n  {:<15} {:>10} {:>11} {:>9} {:>6} {:>7} {:>6}",
-        "layer", "bytes", "first byte", "requests", "hits", "misses", "stale"
+        "layer",
+        "bytes",
+        "first byte",
+        "requests",
+        "hits",
+        "misses",
+        "stale"
     );
     for (at, node) in plant.nodes().into_iter().enumerate() {
         let counted = chapter.counters[at];
@@ -76,9 +85,13 @@ pub(super) fn chapter(plant: &Plant<'_>, chapter: &Chapter) {
         } else {
             size(counted.served_bytes)
         };
-        println!(
+        say!(
             "  {:<15} {bytes:>10} {first:>11} {:>9} {:>6} {:>7} {:>6}",
-            node.name, counted.requests, counted.hits, counted.misses, counted.stale
+            node.name,
+            counted.requests,
+            counted.hits,
+            counted.misses,
+            counted.stale
         );
     }
     let (asked, sent) = (
@@ -86,9 +99,9 @@ pub(super) fn chapter(plant: &Plant<'_>, chapter: &Chapter) {
         chapter.cloud.iter().map(|logged| logged.bytes).sum(),
     );
     let sent = if asked == 0 { "-".to_owned() } else { size(sent) };
-    println!("  {:<15} {sent:>10} {:>11} {asked:>9}\n", "cloud", "-");
+    say!("  {:<15} {sent:>10} {:>11} {asked:>9}\n", "cloud", "-");
     for warning in objects.iter().filter_map(|object| object.warning.as_deref()) {
-        println!("  Warning: {warning}");
+        say!("  Warning: {warning}");
     }
 }
 
@@ -99,42 +112,42 @@ pub(super) fn claim(claim: &str, holds: bool, seen: &str) {
     } else {
         paint(RED, "NOT PROVED")
     };
-    println!("  {word}: {claim} ({seen})");
+    say!("  {word}: {claim} ({seen})");
 }
 
 /// The end of the story.
 pub(super) fn proved(claims: usize, witness: &str) {
-    println!("\nAll {claims} claims are proved, by the nodes' counters, the cloud's log and {witness}.");
+    say!("\nAll {claims} claims are proved, by the nodes' counters, the cloud's log and {witness}.");
 }
 
 /// What to do with a plant that stays up.
 pub(super) fn to_try(plant: &Plant<'_>) {
     let (top, lowest) = (plant.cloud.address(), plant.l3.address());
-    println!("\n{}\n", paint(BOLD, "The plant is up, the cloud too. To try"));
-    println!("  docker pull {lowest}/{REPOSITORY}:{TAG}");
-    println!("  podman pull --tls-verify=false {lowest}/{REPOSITORY}:{TAG}");
-    println!("  skopeo inspect --tls-verify=false docker://{lowest}/{REPOSITORY}:{TAG}");
-    println!("  docker tag IMAGE {top}/NAME && docker push {top}/NAME && docker pull {lowest}/NAME");
-    println!(
+    say!("\n{}\n", paint(BOLD, "The plant is up, the cloud too. To try"));
+    say!("  docker pull {lowest}/{REPOSITORY}:{TAG}");
+    say!("  podman pull --tls-verify=false {lowest}/{REPOSITORY}:{TAG}");
+    say!("  skopeo inspect --tls-verify=false docker://{lowest}/{REPOSITORY}:{TAG}");
+    say!("  docker tag IMAGE {top}/NAME && docker push {top}/NAME && docker pull {lowest}/NAME");
+    say!(
         "  wharf client docker --config {}      or containerd, podman",
         plant.l3.settings().display()
     );
-    println!();
+    say!("");
     for node in plant.nodes() {
         print_addresses(node);
     }
-    println!(
+    say!(
         "  {:<15} {:<40} log {}",
         "cloud",
         plant.cloud.url(),
         plant.cloud.log().display()
     );
-    println!("\nCtrl-C ends it.");
+    say!("\nCtrl-C ends it.");
 }
 
 fn print_addresses(node: &Node) {
     let admin = format!("status {}/", node.admin_url());
-    println!("  {:<15} {admin:<40} log {}", node.name, node.log().display());
+    say!("  {:<15} {admin:<40} log {}", node.name, node.log().display());
 }
 
 /// "l3-operations miss, l4-site miss, ...": those that were asked, the lowest first.
