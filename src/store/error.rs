@@ -27,6 +27,13 @@ pub enum Error {
         capacity: u64,
     },
 
+    /// Another writer has it under way. Passes with time; what it writes is the same.
+    #[error("{digest} is being written already")]
+    Busy {
+        /// The content.
+        digest: Digest,
+    },
+
     /// The operator's: two processes were given one folder.
     #[error("another wharf holds {}; stop it, or give this one a storage.path of its own", path.display())]
     Locked {

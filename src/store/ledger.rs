@@ -4,6 +4,7 @@
 //! store may be opened over budget, when it evicts at once. Whoever is granted room unlinks the
 //! victims before it writes, so what lies on the disk never exceeds the sum either.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,6 +30,8 @@ pub(super) struct Ledger {
     /// Partial downloads nobody works on, and the quarantine: these leave before any blob.
     scraps: LruCache<PathBuf, u64>,
     scrap_bytes: u64,
+    /// Digests that are being written: one writer at a time for each, as they share a file.
+    staging: HashSet<Digest>,
     /// Grows with each use; the order of a restart.
     uses: u64,
     used: Vec<Digest>,
@@ -92,6 +95,7 @@ impl Ledger {
             entries: LruCache::unbounded(),
             scraps: LruCache::unbounded(),
             scrap_bytes: 0,
+            staging: HashSet::new(),
             uses: 0,
             used: Vec::new(),
             evicted: 0,
@@ -111,6 +115,16 @@ impl Ledger {
         victims.iter().for_each(|victim| self.remove(victim));
         self.reserved += wanted;
         Ok(victims)
+    }
+
+    /// Makes the caller the one writer of `digest`; false if there is one.
+    pub(super) fn begin_writing(&mut self, digest: &Digest) -> bool {
+        self.staging.insert(*digest)
+    }
+
+    /// The writer is done, one way or the other.
+    pub(super) fn end_writing(&mut self, digest: &Digest) {
+        self.staging.remove(digest);
     }
 
     /// Gives granted room back.

@@ -27,6 +27,32 @@ pub struct Staged {
     hasher: Hasher,
     /// What becomes of the file when this is dropped.
     fate: Fate,
+    /// Given up last, when the file has found its fate.
+    _turn: Turn,
+}
+
+/// The right to write a digest's file, which one writer has at a time.
+struct Turn {
+    shared: Arc<Shared>,
+    digest: Digest,
+}
+
+impl Turn {
+    fn take(shared: &Arc<Shared>, digest: &Digest) -> Result<Self, Error> {
+        if !shared.ledger.lock().begin_writing(digest) {
+            return Err(Error::Busy { digest: *digest });
+        }
+        Ok(Self {
+            shared: shared.clone(),
+            digest: *digest,
+        })
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.shared.ledger.lock().end_writing(&self.digest);
+    }
 }
 
 /// The file of a download while others read along. Its room is given back with the last reader.
@@ -47,6 +73,7 @@ enum Fate {
 
 impl Staged {
     pub(super) fn begin(shared: &Arc<Shared>, digest: &Digest, size: Option<u64>) -> Result<Self, Error> {
+        let turn = Turn::take(shared, digest)?;
         let path = shared.layout.partial(digest);
         let reserved = reserve_for(shared, &path, size)?;
         let opened = layout::open_private(&path, false);
@@ -70,6 +97,7 @@ impl Staged {
             written: 0,
             hasher: Hasher::new(digest.algorithm()),
             fate: Fate::Kept,
+            _turn: turn,
         };
         staged.continue_after(size)?;
         Ok(staged)
