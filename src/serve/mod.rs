@@ -62,7 +62,7 @@ impl Serve {
             }
             Err(error) => Err(error.into()),
         };
-        let mut reply = answer.unwrap_or_else(|refusal| refusal.into_reply(&self.node, kind));
+        let mut reply = answer.unwrap_or_else(|refusal| refusal.into_reply(&self.node));
         reply.kind = kind;
         reply.name_api(namespace.as_deref());
         self.metrics.count(&reply);

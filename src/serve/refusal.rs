@@ -6,7 +6,7 @@ use http::HeaderValue;
 use http::header::{ALLOW, HeaderName, RETRY_AFTER};
 use serde_json::json;
 
-use super::{Kind, Reply};
+use super::Reply;
 use crate::auth::Denied;
 use crate::fetch::Error;
 use crate::oci::{Code, Digest, Reference, Repository, error_body};
@@ -81,8 +81,8 @@ impl From<Denied> for Refusal {
 
 impl Refusal {
     /// The reply in the form of the distribution spec, "Error Codes".
-    pub(super) fn into_reply(self, node: &NodeId, kind: Kind) -> Reply {
-        let verdict = self.judge(kind);
+    pub(super) fn into_reply(self, node: &NodeId) -> Reply {
+        let verdict = self.judge();
         let layer = verdict.layer.as_deref().unwrap_or(&node.name);
         let message = format!("{}: {}", node.name, verdict.message);
         let detail = json!({ "layer": layer, "node": node.name });
@@ -100,9 +100,9 @@ impl Refusal {
         reply.json(error_body(verdict.code, &message, Some(detail)))
     }
 
-    fn judge(self, kind: Kind) -> Verdict {
+    fn judge(self) -> Verdict {
         match self {
-            Self::Route(error) => judge_route(error, kind),
+            Self::Route(error) => judge_route(error),
             Self::Denied(denied) => Verdict::new(404, Code::NameUnknown, denied.to_string()),
             Self::ReadOnly { allow } => {
                 let message = "this node is a mirror and takes no writes; push to a registry above it, or run it with mode = \"registry\"";
@@ -151,9 +151,8 @@ impl Verdict {
     }
 }
 
-fn judge_route(error: router::Error, kind: Kind) -> Verdict {
+fn judge_route(error: router::Error) -> Verdict {
     let message = error.to_string();
-    let _ = kind;
     match error {
         router::Error::NotFound => Verdict::new(404, Code::NameUnknown, message),
         router::Error::NamespaceUnknown { .. } => Verdict::new(404, Code::NameUnknown, message),
