@@ -33,16 +33,17 @@ impl Fetch {
         asker: &Asker,
     ) -> Result<Source, Error> {
         let shared = &self.shared;
+        let key = (repository.clone(), *digest);
         loop {
-            if let Some(source) = shared.stored(repository, digest, Outcome::Hit).await? {
+            if let Some(source) = shared.stored(repository, digest, asker, Outcome::Hit).await? {
                 return Ok(source);
             }
-            if let Some(error) = shared.spoiled.get(digest).filter(|_| from > 0) {
+            if let Some(error) = shared.spoiled.get(&key).filter(|_| from > 0) {
                 return Err(error);
             }
             if shared.store.holds(digest) {
                 shared.confirm(repository, digest, Kind::Blob, asker).await?;
-                if let Some(source) = shared.stored(repository, digest, Outcome::Miss).await? {
+                if let Some(source) = shared.stored(repository, digest, asker, Outcome::Miss).await? {
                     return Ok(source);
                 }
             }
@@ -83,19 +84,12 @@ impl Fetch {
         asker: &Asker,
     ) -> Result<(u64, Outcome), Error> {
         let shared = &self.shared;
-        if let Some(size) = shared
-            .stored(repository, digest, Outcome::Hit)
-            .await?
-            .and_then(|source| source.size())
-        {
+        let here = || shared.store.size(&shared.store.linked(repository, digest)?);
+        if let Some(size) = here() {
             return Ok((size, Outcome::Hit));
         }
         let said = shared.confirm(repository, digest, Kind::Blob, asker).await?;
-        if let Some(size) = shared
-            .stored(repository, digest, Outcome::Miss)
-            .await?
-            .and_then(|source| source.size())
-        {
+        if let Some(size) = here() {
             return Ok((size, Outcome::Miss));
         }
         if let Some(size) = said.or_else(|| shared.announced.get(&(repository.clone(), *digest))) {
@@ -108,20 +102,6 @@ impl Fetch {
 }
 
 impl Shared {
-    /// Linked content that lies here.
-    pub(super) async fn stored(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-        outcome: Outcome,
-    ) -> Result<Option<Source>, Error> {
-        let Some(link) = self.store.linked(repository, digest) else {
-            return Ok(None);
-        };
-        let blob = self.store.read(&link).await?;
-        Ok(blob.map(|blob| Source::stored(blob, outcome)))
-    }
-
     /// Joins the flight of `digest`, or begins one for `repository`.
     pub(super) fn take_part(
         self: &Arc<Self>,

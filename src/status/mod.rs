@@ -84,6 +84,8 @@ impl Status {
             })
             .collect();
         let ready = self.answers().await;
+        let trouble = self.store.trouble();
+        let unkept = trouble.map(|trouble| format!("the disk takes nothing, and pulls go through unkept: {trouble}"));
         let starting = (!ready).then(|| format!("the registry does not answer on {} yet", self.registry));
         let down = upstreams.iter().filter(|upstream| !upstream.up);
         let away = down.map(|upstream| {
@@ -97,7 +99,7 @@ impl Status {
             node: self.node.clone(),
             mode: self.mode,
             version: env!("CARGO_PKG_VERSION"),
-            reasons: starting.into_iter().chain(away).collect(),
+            reasons: starting.into_iter().chain(unkept).chain(away).collect(),
             upstreams,
         }
     }
