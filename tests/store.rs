@@ -436,3 +436,67 @@ async fn killed_again_and_again_a_node_never_serves_wrong_bytes() {
         assert_pulls(&node, "a", image).await;
     }
 }
+
+/// The node is stopped in good order, then one byte of a layer of `size` bytes changes on its disk.
+async fn damaged_at_rest(size: usize) -> (Upstream, Node, bytes::Bytes, String) {
+    let parent = Upstream::start().await;
+    let bytes = random(size);
+    let digest = parent.blob("a", &bytes);
+    let mut node = Node::below(&parent).await;
+    node.get(&blob("a", &digest)).await.assert_is(&bytes);
+    node.stop().await;
+    flip(&node.stored_at(&digest), size as u64 / 3);
+    node.start().await;
+    (parent, node, bytes, digest)
+}
+
+fn flip(path: &Path, offset: u64) {
+    use std::os::unix::fs::{FileExt, PermissionsExt};
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    let file = fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[!byte[0]], offset).unwrap();
+}
+
+#[tokio::test]
+async fn a_small_layer_that_was_damaged_at_rest_is_mended_before_anyone_sees_it() {
+    let (parent, node, bytes, digest) = damaged_at_rest(8 * MIB).await;
+
+    node.get(&blob("a", &digest)).await.assert_is(&bytes);
+
+    assert_eq!(parent.count("GET", &digest), 2);
+    assert_eq!(node.metrics().await.sum("wharf_quarantined_total", &[]), 1.0);
+}
+
+#[tokio::test]
+async fn a_large_layer_that_was_damaged_at_rest_never_arrives_whole_and_is_mended_for_the_next() {
+    let (parent, node, bytes, digest) = damaged_at_rest(48 * MIB).await;
+
+    let (broken, _) = node.client().open(Request::get(&blob("a", &digest))).await.rest().await;
+    assert!(!broken.complete, "{broken:?}");
+    node.get(&blob("a", &digest)).await.assert_is(&bytes);
+
+    assert_eq!(parent.count("GET", &digest), 2);
+}
+
+#[tokio::test]
+async fn after_a_restart_large_layers_are_served_at_once_and_whole_and_by_parts_without_the_parent() {
+    let mut parent = Upstream::start().await;
+    let bytes = random(48 * MIB);
+    let digest = parent.blob("a", &bytes);
+    let mut node = Node::below(&parent).await;
+    node.get(&blob("a", &digest)).await.assert_is(&bytes);
+    node.stop().await;
+    parent.stop().await;
+    node.start().await;
+
+    let last = bytes.len() - 1;
+    let part = node.range(&blob("a", &digest), &format!("{}-", last - 999)).await;
+    part.assert_part(&bytes, last - 999, last);
+    for _ in 0..2 {
+        node.get(&blob("a", &digest)).await.assert_is(&bytes);
+    }
+
+    assert_eq!(node.metrics().await.sum("wharf_quarantined_total", &[]), 0.0);
+}
