@@ -373,3 +373,41 @@ fn parts(reply: &Reply) -> Vec<Part> {
     );
     parts
 }
+
+/// The end of a blob, asked for while its transfer is held near its beginning; `lie` is what the parent does to the
+/// request that the node makes for it.
+async fn end_of_a_held_transfer(lie: impl FnOnce(Fault) -> Fault) -> (Stage, Reply) {
+    let stage = Stage::cold(48 * MIB).await;
+    let gate = Gate::closed();
+    let held = Fault::get(&stage.digest).hold_after(MIB as u64, &gate).times(1);
+    stage.parent.fault(held);
+    let mut leader = stage.node.client().open(Request::get(&stage.target)).await;
+    leader.read(MIB / 2).await;
+    stage.parent.fault(lie(Fault::get(&stage.digest).ranged()));
+
+    let mut end = stage
+        .node
+        .client()
+        .open(Request::get(&stage.target).range(&format!("{}-", 40 * MIB)))
+        .await;
+    end.read(7 * MIB).await;
+    assert_eq!(stage.ranged_requests().await, 1.0);
+    gate.open();
+    let (reply, _) = end.rest().await;
+    assert!(leader.last().await.body == stage.bytes);
+    (stage, reply)
+}
+
+#[tokio::test]
+async fn the_end_of_a_blob_asked_for_on_its_own_is_whole_once_the_transfer_agrees() {
+    let (stage, reply) = end_of_a_held_transfer(|fault| fault).await;
+
+    reply.assert_part(&stage.bytes, 40 * MIB, 48 * MIB - 1);
+}
+
+#[tokio::test]
+async fn the_end_of_a_blob_asked_for_on_its_own_is_never_whole_with_other_bytes_than_the_transfer_brought() {
+    let (_stage, reply) = end_of_a_held_transfer(|fault| fault.flip_at(41 * MIB as u64)).await;
+
+    assert!(!reply.complete, "{reply}");
+}
