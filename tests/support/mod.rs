@@ -12,6 +12,8 @@ pub mod client;
 pub mod content;
 /// Numbers that a node shows.
 pub mod metrics;
+/// What a test cannot do without.
+pub mod needs;
 /// The program under test, running.
 pub mod node;
 /// Ports that nobody else will take.
