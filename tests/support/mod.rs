@@ -18,6 +18,8 @@ pub mod needs;
 pub mod node;
 /// Ports that nobody else will take.
 pub mod ports;
+/// A node, its parent, and a blob that the parent alone has.
+pub mod stage;
 /// A registry that can be told to lie.
 pub mod upstream;
 
