@@ -226,6 +226,24 @@ async fn a_range_far_ahead_gets_a_request_of_its_own_that_is_counted() {
 }
 
 #[tokio::test]
+async fn sixteen_mebibytes_ahead_is_waited_for_and_one_byte_more_is_asked_for() {
+    let (stage, gate, _leader) = Stage::under_way(24 * MIB, MIB).await;
+    let edge = MIB + 16 * MIB;
+
+    let (client, target) = (stage.node.client(), stage.target.clone());
+    let near = tokio::spawn(async move { client.range(&target, &format!("{edge}-{}", edge + 99)).await });
+    let far = stage.range(&format!("{}-{}", edge + 1, edge + 100)).await;
+    let asked_for = stage.ranges_asked_for();
+    gate.open();
+
+    far.assert_part(&stage.bytes, edge + 1, edge + 100);
+    near.await.unwrap().assert_part(&stage.bytes, edge, edge + 99);
+    assert_eq!(asked_for, [format!("bytes={}-{}", edge + 1, edge + 100)]);
+    assert_eq!(stage.ranges_asked_for(), asked_for);
+    assert_eq!(stage.ranged_requests().await, 1.0);
+}
+
+#[tokio::test]
 async fn an_open_range_far_ahead_of_which_little_is_read_does_not_fetch_the_tail() {
     let (stage, gate, _leader) = Stage::under_way(96 * MIB, MIB).await;
 
