@@ -84,6 +84,20 @@ async fn a_part_that_ends_at_a_wrong_last_byte_never_completes() {
 }
 
 #[tokio::test]
+async fn a_part_of_wrong_bytes_that_waits_for_the_last_ones_before_the_end_never_completes() {
+    // Without the last byte, and yet within what is held back until the digest agrees.
+    for range in [format!("0-{}", SIZE - 2), format!("5-{}", SIZE - 60_000)] {
+        let stage = Stage::cold(SIZE).await;
+        stage.parent.fault(Fault::get(&stage.digest).flip_at(10));
+
+        let reply = stage.node.range(&stage.target, &range).await;
+
+        assert!(reply.status != 206 || !reply.complete, "{range}: {reply}");
+        stage.assert_nothing_was_kept_and_the_next_pull_heals().await;
+    }
+}
+
+#[tokio::test]
 async fn a_corrupted_blob_of_unsaid_length_never_completes() {
     for length in [Length::Chunked, Length::Unsaid] {
         let stage = Stage::cold(SIZE).await;
