@@ -162,7 +162,7 @@ async fn killed_before_what_is_in_place_is_recorded_a_node_need_not_fetch_it_aga
 
 #[tokio::test]
 async fn killed_between_two_evictions_a_node_keeps_its_budget_and_fetches_what_left() {
-    let kept = [12 * MIB; 4];
+    let kept = [12 * MIB + 100; 4];
     let mut stage = Stage::still_at("store.evict.before_unlink=1*off->pause", &kept, 24 * MIB).await;
 
     stage
