@@ -46,7 +46,7 @@ impl Content {
 struct Stage {
     parent: Upstream,
     node: Node,
-    /// What it kept before, on record and synced.
+    /// What it kept before, on record.
     kept: Vec<Content>,
     /// What it is about to be asked for.
     next: Content,

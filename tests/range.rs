@@ -5,6 +5,7 @@ use bytes::Bytes;
 use crate::support::client::{Reply, Request};
 use crate::support::eventually;
 use crate::support::stage::Stage;
+use crate::support::upstream::Fault;
 
 const MIB: usize = 1 << 20;
 
@@ -343,12 +344,7 @@ fn parts(reply: &Reply) -> Vec<Part> {
 /// The end of a blob, asked for while its transfer is held near its beginning; `lie` is what the parent does to the
 /// request that the node makes for it.
 async fn end_of_a_held_transfer(lie: impl FnOnce(Fault) -> Fault) -> (Stage, Reply) {
-    let stage = Stage::cold(48 * MIB).await;
-    let gate = Gate::closed();
-    let held = Fault::get(&stage.digest).hold_after(MIB as u64, &gate).times(1);
-    stage.parent.fault(held);
-    let mut leader = stage.node.client().open(Request::get(&stage.target)).await;
-    leader.read(MIB / 2).await;
+    let (stage, gate, leader) = Stage::under_way(48 * MIB, MIB / 2).await;
     stage.parent.fault(lie(Fault::get(&stage.digest).ranged()));
 
     let mut end = stage
