@@ -98,6 +98,29 @@ async fn a_part_of_wrong_bytes_that_waits_for_the_last_ones_before_the_end_never
 }
 
 #[tokio::test]
+async fn a_part_of_wrong_bytes_that_is_still_being_read_is_cut_when_the_digest_fails() {
+    let stage = Stage::cold(48 << 20).await;
+    let gate = Gate::closed();
+    stage
+        .parent
+        .fault(Fault::get(&stage.digest).flip_at(10).hold_after(40 << 20, &gate));
+    let part = Request::get(&stage.target).range(&format!("0-{}", (36 << 20) - 1));
+
+    // Long enough that most of it waits in the node, and not in the socket.
+    let mut leader = stage.node.client().open(Request::get(&stage.target)).await;
+    leader.read(38 << 20).await;
+    let mut reader = stage.node.client().open(part).await;
+    assert_eq!(reader.status(), 206);
+    reader.read(1000).await;
+    gate.open();
+    assert!(!leader.rest().await.0.complete);
+
+    let (reply, _) = reader.rest().await;
+    assert!(!reply.complete, "{reply}");
+    stage.assert_nothing_was_kept_and_the_next_pull_heals().await;
+}
+
+#[tokio::test]
 async fn a_corrupted_blob_of_unsaid_length_never_completes() {
     for length in [Length::Chunked, Length::Unsaid] {
         let stage = Stage::cold(SIZE).await;

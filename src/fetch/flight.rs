@@ -18,6 +18,9 @@ use crate::oci::{Digest, Repository};
 /// Kept from every follower until the digest agrees: bytes at the end of the content.
 pub(super) const HELD_BACK: u64 = 64 << 10;
 
+/// Bytes given out at a time while the digest may still fail.
+const SHORT: u64 = 1 << 20;
+
 /// One transfer of one digest.
 pub(super) struct Flight {
     pub(super) digest: Digest,
@@ -200,7 +203,11 @@ impl Follower {
         if let State::Failed(error) = seen.state {
             return Err(error);
         }
-        let end = end.min(seen.available);
+        let mut end = end.min(seen.available);
+        if matches!(seen.state, State::Running) {
+            // In short pieces: who reads slowly must hear in time that the digest failed.
+            end = end.min(position + SHORT);
+        }
         if position >= end {
             return Ok(None);
         }
