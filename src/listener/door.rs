@@ -1,4 +1,3 @@
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,10 +13,10 @@ use pingora::server::ShutdownWatch;
 // Unlike tokio's it does not wake the thread that it runs on: measured half a system call a request.
 use pingora::time::timeout;
 
+use super::bound::Bound;
 use super::log::Entry;
 use super::send::{self, Broken, Meter, Socket};
 use super::{Config, Connections, RequestLog};
-use crate::oci::Registry;
 use crate::serve::{Body, Content, Kind, Reply, Request, Serve};
 
 /// Bodies up to this leave through the session: a few kilobytes are not worth a descriptor of their own.
@@ -28,8 +27,7 @@ const DRAINED: usize = 64 << 10;
 /// The application behind the registry port: reads requests, has them answered, sends the replies.
 pub(super) struct Door {
     pub(super) serve: Arc<ArcSwap<Serve>>,
-    /// The upstream that a port is bound to.
-    bound: HashMap<u16, Registry>,
+    pub(super) bound: Bound,
     pub(super) config: Config,
     pub(super) connections: Connections,
     pub(super) log: RequestLog,
@@ -38,7 +36,7 @@ pub(super) struct Door {
 impl Door {
     pub(super) fn new(
         serve: Arc<ArcSwap<Serve>>,
-        bound: HashMap<u16, Registry>,
+        bound: Bound,
         config: Config,
         connections: Connections,
         log: RequestLog,
@@ -52,18 +50,9 @@ impl Door {
         }
     }
 
-    /// The upstream that the port is bound to; the port is looked up only if any is.
-    pub(super) fn bound_to(&self, port: impl FnOnce() -> Option<u16>) -> Option<&Registry> {
-        if self.bound.is_empty() {
-            None
-        } else {
-            self.bound.get(&port()?)
-        }
-    }
-
     async fn answer(&self, session: &mut ServerSession) -> Sent {
         let serve = self.serve.load_full();
-        let bound = self.bound_to(|| session.server_addr()?.as_inet().map(|address| address.port()));
+        let bound = self.bound.to(|| session.server_addr()?.as_inet().copied());
         let head = session.req_header();
         let path = std::str::from_utf8(head.raw_path()).unwrap_or("");
         let (path, query) = path

@@ -2,6 +2,7 @@
 //!
 //! Decides alone how a body leaves: by sendfile where the socket is plain HTTP/1.1, else in large reads.
 
+mod bound;
 mod config;
 mod connections;
 mod door;
@@ -12,7 +13,6 @@ mod send;
 mod stamp;
 mod tls;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -26,6 +26,7 @@ pub use connections::{Connections, raise_descriptor_limit};
 pub use log::{Format, RequestLog, Target};
 pub use tls::{Error as TlsError, Identity};
 
+use self::bound::Bound;
 use self::door::Door;
 use self::porch::Porch;
 use crate::oci::Registry;
@@ -52,11 +53,7 @@ pub struct Parts {
 
 /// The registry port as a service for pingora's server.
 pub fn service(parts: Parts) -> Service<Porch> {
-    let bound: HashMap<u16, Registry> = parts
-        .addresses
-        .iter()
-        .filter_map(|(address, registry)| Some((address.port(), registry.clone()?)))
-        .collect();
+    let bound = Bound::new(&parts.addresses);
     let door = Door::new(parts.serve, bound, parts.config, parts.connections.clone(), parts.log);
     let mut service = Service::new("registry".to_owned(), Porch::new(door));
     for (address, _) in &parts.addresses {

@@ -153,9 +153,7 @@ impl Porch {
             .split_once('?')
             .map_or((target, None), |(path, query)| (path, Some(query)));
         let digest = stream.get_socket_digest();
-        let bound = self
-            .door
-            .bound_to(|| digest.as_ref()?.local_addr()?.as_inet().map(|address| address.port()));
+        let bound = self.door.bound.to(|| digest.as_ref()?.local_addr()?.as_inet().copied());
         let none = HeaderMap::new();
         let request = Request {
             method,
