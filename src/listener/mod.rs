@@ -35,6 +35,9 @@ use crate::serve::Serve;
 /// One small answer fits into this, header and body: one send instead of two.
 const BUFFER: usize = 16 << 10;
 
+/// What pingora has to say of its own is an error at most: clients that go are no news. For a filter of events.
+pub const QUIET: &str = "pingora_core::services=error,pingora_core::apps=error";
+
 /// What the registry port is made of.
 pub struct Parts {
     /// The answers; swapped whole on a reload.
