@@ -151,7 +151,10 @@ impl App {
         } = self;
         server.bootstrap();
         server.run(RunArgs {
-            shutdown_signal: Box::new(Signals { connections }),
+            shutdown_signal: Box::new(Signals {
+                connections,
+                store: store.clone(),
+            }),
         });
         fetching.shutdown_timeout(Duration::from_secs(1));
         store.flush();
@@ -194,6 +197,7 @@ impl Ports {
 /// Ends the server once the last reply has left.
 struct Signals {
     connections: Connections,
+    store: Store,
 }
 
 #[async_trait]
@@ -206,6 +210,9 @@ impl ShutdownSignalWatch for Signals {
         tokio::select! {
             _ = terminate.recv() => {
                 tracing::info!(patience_s = PATIENCE.as_secs(), "stopping; replies under way are finished first");
+                // Whoever stops us may lose patience before we do.
+                let store = self.store.clone();
+                tokio::task::spawn_blocking(move || store.flush());
                 tokio::select! {
                     () = self.connections.drain(PATIENCE) => {}
                     _ = interrupt.recv() => {}
