@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
 
-use crate::support::client::{Request, blob};
+use crate::support::client::{Request, blob, manifest};
+use crate::support::content::Image;
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
 use crate::support::upstream::Upstream;
@@ -122,6 +125,34 @@ async fn a_reply_under_way_is_finished_before_the_node_stops() {
     let (reply, _) = open.rest().await;
 
     reply.assert_is(&image.layers[0]);
+    assert!(node.ended().await.success());
+}
+
+#[tokio::test]
+async fn an_answer_from_memory_under_way_is_finished_before_the_node_stops() {
+    let parent = Upstream::start().await;
+    let image = Image::with_a_large_manifest();
+    parent.image("a", "v1", &image);
+    let mut node = Node::below(&parent).await;
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+    // Its kernel is to hold little, so that the node has to wait.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 << 10).unwrap();
+    let mut stream = socket.connect(node.address()).await.unwrap();
+    let request = Request::get(&manifest("a", "v1")).written("x");
+    stream.write_all(&request).await.unwrap();
+    let mut answer = vec![stream.read_u8().await.unwrap()];
+
+    node.signal(Signal::SIGTERM);
+    let ended = tokio::time::timeout(Duration::from_secs(4), node.ended()).await;
+    stream.read_to_end(&mut answer).await.unwrap();
+
+    assert!(ended.is_err(), "the node ended before its answer");
+    assert!(
+        answer.ends_with(&image.manifest.bytes),
+        "only {} bytes came",
+        answer.len()
+    );
     assert!(node.ended().await.success());
 }
 

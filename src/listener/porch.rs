@@ -19,7 +19,7 @@ use pingora::server::ShutdownWatch;
 use pingora::time::timeout;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::connections::Open;
+use super::connections::{Busy, Open};
 use super::door::Door;
 use super::log::Entry;
 use crate::serve::{Body, Reply, Request};
@@ -66,30 +66,31 @@ impl Porch {
         Self { door: Arc::new(door) }
     }
 
-    /// Answers requests until one is not for here, or the connection ends.
-    async fn linger(&self, stream: &mut Stream, buffer: &mut BytesMut) -> bool {
+    /// Answers requests until one is not for here, which is busy from then on, or the connection ends.
+    async fn linger(&self, stream: &mut Stream, buffer: &mut BytesMut) -> Option<Busy> {
         loop {
             buffer.clear();
             match self.head(stream, buffer).await {
                 Head::Whole => {}
-                Head::Gone => return false,
+                Head::Gone => return None,
                 Head::TooLarge => {
                     refuse(stream, TOO_LARGE).await;
-                    return false;
+                    return None;
                 }
                 Head::Foreign => {
                     refuse(stream, FOREIGN).await;
-                    return false;
+                    return None;
                 }
             }
+            let busy = self.door.connections.busy();
             let began = now();
             let Some(answer) = self.answer(stream, buffer) else {
-                return true;
+                return Some(busy);
             };
             let sent = timeout(self.door.config.write_timeout, send(stream, &answer.bytes)).await;
             self.record(stream, &answer, began);
             if !matches!(sent, Ok(Ok(()))) || answer.last {
-                return false;
+                return None;
             }
         }
     }
@@ -229,7 +230,7 @@ impl ServerApp for Porch {
             return self.door.process_new(stream, shutdown).await;
         }
         let mut buffer = BytesMut::with_capacity(4 << 10);
-        while self.linger(&mut stream, &mut buffer).await {
+        while let Some(busy) = self.linger(&mut stream, &mut buffer).await {
             let mut session = ServerSession::new_http1(stream);
             session.set_keepalive(Some(self.door.config.idle_timeout.as_secs()));
             hand_over(
@@ -237,6 +238,7 @@ impl ServerApp for Porch {
                 std::mem::replace(&mut buffer, BytesMut::with_capacity(4 << 10)),
             );
             (stream, _) = self.door.process_new_http(session, shutdown).await?.consume();
+            drop(busy);
         }
         None
     }
