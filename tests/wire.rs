@@ -3,11 +3,34 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::sleep;
 
-use crate::support::client::{blob, manifest};
+use crate::support::authority::Authority;
+use crate::support::client::{Client, Request, blob, manifest, reqwest_trusting};
+use crate::support::content::Image;
+use crate::support::eventually;
 use crate::support::node::{Node, Setup};
-use crate::support::upstream::Upstream;
+use crate::support::upstream::{Fault, Gate, Upstream};
+
+/// Larger than what the kernels of both sides hold between them.
+const LARGE: usize = 24_000_000;
+
+/// A node that has an image with one large layer, and cuts off who takes too little in a second.
+async fn impatient(lines: &[String]) -> (Upstream, Node, Image) {
+    let parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[LARGE]);
+    let setup = Setup::below(&parent.url()).listen("write_timeout = \"1s\"");
+    let node = lines.iter().fold(setup, |setup, line| setup.listen(line)).start().await;
+    (parent, node, image)
+}
+
+/// A connection whose kernel holds little.
+async fn narrow(node: &Node) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 << 10).unwrap();
+    socket.connect(node.address()).await.unwrap()
+}
 
 /// What comes back for these bytes until the other side closes.
 async fn answer(node: &Node, request: &str) -> String {
@@ -55,4 +78,100 @@ async fn a_request_in_pieces_of_one_byte_is_answered() {
 
         assert_eq!(&answer, b"HTTP/1.1 200", "{head:?}");
     }
+}
+
+#[tokio::test]
+async fn a_client_that_reads_a_byte_a_second_is_cut_off() {
+    let (_parent, node, image) = impatient(&[]).await;
+    node.get(&blob("a", &image.layer(0))).await.assert_is(&image.layers[0]);
+    let mut stream = narrow(&node).await;
+    let request = Request::get(&blob("a", &image.layer(0))).written("x");
+    stream.write_all(&request).await.unwrap();
+
+    let reading = tokio::spawn(async move {
+        while stream.read_u8().await.is_ok() {
+            sleep(Duration::from_secs(1)).await;
+        }
+    });
+
+    eventually("it is cut off", async || node.log().contains("broken: the client")).await;
+    reading.abort();
+}
+
+/// The same behind TLS, with the authority that its clients trust.
+async fn impatient_behind_tls() -> (Upstream, Node, Image, Authority) {
+    let (authority, folder) = (Authority::new(), tempfile::tempdir().unwrap());
+    let (certificate, key) = authority.leaf_files(folder.path());
+    let files = [("cert_file", certificate), ("key_file", key)];
+    let (parent, node, image) = impatient(&files.map(|(name, path)| format!("{name} = {path:?}"))).await;
+    (parent, node, image, authority)
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_over_tls_is_cut_off() {
+    let (_parent, node, image, authority) = impatient_behind_tls().await;
+    let client = Client::tls(node.address(), authority.client(&[b"http/1.1"]));
+    let mut open = client.open(Request::get(&blob("a", &image.layer(0)))).await;
+    open.read(1000).await;
+
+    eventually("it is cut off", async || node.log().contains("broken: the client")).await;
+}
+
+#[tokio::test]
+async fn a_stream_of_http_2_that_is_not_read_is_cut_off_and_the_connection_goes_on() {
+    let (_parent, node, image, authority) = impatient_behind_tls().await;
+    let client = reqwest_trusting(Some(&authority));
+    let url = format!("https://{}{}", node.address(), blob("a", &image.layer(0)));
+    let mut unread = client.get(&url).send().await.unwrap();
+    assert_eq!(unread.version(), reqwest::Version::HTTP_2);
+    unread.chunk().await.unwrap();
+
+    eventually("it is cut off", async || node.log().contains("broken: the client")).await;
+
+    assert_eq!(client.head(&url).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_and_steadily_gets_all_of_it() {
+    let (_parent, node, image) = impatient(&[]).await;
+    node.get(&blob("a", &image.layer(0))).await.assert_is(&image.layers[0]);
+    let mut open = node.client().open(Request::get(&blob("a", &image.layer(0)))).await;
+
+    // Far less than what the kernel waits for before it says that there is room again.
+    for step in 1..40 {
+        open.read(step * 20_000).await;
+        sleep(Duration::from_millis(100)).await;
+    }
+
+    open.rest().await.0.assert_is(&image.layers[0]);
+}
+
+#[tokio::test]
+async fn time_that_the_parent_takes_is_not_held_against_the_client() {
+    let (parent, node, image) = impatient(&[]).await;
+    let gate = Gate::closed();
+    parent.fault(Fault::get(&image.layer(0)).hold_after(300_000, &gate));
+    let mut open = node.client().open(Request::get(&blob("a", &image.layer(0)))).await;
+    open.read(100_000).await;
+
+    // Longer than a client may take nothing.
+    sleep(Duration::from_millis(2500)).await;
+    gate.open();
+
+    open.rest().await.0.assert_is(&image.layers[0]);
+}
+
+#[tokio::test]
+async fn how_little_is_too_little_is_a_setting() {
+    let (_parent, node, image) = impatient(&["min_rate = \"4MiB\"".to_owned()]).await;
+    let mut open = node.client().open(Request::get(&blob("a", &image.layer(0)))).await;
+
+    let cut = async || {
+        let read = open.so_far().body.len();
+        open.read(read + 20_000).await;
+        sleep(Duration::from_millis(50)).await;
+        node.log().contains("broken: the client")
+    };
+
+    eventually("it is cut off", cut).await;
 }

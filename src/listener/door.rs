@@ -15,6 +15,7 @@ use pingora::time::timeout;
 
 use super::bound::Bound;
 use super::log::Entry;
+use super::pace::Pace;
 use super::send::{self, Broken, Meter, Socket};
 use super::{Config, Connections, RequestLog};
 use crate::serve::{Body, Content, Kind, Reply, Request, Serve};
@@ -23,6 +24,8 @@ use crate::serve::{Body, Content, Kind, Reply, Request, Serve};
 const SMALL: u64 = 16 << 10;
 /// Bytes of a body nobody asked for that are read before the answer, so that it is not lost in a reset.
 const DRAINED: usize = 64 << 10;
+/// How long a connection that broke may take to close.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The application behind the registry port: reads requests, has them answered, sends the replies.
 pub(super) struct Door {
@@ -81,51 +84,27 @@ impl Door {
             broken: None,
         };
         let is_head = session.req_header().method == http::Method::HEAD;
+        let pace = &mut self.pace(session);
         let Some(header) = header(&reply) else {
             sent.broken = Some("the header could not be built".to_owned());
             return sent;
         };
         let outcome = match reply.body {
-            _ if is_head => head_only(session, header).await,
-            Body::Empty => head_only(session, header).await,
-            Body::Bytes(bytes) => whole(session, header, bytes, &mut sent.meter).await,
+            _ if is_head => head_only(session, header, pace).await,
+            Body::Empty => head_only(session, header, pace).await,
+            Body::Bytes(bytes) => whole(session, header, bytes, pace, &mut sent.meter).await,
             Body::Content(mut content) => {
-                Box::pin(self.content(session, header, reply.length, &mut content, &mut sent.meter)).await
+                let large = reply.length.is_some_and(|length| length > SMALL);
+                Box::pin(body(session, header, large, &mut content, pace, &mut sent.meter)).await
             }
         };
         sent.broken = outcome.err().map(|broken| describe(&broken));
         sent
     }
 
-    async fn content(
-        &self,
-        session: &mut ServerSession,
-        header: Box<ResponseHeader>,
-        length: Option<u64>,
-        content: &mut Content,
-        meter: &mut Meter,
-    ) -> Result<(), Broken> {
-        let socket = length
-            .filter(|length| *length > SMALL)
-            .and_then(|_| Socket::of(session, self.config.write_timeout));
-        let Some(mut socket) = socket else {
-            session
-                .write_response_header(header)
-                .await
-                .map_err(|_| Broken::Client)?;
-            return send::through_session(session, content, meter).await;
-        };
-        // What is still on its way must not wait for a full packet.
-        let here = content.source.is_stored();
-        if here {
-            socket.cork();
-        }
-        header_alone(session, header).await?;
-        let outcome = socket.body(content, meter).await;
-        if here {
-            socket.uncork();
-        }
-        outcome
+    /// For one reply.
+    fn pace(&self, session: &ServerSession) -> Pace {
+        Pace::new(&self.config, session.as_http1().map(|http1| http1.stream().id()))
     }
 
     fn record(&self, session: &ServerSession, sent: &Sent, began: Instant) {
@@ -169,14 +148,12 @@ impl HttpServerApp for Door {
         mut session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        session.set_write_timeout(Some(self.config.write_timeout));
-        session.set_min_send_rate(Some(1024));
         let patience = self.config.idle_timeout + self.config.header_timeout;
         match timeout(patience, session.read_request()).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => return None,
             Ok(Err(_)) | Err(_) => {
-                let _ = session.respond_error(400).await;
+                let _ = timeout(FAREWELL, session.respond_error(400)).await;
                 return None;
             }
         }
@@ -196,11 +173,12 @@ impl HttpServerApp for Door {
         drop(busy);
         if sent.broken.is_some() {
             session.set_keepalive(None);
-            session.shutdown().await;
+            let _ = timeout(FAREWELL, session.shutdown()).await;
             return None;
         }
         let settings = HttpPersistentSettings::for_session(&session);
-        let reusable = session.finish().await.ok()??;
+        let finished = timeout(self.config.write_timeout, session.finish()).await;
+        let reusable = finished.ok()?.ok()??;
         Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
     }
 
@@ -232,46 +210,58 @@ fn header(reply: &Reply) -> Option<Box<ResponseHeader>> {
     Some(Box::new(header))
 }
 
-async fn head_only(session: &mut ServerSession, header: Box<ResponseHeader>) -> Result<(), Broken> {
-    session
-        .write_response_header(header)
-        .await
-        .map_err(|_| Broken::Client)?;
-    session
-        .write_response_body(Bytes::new(), true)
-        .await
-        .map_err(|_| Broken::Client)
+async fn head_only(session: &mut ServerSession, header: Box<ResponseHeader>, pace: &mut Pace) -> Result<(), Broken> {
+    send::header(session, header, pace).await?;
+    send::end(session, pace, 0).await
 }
 
 async fn whole(
     session: &mut ServerSession,
     header: Box<ResponseHeader>,
     bytes: Bytes,
+    pace: &mut Pace,
     meter: &mut Meter,
 ) -> Result<(), Broken> {
-    session
-        .write_response_header(header)
-        .await
-        .map_err(|_| Broken::Client)?;
-    let length = bytes.len() as u64;
-    session
-        .write_response_body(bytes, true)
-        .await
-        .map_err(|_| Broken::Client)?;
-    meter.add(length);
-    Ok(())
+    send::header(session, header, pace).await?;
+    send::whole(session, bytes, pace, meter).await
+}
+
+async fn body(
+    session: &mut ServerSession,
+    header: Box<ResponseHeader>,
+    large: bool,
+    content: &mut Content,
+    pace: &mut Pace,
+    meter: &mut Meter,
+) -> Result<(), Broken> {
+    let socket = if large { Socket::of(session) } else { None };
+    let Some(mut socket) = socket else {
+        send::header(session, header, pace).await?;
+        return send::through_session(session, content, pace, meter).await;
+    };
+    // What is still on its way must not wait for a full packet.
+    let here = content.source.is_stored();
+    if here {
+        socket.cork();
+    }
+    header_alone(session, header, pace).await?;
+    let outcome = socket.body(content, pace, meter).await;
+    if here {
+        socket.uncork();
+    }
+    outcome
 }
 
 /// Writes the header and leaves the body to us, the session being none the wiser.
 ///
 /// pingora takes the answer to a HEAD for complete with its header and flushes it; the connection stays
 /// usable afterwards. This rests on its behaviour, not on its word: the version is pinned and a test watches.
-async fn header_alone(session: &mut ServerSession, header: Box<ResponseHeader>) -> Result<(), Broken> {
+async fn header_alone(session: &mut ServerSession, header: Box<ResponseHeader>, pace: &mut Pace) -> Result<(), Broken> {
     let method = session.req_header().method.clone();
     session.req_header_mut().set_method(http::Method::HEAD);
-    let written = session.write_response_header(header).await;
+    let written = send::header(session, header, pace).await;
     session.req_header_mut().set_method(method);
-    written.map_err(|_| Broken::Client)
+    written
 }
 
 /// Reads a small body that no route here wants. False if there is more: then the connection ends with the answer.

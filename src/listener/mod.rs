@@ -8,6 +8,7 @@ mod connections;
 mod door;
 mod kernel;
 mod log;
+mod pace;
 mod porch;
 mod send;
 mod stamp;

@@ -22,6 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::connections::{Busy, Open};
 use super::door::Door;
 use super::log::Entry;
+use super::pace::Pace;
 use crate::serve::{Body, Reply, Request};
 
 /// Bytes that the head of a request may have.
@@ -87,7 +88,8 @@ impl Porch {
             let Some(answer) = self.answer(stream, buffer) else {
                 return Some(busy);
             };
-            let sent = timeout(self.door.config.write_timeout, send(stream, &answer.bytes)).await;
+            let mut pace = Pace::new(&self.door.config, Some(stream.id()));
+            let sent = pace.wait(0, send(stream, &answer.bytes)).await;
             self.record(stream, &answer, began);
             if !matches!(sent, Ok(Ok(()))) || answer.last {
                 return None;
