@@ -43,6 +43,36 @@ async fn answer(node: &Node, request: &str) -> String {
 }
 
 #[tokio::test]
+async fn a_request_without_a_host_or_with_two_is_refused_in_the_form_of_the_specification() {
+    let parent = Upstream::start().await;
+    parent.new_image("a", "v1", &[10]);
+    let node = Node::below(&parent).await;
+    node.get(&manifest("a", "v1")).await;
+    let asked = parent.asked();
+
+    for target in ["/v2/", "/v2/a/manifests/v1", "/v2/a/manifests/v2"] {
+        for fields in [
+            "",
+            "Accept: */*\r\n",
+            "Range: bytes=0-1\r\n",
+            "Host: x\r\nHost: x\r\n",
+            "Host: x\r\nUser-Agent: y\r\nhost: z\r\n",
+        ] {
+            let answer = answer(&node, &format!("GET {target} HTTP/1.1\r\n{fields}\r\n")).await;
+
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{target} {fields:?}: {answer}");
+            let body = answer.split_once("\r\n\r\n").unwrap().1;
+            let body: serde_json::Value = serde_json::from_str(body).expect("JSON");
+            assert!(body["errors"][0]["code"].is_string(), "{answer}");
+        }
+    }
+    assert_eq!(parent.asked(), asked);
+    // HTTP/1.0 knows no Host.
+    let old = answer(&node, "GET /v2/ HTTP/1.0\r\n\r\n").await;
+    assert!(old.starts_with("HTTP/1.") && old.contains(" 200 OK\r\n"), "{old}");
+}
+
+#[tokio::test]
 async fn lines_that_end_without_a_carriage_return_are_understood_at_once() {
     let parent = Upstream::start().await;
     let image = parent.new_image("a", "v1", &[1000]);

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::HeaderValue;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -18,6 +19,7 @@ use super::log::Entry;
 use super::pace::Pace;
 use super::send::{self, Broken, Meter, Socket};
 use super::{Config, Connections, RequestLog};
+use crate::oci::{Code, error_body};
 use crate::serve::{Body, Content, Kind, Reply, Request, Serve};
 
 /// Bodies up to this leave through the session: a few kilobytes are not worth a descriptor of their own.
@@ -61,8 +63,8 @@ impl Door {
         let (path, query) = path
             .split_once('?')
             .map_or((path, None), |(path, query)| (path, Some(query)));
-        let host = head.uri.authority().map(http::uri::Authority::as_str);
-        let host = host.or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()));
+        let field = head.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = head.uri.authority().map(http::uri::Authority::as_str).or(field);
         let request = Request {
             method: head.method.as_str(),
             path,
@@ -71,6 +73,10 @@ impl Door {
             host,
             bound,
         };
+        if field.is_none() && head.version == http::Version::HTTP_11 {
+            session.set_keepalive(None);
+            return self.send(session, malformed()).await;
+        }
         let reply = serve.answer(&request).await;
         self.send(session, reply).await
     }
@@ -105,6 +111,16 @@ impl Door {
     /// For one reply.
     fn pace(&self, session: &ServerSession) -> Pace {
         Pace::new(&self.config, session.as_http1().map(|http1| http1.stream().id()))
+    }
+
+    /// Says that what came is no request. There is none that could be looked at.
+    async fn refuse(&self, session: &mut ServerSession) {
+        let reply = malformed();
+        if let (Some(header), Body::Bytes(bytes)) = (header(&reply), reply.body) {
+            let pace = &mut self.pace(session);
+            session.set_keepalive(None);
+            let _ = whole(session, header, bytes, pace, &mut Meter::default()).await;
+        }
     }
 
     fn record(&self, session: &ServerSession, sent: &Sent, began: Instant) {
@@ -153,7 +169,7 @@ impl HttpServerApp for Door {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => return None,
             Ok(Err(_)) | Err(_) => {
-                let _ = timeout(FAREWELL, session.respond_error(400)).await;
+                self.refuse(&mut session).await;
                 return None;
             }
         }
@@ -208,6 +224,20 @@ fn header(reply: &Reply) -> Option<Box<ResponseHeader>> {
         }
     }
     Some(Box::new(header))
+}
+
+/// What is said to bytes that are no request, also for want of the one Host (RFC 9112, section 3.2).
+fn malformed() -> Reply {
+    let message = "this is no request of HTTP/1.1; look at its first line, its lengths, and its one Host field";
+    let body = error_body(Code::Unknown, message, None);
+    Reply {
+        status: 400,
+        headers: vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))],
+        length: Some(body.len() as u64),
+        body: Body::Bytes(body.into()),
+        kind: Kind::Other,
+        outcome: None,
+    }
 }
 
 async fn head_only(session: &mut ServerSession, header: Box<ResponseHeader>, pace: &mut Pace) -> Result<(), Broken> {
