@@ -127,12 +127,13 @@ impl App {
             addresses[0].0,
         );
         let fetching = fetching_runtime().map_err(Error::Runtime)?;
+        let answer_within = freshness.answer_within;
         let fetch = Fetch::new(
             freshness,
             store.clone(),
             parents,
             fetching.handle().clone(),
-            clock,
+            clock.clone(),
             fetch::Metrics::new(&metrics)?,
         );
         let shelf = Shelf::new(store.clone(), fetch);
@@ -142,6 +143,8 @@ impl App {
             Gate::new(filters),
             shelf,
             serve::Metrics::new(&metrics)?,
+            clock,
+            answer_within,
         );
         let connections = Connections::new(match listen.connections {
             0 => Connections::within(descriptors),

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -65,7 +64,6 @@ impl Shared {
         self: &Arc<Self>,
         repository: &Repository,
         asker: &Asker,
-        budget: Duration,
     ) -> Result<Refreshed, Error> {
         #[derive(Deserialize)]
         struct Page {
@@ -81,7 +79,7 @@ impl Shared {
             let what = next
                 .as_deref()
                 .map_or(What::Tags { n: PAGE, last: None }, What::TagsPage);
-            let (bytes, page_head, more) = self.page(repository, what, asker, budget).await?;
+            let (bytes, page_head, more) = self.page(repository, what, asker).await?;
             head.get_or_insert(page_head);
             let page: Page = serde_json::from_slice(&bytes).map_err(|_| self.nonsense(repository, "a list of tags"))?;
             tags.extend(
@@ -106,10 +104,9 @@ impl Shared {
         repository: &Repository,
         digest: &Digest,
         asker: &Asker,
-        budget: Duration,
     ) -> Result<Refreshed, Error> {
         let asked = self.clock.now();
-        let (manifests, head) = match self.all_referrers(repository, digest, asker, budget).await {
+        let (manifests, head) = match self.all_referrers(repository, digest, asker).await {
             Err(Error::Absent { .. }) => self.fallback_referrers(repository, digest, asker).await?,
             other => other?,
         };
@@ -123,7 +120,6 @@ impl Shared {
         repository: &Repository,
         digest: &Digest,
         asker: &Asker,
-        budget: Duration,
     ) -> Result<(Vec<Box<RawValue>>, Head), Error> {
         let mut manifests = Vec::new();
         let mut head = None;
@@ -132,7 +128,7 @@ impl Shared {
             let what = next
                 .as_deref()
                 .map_or(What::Referrers(digest), |query| What::ReferrersPage(digest, query));
-            let (bytes, page_head, more) = self.page(repository, what, asker, budget).await?;
+            let (bytes, page_head, more) = self.page(repository, what, asker).await?;
             manifests.extend(descriptors(&bytes).ok_or_else(|| self.nonsense(repository, "a list of referrers"))?);
             let head = head.get_or_insert(page_head);
             if more.is_none() || more == next {
@@ -183,7 +179,6 @@ impl Shared {
         repository: &Repository,
         what: What<'_>,
         asker: &Asker,
-        budget: Duration,
     ) -> Result<(Bytes, Head, Option<String>), Error> {
         let ask = Ask {
             class: asker.class,
@@ -192,7 +187,7 @@ impl Shared {
             what,
             range: None,
             hops: &asker.hops,
-            budget,
+            budget: self.config.answer_within,
         };
         let answer = self.parent(repository)?.ask(ask).await?;
         let (head, next) = (Head::of(&answer), answer.head.link.clone());

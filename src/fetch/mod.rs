@@ -6,6 +6,7 @@
 //! Invariant: content leaves here only for a repository whose own upstream vouched for it, by the
 //! answer that brought it or by a HEAD.
 
+mod asker;
 mod blob;
 mod config;
 mod error;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+pub use asker::Asker;
 pub use config::Config;
 pub use error::Error;
 pub use manifest::{Document, Stale};
@@ -36,7 +38,7 @@ pub use source::Source;
 use self::flight::Flight;
 use self::together::Together;
 use crate::oci::{Digest, Registry, Repository};
-use crate::parent::{Class, Hops, Parent};
+use crate::parent::Parent;
 use crate::store::{Slot, Store};
 use crate::units::Clock;
 
@@ -44,15 +46,6 @@ use crate::units::Clock;
 #[derive(Clone)]
 pub struct Fetch {
     shared: Arc<Shared>,
-}
-
-/// For whom something is fetched.
-#[derive(Clone)]
-pub struct Asker {
-    /// The nodes that the request has passed.
-    pub hops: Hops,
-    /// How urgent it is.
-    pub class: Class,
 }
 
 /// How an answer came about; the closed set of the label `outcome`.
