@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::json;
+
 use crate::support::client::{Reply, blob, manifest};
 use crate::support::content::{Image, random};
 use crate::support::eventually;
@@ -270,4 +272,116 @@ async fn a_list_of_many_slow_pages_is_late_for_the_first_and_there_for_a_later_o
         reply.status == 200 && reply.json()["tags"].as_array().unwrap().len() == 10
     })
     .await;
+}
+
+#[tokio::test]
+async fn pages_that_bring_nothing_new_end_a_list_and_are_not_asked_for_again_at_once() {
+    for (target, body) in [
+        ("tags/list", json!({ "name": "a", "tags": ["v1"] })),
+        (
+            "referrers/",
+            json!({ "schemaVersion": 2, "manifests": [{ "digest": "x" }] }),
+        ),
+    ] {
+        let parent = Upstream::start().await;
+        parent.new_image("a", "v1", &[10]);
+        for at in 0..2000 {
+            let link = format!("<?page={at}>; rel=\"next\"");
+            let page = Fault::get(target).times(1).body(body.to_string());
+            parent.fault(page.header("Link", &link));
+        }
+        let node = Node::below(&parent).await;
+        let target = match target {
+            "tags/list" => "/v2/a/tags/list".to_owned(),
+            _ => format!("/v2/a/referrers/{}", crate::support::content::sha256(&random(10))),
+        };
+
+        let reply = node.get(&target).await;
+        let again = node.get(&target).await;
+
+        assert_eq!((reply.status, again.status), (502, 502), "{reply}");
+        assert_eq!(reply.header("wharf-layer"), parent.address().to_string(), "{reply}");
+        assert!(parent.asked() <= 20, "asked {} times", parent.asked());
+    }
+}
+
+#[tokio::test]
+async fn a_list_whose_pages_lead_round_in_a_circle_ends_with_what_they_bring() {
+    let parent = Upstream::start().await;
+    for (at, tag) in ["v1", "v2", "v1", "v2", "v1", "v2"]
+        .iter()
+        .cycle()
+        .take(2000)
+        .enumerate()
+    {
+        let body = json!({ "name": "a", "tags": [tag] }).to_string();
+        let link = format!("<?page={}>; rel=\"next\"", at % 2);
+        parent.fault(Fault::get("/tags/list").times(1).body(body).header("Link", &link));
+    }
+    parent.new_image("a", "v1", &[10]);
+    let node = Node::below(&parent).await;
+
+    let reply = node.get("/v2/a/tags/list").await;
+
+    assert_eq!(reply.json()["tags"], json!(["v1", "v2"]), "{reply}");
+    assert!(parent.asked() <= 4, "asked {} times", parent.asked());
+}
+
+/// `count` tags of sixty characters.
+fn long_tags(count: usize) -> Vec<String> {
+    (0..count).map(|at| format!("{at:060}")).collect()
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_tags_are_listed_and_outlive_a_restart() {
+    let mut parent = Upstream::start().await;
+    parent.new_image("a", "v1", &[10]);
+    let tags = long_tags(100_000);
+    let body = json!({ "name": "a", "tags": tags }).to_string();
+    parent.fault(Fault::get("/tags/list").body(body));
+    let mut node = Node::below(&parent).await;
+
+    for after in [0, 49_999, 98_999] {
+        let page = node.get(&after_tag(&tags[after])).await;
+        assert!(
+            page.json()["tags"] == json!(tags[after + 1..=after + 1000]),
+            "after {after}"
+        );
+        assert_eq!(page.has("link"), after < 98_999);
+    }
+    assert_eq!(parent.asked(), 1);
+
+    parent.stop().await;
+    node.stop().await;
+    node.start().await;
+    let stale = node.get(&after_tag(&tags[0])).await;
+
+    assert!(stale.has("warning"));
+    assert!(stale.json()["tags"] == json!(tags[1..=1000]));
+}
+
+fn after_tag(tag: &str) -> String {
+    format!("/v2/a/tags/list?n=1000&last={tag}")
+}
+
+#[tokio::test]
+async fn a_list_larger_than_any_is_refused_in_words_and_not_fetched_again_at_once() {
+    let parent = Upstream::start().await;
+    parent.new_image("a", "v1", &[10]);
+    let node = Node::below(&parent).await;
+    // Ten pages of two and a half megabytes, each within what a page may have.
+    for (at, tags) in long_tags(400_000).chunks(40_000).enumerate() {
+        let page = Fault::get("/tags/list").times(1);
+        let page = page.body(json!({ "name": "a", "tags": tags }).to_string());
+        parent.fault(page.header("Link", &format!("<?page={at}>; rel=\"next\"")));
+    }
+
+    let reply = node.get("/v2/a/tags/list").await;
+    let asked = parent.asked();
+    let again = node.get("/v2/a/tags/list").await;
+
+    assert_eq!((reply.status, again.status), (502, 502), "{}", reply.text());
+    assert!(reply.text().contains("bytes"), "{reply}");
+    assert_eq!(parent.asked(), asked, "it is fetched again");
+    assert!(asked < 10, "all of it was fetched");
 }

@@ -61,6 +61,9 @@ impl Shared {
         if let Some(layer) = self.absent.get(&key) {
             return Err(Error::Absent { layer });
         }
+        if let Some(error) = self.useless.get(&key) {
+            return self.stale(old, error);
+        }
         // There is something to serve instead, or there is not.
         let patience = match &old {
             Some(_) => self.config.stale_after,
@@ -130,9 +133,13 @@ impl Shared {
             async move {
                 let asked = shared.ask_again(&repository, &slot, &asker);
                 let outcome = shared.within(WORK, &repository, &asker, asked).await;
-                if let Err(Error::Absent { layer }) = &outcome {
-                    shared.store.untag(&repository, &slot);
-                    shared.absent.insert((repository, slot), layer.clone());
+                match &outcome {
+                    Err(Error::Absent { layer }) => {
+                        shared.store.untag(&repository, &slot);
+                        shared.absent.insert((repository, slot), layer.clone());
+                    }
+                    Err(error) if error.is_useless() => shared.useless.insert((repository, slot), error.clone()),
+                    _ => {}
                 }
                 outcome
             }
@@ -229,7 +236,10 @@ impl Shared {
     /// What `slot` points at, if that lies here, however old it is.
     async fn old(&self, repository: &Repository, slot: &Slot) -> Option<Old> {
         let row = self.store.tag(repository, slot)?;
-        let held = self.held(repository, &row.digest).await?;
+        let held = match slot {
+            Slot::Tag(_) => self.held(repository, &row.digest).await?,
+            Slot::Tags | Slot::Referrers(_) => self.held_list(repository, &row.digest).await?,
+        };
         Some(Old { row, held })
     }
 

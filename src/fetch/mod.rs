@@ -84,6 +84,8 @@ pub(crate) struct Shared {
     confirming: Together<(Repository, Digest), Result<Option<u64>, Error>>,
     /// What the parent said does not exist, for a few seconds.
     absent: moka::sync::Cache<(Repository, Slot), String>,
+    /// What the parent gave in the place of a list or document, at some cost: it is not asked for again at once.
+    useless: moka::sync::Cache<(Repository, Slot), Error>,
     /// Bytes that a repository's manifest read lately announces. What one repository says counts for no other.
     announced: moka::sync::Cache<(Repository, Digest), u64>,
     /// What just arrived wrong, for a few seconds: whoever wants to go on with its bytes is told at once.
@@ -107,6 +109,10 @@ impl Fetch {
             .max_capacity(10_000)
             .time_to_live(config.absent_ttl)
             .build();
+        let useless = moka::sync::Cache::builder()
+            .max_capacity(10_000)
+            .time_to_live(config.tag_ttl)
+            .build();
         let spoiled = moka::sync::Cache::builder()
             .max_capacity(10_000)
             .time_to_live(config.absent_ttl)
@@ -119,6 +125,7 @@ impl Fetch {
             refreshing: Together::default(),
             confirming: Together::default(),
             absent,
+            useless,
             announced: moka::sync::Cache::new(100_000),
             spoiled,
             runtime,
