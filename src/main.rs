@@ -10,7 +10,7 @@ use wharf::cli::Cli;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    // FAILPOINTS=store.commit.after_rename=exit and the like; not in what is shipped.
+    // FAILPOINTS=store.commit.after_rename=pause and the like; not in what is shipped.
     #[cfg(feature = "failpoints")]
     let _scenario = fail::FailScenario::setup();
     Cli::parse().run()

@@ -9,6 +9,7 @@ use crate::support::client::{Client, Compared, Request, blob, manifest};
 use crate::support::content::{Image, random};
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
+use crate::support::stage::Stage;
 use crate::support::upstream::{Fault, Gate, Upstream};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -71,36 +72,22 @@ async fn leave_early(client: &Client, target: &str, bytes: &Bytes, count: usize)
 
 #[tokio::test]
 async fn a_download_outlives_the_client_that_began_it() {
-    let parent = Upstream::start().await;
-    let bytes = random(5_000_000);
-    let digest = parent.blob("a", &bytes);
-    let gate = Gate::closed();
-    parent.fault(Fault::get(&digest).hold_after(1_000_000, &gate));
-    let node = Node::below(&parent).await;
+    let (stage, gate, first) = Stage::under_way(5_000_000, 1_000_000).await;
 
-    let mut first = node.client().open(Request::get(&blob("a", &digest))).await;
-    first.read(1000).await;
     drop(first);
     gate.open();
-    eventually("the blob is here", async || node.has_stored(&digest)).await;
+    eventually("the blob is here", async || stage.node.has_stored(&stage.digest)).await;
 
-    node.get(&blob("a", &digest)).await.assert_is(&bytes);
-    assert_eq!(parent.count("GET", &digest), 1);
+    stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+    assert_eq!(stage.parent.count("GET", &stage.digest), 1);
 }
 
 #[tokio::test]
 async fn a_follower_gets_on_while_the_download_does() {
-    let parent = Upstream::start().await;
-    let bytes = random(4_000_000);
-    let digest = parent.blob("a", &bytes);
-    let gate = Gate::closed();
-    parent.fault(Fault::get(&digest).hold_after(2_000_000, &gate));
-    let node = Node::below(&parent).await;
-    let mut leader = node.client().open(Request::get(&blob("a", &digest))).await;
-    leader.read(1_900_000).await;
+    let (stage, gate, leader) = Stage::under_way(4_000_000, 2_000_000).await;
 
-    let mut follower = node.client().open(Request::get(&blob("a", &digest))).await;
-    assert!(follower.read(1_900_000).await.len() >= 1_900_000);
+    let mut follower = stage.open().await;
+    assert!(follower.read(2_000_000).await.len() >= 2_000_000);
     assert!(
         follower.so_far().header("cache-status").contains("collapsed"),
         "{}",
@@ -108,24 +95,21 @@ async fn a_follower_gets_on_while_the_download_does() {
     );
     gate.open();
 
-    assert!(follower.last().await.body == bytes);
-    assert!(leader.last().await.body == bytes);
-    assert_eq!(parent.count("GET", &digest), 1);
+    assert!(follower.last().await.body == stage.bytes);
+    assert!(leader.last().await.body == stage.bytes);
+    assert_eq!(stage.parent.count("GET", &stage.digest), 1);
 }
 
 #[tokio::test]
 async fn a_client_that_reads_slowly_keeps_nobody_waiting() {
-    let parent = Upstream::start().await;
-    let bytes = random(30_000_000);
-    let digest = parent.blob("a", &bytes);
-    let node = Node::below(&parent).await;
+    let stage = Stage::cold(30_000_000).await;
 
-    let mut slow = node.client().open(Request::get(&blob("a", &digest))).await;
+    let mut slow = stage.open().await;
     slow.read(1000).await;
-    node.get(&blob("a", &digest)).await.assert_is(&bytes);
+    stage.node.get(&stage.target).await.assert_is(&stage.bytes);
 
-    assert!(slow.last().await.body == bytes);
-    assert_eq!(parent.count("GET", &digest), 1);
+    assert!(slow.last().await.body == stage.bytes);
+    assert_eq!(stage.parent.count("GET", &stage.digest), 1);
 }
 
 #[tokio::test]

@@ -1,42 +1,22 @@
 //! A parent that sends wrong bytes: no client may ever believe that it has them all, and nothing of them stays.
 
-use bytes::Bytes;
-
 use crate::support::client::{Request, blob, manifest};
 use crate::support::content::{Image, OCI_MANIFEST, random, sha256};
 use crate::support::eventually;
 use crate::support::node::Node;
+use crate::support::stage::Stage;
 use crate::support::upstream::{Cut, Fault, Gate, Length, RangeRule, Upstream};
 
 const SIZE: usize = 1_000_000;
 
-/// A node, its parent, and a blob that the parent alone has.
-struct Stage {
-    parent: Upstream,
-    node: Node,
-    bytes: Bytes,
-    digest: String,
-    target: String,
-}
-
 impl Stage {
-    async fn cold() -> Self {
-        let parent = Upstream::start().await;
-        let bytes = random(SIZE);
-        let digest = parent.blob("a", &bytes);
-        let node = Node::below(&parent).await;
-        Self {
-            parent,
-            node,
-            bytes,
-            target: blob("a", &digest),
-            digest,
-        }
-    }
-
     /// Nothing that could be taken for the blob is kept, and an honest parent makes all well again.
     async fn assert_nothing_was_kept_and_the_next_pull_heals(&self) {
         assert!(!self.node.has_stored(&self.digest));
+        eventually("what had arrived is thrown away", async || {
+            !self.node.partial_of(&self.digest).exists()
+        })
+        .await;
         self.parent.without_faults();
         let before = self.parent.body_bytes(&self.digest);
         self.node.get(&self.target).await.assert_is(&self.bytes);
@@ -50,7 +30,7 @@ impl Stage {
 #[tokio::test]
 async fn a_corrupted_byte_first_middle_or_last_never_completes_a_reply_and_is_not_kept() {
     for offset in [0, SIZE / 2, SIZE - 1] {
-        let stage = Stage::cold().await;
+        let stage = Stage::cold(SIZE).await;
         stage.parent.fault(Fault::get(&stage.digest).flip_at(offset as u64));
 
         let reply = stage.node.get(&stage.target).await;
@@ -66,7 +46,7 @@ async fn a_corrupted_byte_first_middle_or_last_never_completes_a_reply_and_is_no
 
 #[tokio::test]
 async fn followers_of_a_corrupted_blob_are_cut_too() {
-    let stage = Stage::cold().await;
+    let stage = Stage::cold(SIZE).await;
     let gate = Gate::closed();
     stage.parent.fault(
         Fault::get(&stage.digest)
@@ -94,7 +74,7 @@ async fn followers_of_a_corrupted_blob_are_cut_too() {
 
 #[tokio::test]
 async fn a_part_that_ends_at_a_wrong_last_byte_never_completes() {
-    let stage = Stage::cold().await;
+    let stage = Stage::cold(SIZE).await;
     stage.parent.fault(Fault::get(&stage.digest).flip_at(10));
 
     let reply = stage.node.range(&stage.target, "500000-").await;
@@ -104,9 +84,46 @@ async fn a_part_that_ends_at_a_wrong_last_byte_never_completes() {
 }
 
 #[tokio::test]
+async fn a_part_of_wrong_bytes_that_waits_for_the_last_ones_before_the_end_never_completes() {
+    // Without the last byte, and yet within what is held back until the digest agrees.
+    for range in [format!("0-{}", SIZE - 2), format!("5-{}", SIZE - 60_000)] {
+        let stage = Stage::cold(SIZE).await;
+        stage.parent.fault(Fault::get(&stage.digest).flip_at(10));
+
+        let reply = stage.node.range(&stage.target, &range).await;
+
+        assert!(reply.status != 206 || !reply.complete, "{range}: {reply}");
+        stage.assert_nothing_was_kept_and_the_next_pull_heals().await;
+    }
+}
+
+#[tokio::test]
+async fn a_part_of_wrong_bytes_that_is_still_being_read_is_cut_when_the_digest_fails() {
+    let stage = Stage::cold(48 << 20).await;
+    let gate = Gate::closed();
+    stage
+        .parent
+        .fault(Fault::get(&stage.digest).flip_at(10).hold_after(40 << 20, &gate));
+    let part = Request::get(&stage.target).range(&format!("0-{}", (36 << 20) - 1));
+
+    // Long enough that most of it waits in the node, and not in the socket.
+    let mut leader = stage.node.client().open(Request::get(&stage.target)).await;
+    leader.read(38 << 20).await;
+    let mut reader = stage.node.client().open(part).await;
+    assert_eq!(reader.status(), 206);
+    reader.read(1000).await;
+    gate.open();
+    assert!(!leader.rest().await.0.complete);
+
+    let (reply, _) = reader.rest().await;
+    assert!(!reply.complete, "{reply}");
+    stage.assert_nothing_was_kept_and_the_next_pull_heals().await;
+}
+
+#[tokio::test]
 async fn a_corrupted_blob_of_unsaid_length_never_completes() {
     for length in [Length::Chunked, Length::Unsaid] {
-        let stage = Stage::cold().await;
+        let stage = Stage::cold(SIZE).await;
         stage
             .parent
             .fault(Fault::any(&stage.digest).length(length).flip_at(SIZE as u64 - 1));
@@ -121,7 +138,7 @@ async fn a_corrupted_blob_of_unsaid_length_never_completes() {
 #[tokio::test]
 async fn a_wrong_length_never_makes_a_false_reply_and_is_not_kept() {
     for said in [SIZE - 1000, SIZE + 1000] {
-        let stage = Stage::cold().await;
+        let stage = Stage::cold(SIZE).await;
         stage
             .parent
             .fault(Fault::any(&stage.digest).length(Length::Says(said as u64)));
@@ -135,7 +152,7 @@ async fn a_wrong_length_never_makes_a_false_reply_and_is_not_kept() {
 
 #[tokio::test]
 async fn more_bytes_than_the_manifest_announced_are_cut_off() {
-    let stage = Stage::cold().await;
+    let stage = Stage::cold(SIZE).await;
     let image = Image::with_layers(vec![stage.bytes.clone()]);
     stage.parent.image("a", "v1", &image);
     stage.parent.fault(Fault::get(&stage.digest).endless());
@@ -161,7 +178,7 @@ async fn more_bytes_than_the_manifest_announced_are_cut_off() {
 
 #[tokio::test]
 async fn a_blob_larger_than_its_descriptor_is_refused_even_if_its_digest_is_right() {
-    let stage = Stage::cold().await;
+    let stage = Stage::cold(SIZE).await;
     let image = Image::built(OCI_MANIFEST, vec![stage.bytes.clone()], sha256, |body| {
         body["layers"][0]["size"] = (SIZE - 10).into();
     });
@@ -201,7 +218,7 @@ async fn a_body_without_end_and_without_a_manifest_fills_no_disk() {
 #[tokio::test]
 async fn a_cut_in_the_middle_is_mended_inside_the_reply() {
     for cut in [Cut::Fin, Cut::Rst] {
-        let stage = Stage::cold().await;
+        let stage = Stage::cold(SIZE).await;
         stage
             .parent
             .fault(Fault::get(&stage.digest).cut_after(SIZE as u64 / 2, cut).times(1));
@@ -219,7 +236,7 @@ async fn a_cut_in_the_middle_is_mended_inside_the_reply() {
 
 #[tokio::test]
 async fn a_transfer_that_cannot_go_on_ends_in_a_broken_reply_with_nothing_added() {
-    let stage = Stage::cold().await;
+    let stage = Stage::cold(SIZE).await;
     stage
         .parent
         .fault(Fault::get(&stage.digest).cut_after(SIZE as u64 / 2, Cut::Fin).times(1));
@@ -236,7 +253,7 @@ async fn a_transfer_that_cannot_go_on_ends_in_a_broken_reply_with_nothing_added(
 #[tokio::test]
 async fn a_resumption_that_is_answered_wrongly_never_splices_wrong_bytes() {
     for rule in [RangeRule::Ignored, RangeRule::FromTheStart, RangeRule::OtherBytes(1000)] {
-        let stage = Stage::cold().await;
+        let stage = Stage::cold(SIZE).await;
         stage
             .parent
             .fault(Fault::get(&stage.digest).cut_after(SIZE as u64 / 2, Cut::Fin).times(1));
@@ -322,7 +339,7 @@ async fn a_manifest_without_end_is_left_and_named_too_large() {
 
 #[tokio::test]
 async fn a_blob_damaged_on_disk_while_the_node_was_down_uncleanly_is_never_served_complete() {
-    let stage = Stage::cold().await;
+    let stage = Stage::cold(SIZE).await;
     let mut node = stage.node;
     node.get(&stage.target).await.assert_is(&stage.bytes);
     eventually("the blob is committed", async || node.has_stored(&stage.digest)).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::support::client::{Request, blob, manifest};
+use crate::support::client::{Reply, Request, blob, manifest};
 use crate::support::content::sha256;
 use crate::support::eventually;
 use crate::support::metrics::Metrics;
@@ -140,22 +140,36 @@ async fn health_does_not_depend_on_the_parent_and_readiness_says_what_is_wrong()
     let mut parent = Upstream::start().await;
     parent.new_image("a", "v1", &[10]);
     let node = Node::below(&parent).await;
-    assert_eq!(node.get(&manifest("a", "v1")).await.status, 200);
-    assert_eq!(node.admin("/readyz").await.status, 200);
+    let known = async |up: bool| {
+        eventually("what became of the parent is known", async || {
+            node.get(&manifest("a", "absent")).await;
+            (sum(&node, "wharf_parent_up", &[]).await == 1.0) == up
+        })
+        .await;
+        (node.admin("/healthz").await.status, node.admin("/readyz").await)
+    };
+    // Without its parent a node is as ready as with it: what is here is served.
+    let assert_ready = |(health, ready): (u16, Reply), up: bool| {
+        assert_eq!((health, ready.status), (200, 200), "{ready}");
+        let said = ready.json();
+        assert_eq!(said["ready"], true, "{ready}");
+        assert_eq!(said["upstreams"][0]["up"], up, "{ready}");
+        said["reasons"].as_array().expect("a list").clone()
+    };
+
+    assert!(assert_ready(known(true).await, true).is_empty());
     parent.stop().await;
+    let reasons = assert_ready(known(false).await, false);
+    parent.start_again().await;
+    let again = assert_ready(known(true).await, true);
 
-    eventually("the parent's absence is known", async || {
-        node.get(&manifest("a", "absent")).await;
-        sum(&node, "wharf_parent_up", &[]).await == 0.0
-    })
-    .await;
-
-    assert_eq!(node.admin("/healthz").await.status, 200);
-    let ready = node.admin("/readyz").await;
+    assert_eq!(reasons.len(), 1, "{reasons:?}");
+    let reason = reasons[0].as_str().expect("words");
     assert!(
-        ready.text().contains(&parent.address().to_string()),
-        "the reason does not name the parent: {ready}"
+        reason.contains(&parent.address().to_string()) && reason.contains("did not answer"),
+        "{reason}"
     );
+    assert!(again.is_empty(), "{again:?}");
 }
 
 #[tokio::test]

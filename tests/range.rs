@@ -2,38 +2,14 @@
 
 use bytes::Bytes;
 
-use crate::support::client::{Reply, Request, blob};
-use crate::support::content::random;
+use crate::support::client::{Reply, Request};
 use crate::support::eventually;
-use crate::support::node::Node;
-use crate::support::upstream::{Fault, Gate, Upstream};
+use crate::support::stage::Stage;
+use crate::support::upstream::Fault;
 
 const MIB: usize = 1 << 20;
 
-/// A node, its parent, and a blob of `size` bytes that the parent alone has.
-struct Stage {
-    parent: Upstream,
-    node: Node,
-    bytes: Bytes,
-    digest: String,
-    target: String,
-}
-
 impl Stage {
-    async fn cold(size: usize) -> Self {
-        let parent = Upstream::start().await;
-        let bytes = random(size);
-        let digest = parent.blob("a", &bytes);
-        let node = Node::below(&parent).await;
-        Self {
-            parent,
-            node,
-            bytes,
-            target: blob("a", &digest),
-            digest,
-        }
-    }
-
     async fn warm(size: usize) -> Self {
         let stage = Self::cold(size).await;
         stage.node.get(&stage.target).await.assert_is(&stage.bytes);
@@ -42,6 +18,13 @@ impl Stage {
 
     async fn range(&self, range: &str) -> Reply {
         self.node.range(&self.target, range).await
+    }
+
+    /// The ranges that the parent was asked for.
+    fn ranges_asked_for(&self) -> Vec<String> {
+        let seen = self.parent.seen("GET", &self.digest);
+        let ranges = seen.iter().filter_map(|seen| seen.header("range").map(str::to_owned));
+        ranges.collect()
     }
 
     async fn ranged_requests(&self) -> f64 {
@@ -200,14 +183,8 @@ async fn a_range_counts_only_for_the_blob_that_the_client_has_begun() {
 
 #[tokio::test]
 async fn a_pull_that_broke_off_goes_on_by_range_while_the_blob_is_still_coming() {
-    let stage = Stage::cold(20_000_000).await;
-    let gate = Gate::closed();
-    stage
-        .parent
-        .fault(Fault::get(&stage.digest).hold_after(12_000_000, &gate).times(1));
+    let (stage, gate, first) = Stage::under_way(20_000_000, 12_000_000).await;
 
-    let mut first = stage.node.client().open(Request::get(&stage.target)).await;
-    first.read(10_000_000).await;
     drop(first);
     let mut second = stage
         .node
@@ -223,13 +200,7 @@ async fn a_pull_that_broke_off_goes_on_by_range_while_the_blob_is_still_coming()
 
 #[tokio::test]
 async fn a_range_just_ahead_waits_for_the_running_download() {
-    let stage = Stage::cold(12 * MIB).await;
-    let gate = Gate::closed();
-    stage
-        .parent
-        .fault(Fault::get(&stage.digest).hold_after(MIB as u64, &gate).times(1));
-    let mut leader = stage.node.client().open(Request::get(&stage.target)).await;
-    leader.read(MIB / 2).await;
+    let (stage, gate, _leader) = Stage::under_way(12 * MIB, MIB).await;
 
     let (client, target) = (stage.node.client(), stage.target.clone());
     let near = tokio::spawn(async move { client.range(&target, &format!("{}-{}", 10 * MIB, 10 * MIB + 99)).await });
@@ -242,44 +213,40 @@ async fn a_range_just_ahead_waits_for_the_running_download() {
 
 #[tokio::test]
 async fn a_range_far_ahead_gets_a_request_of_its_own_that_is_counted() {
-    let stage = Stage::cold(48 * MIB).await;
-    let gate = Gate::closed();
-    stage
-        .parent
-        .fault(Fault::get(&stage.digest).hold_after(MIB as u64, &gate).times(1));
-    let mut leader = stage.node.client().open(Request::get(&stage.target)).await;
-    leader.read(MIB / 2).await;
+    let (stage, gate, leader) = Stage::under_way(48 * MIB, MIB).await;
     let (first, last) = (40 * MIB, 40 * MIB + 9999);
 
     let far = stage.range(&format!("{first}-{last}")).await;
 
     far.assert_part(&stage.bytes, first, last);
     assert_eq!(stage.ranged_requests().await, 1.0);
-    let ranged: Vec<_> = stage
-        .parent
-        .seen("GET", &stage.digest)
-        .into_iter()
-        .filter(|s| s.header("range").is_some())
-        .collect();
-    assert_eq!(ranged.len(), 1);
-    assert_eq!(
-        ranged[0].header("range"),
-        Some(format!("bytes={first}-{last}").as_str())
-    );
+    assert_eq!(stage.ranges_asked_for(), [format!("bytes={first}-{last}")]);
     gate.open();
     assert!(leader.last().await.body == stage.bytes);
     assert_eq!(stage.parent.count("GET", &stage.digest), 2);
 }
 
 #[tokio::test]
+async fn sixteen_mebibytes_ahead_is_waited_for_and_one_byte_more_is_asked_for() {
+    let (stage, gate, _leader) = Stage::under_way(24 * MIB, MIB).await;
+    let edge = MIB + 16 * MIB;
+
+    let (client, target) = (stage.node.client(), stage.target.clone());
+    let near = tokio::spawn(async move { client.range(&target, &format!("{edge}-{}", edge + 99)).await });
+    let far = stage.range(&format!("{}-{}", edge + 1, edge + 100)).await;
+    let asked_for = stage.ranges_asked_for();
+    gate.open();
+
+    far.assert_part(&stage.bytes, edge + 1, edge + 100);
+    near.await.unwrap().assert_part(&stage.bytes, edge, edge + 99);
+    assert_eq!(asked_for, [format!("bytes={}-{}", edge + 1, edge + 100)]);
+    assert_eq!(stage.ranges_asked_for(), asked_for);
+    assert_eq!(stage.ranged_requests().await, 1.0);
+}
+
+#[tokio::test]
 async fn an_open_range_far_ahead_of_which_little_is_read_does_not_fetch_the_tail() {
-    let stage = Stage::cold(96 * MIB).await;
-    let gate = Gate::closed();
-    stage
-        .parent
-        .fault(Fault::get(&stage.digest).hold_after(MIB as u64, &gate).times(1));
-    let mut leader = stage.node.client().open(Request::get(&stage.target)).await;
-    leader.read(MIB / 2).await;
+    let (stage, gate, _leader) = Stage::under_way(96 * MIB, MIB).await;
 
     let mut far = stage
         .node
@@ -372,4 +339,37 @@ fn parts(reply: &Reply) -> Vec<Part> {
         "the last boundary is missing"
     );
     parts
+}
+
+/// The end of a blob, asked for while its transfer is held near its beginning; `lie` is what the parent does to the
+/// request that the node makes for it.
+async fn end_of_a_held_transfer(lie: impl FnOnce(Fault) -> Fault) -> (Stage, Reply) {
+    let (stage, gate, leader) = Stage::under_way(48 * MIB, MIB / 2).await;
+    stage.parent.fault(lie(Fault::get(&stage.digest).ranged()));
+
+    let mut end = stage
+        .node
+        .client()
+        .open(Request::get(&stage.target).range(&format!("{}-", 40 * MIB)))
+        .await;
+    end.read(7 * MIB).await;
+    assert_eq!(stage.ranged_requests().await, 1.0);
+    gate.open();
+    let (reply, _) = end.rest().await;
+    assert!(leader.last().await.body == stage.bytes);
+    (stage, reply)
+}
+
+#[tokio::test]
+async fn the_end_of_a_blob_asked_for_on_its_own_is_whole_once_the_transfer_agrees() {
+    let (stage, reply) = end_of_a_held_transfer(|fault| fault).await;
+
+    reply.assert_part(&stage.bytes, 40 * MIB, 48 * MIB - 1);
+}
+
+#[tokio::test]
+async fn the_end_of_a_blob_asked_for_on_its_own_is_never_whole_with_other_bytes_than_the_transfer_brought() {
+    let (_stage, reply) = end_of_a_held_transfer(|fault| fault.flip_at(41 * MIB as u64)).await;
+
+    assert!(!reply.complete, "{reply}");
 }

@@ -9,7 +9,8 @@ use crate::support::client::{Request, blob, manifest};
 use crate::support::content::{Image, random, sha256};
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
-use crate::support::upstream::{Fault, Gate, Upstream};
+use crate::support::stage::Stage;
+use crate::support::upstream::Upstream;
 
 const MIB: usize = 1 << 20;
 
@@ -327,52 +328,34 @@ async fn a_cold_image_leaves_before_a_layer_of_a_warm_one() {
 
 #[tokio::test]
 async fn a_node_killed_in_a_pull_serves_no_wrong_bytes_and_completes_the_next() {
-    let parent = Upstream::start().await;
-    let bytes = random(8_000_000);
-    let digest = parent.blob("a", &bytes);
-    let gate = Gate::closed();
-    parent.fault(Fault::get(&digest).hold_after(4_000_000, &gate).times(1));
-    let mut node = Node::below(&parent).await;
-    let mut open = node.client().open(Request::get(&blob("a", &digest))).await;
-    open.read(3_900_000).await;
+    let (mut stage, gate, open) = Stage::under_way(8_000_000, 4_000_000).await;
 
-    node.kill();
+    stage.node.kill();
     let (broken, _) = open.rest().await;
     gate.open();
     assert!(!broken.complete);
-    assert!(!node.has_stored(&digest));
-    node.start().await;
+    assert!(!stage.node.has_stored(&stage.digest));
+    stage.node.start().await;
 
-    node.get(&blob("a", &digest)).await.assert_is(&bytes);
-    assert!(node.has_stored(&digest));
+    stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+    assert!(stage.node.has_stored(&stage.digest));
 }
 
 #[tokio::test]
 async fn a_partial_download_that_was_damaged_while_the_node_was_down_is_not_built_upon() {
-    let parent = Upstream::start().await;
-    let bytes = random(8_000_000);
-    let digest = parent.blob("a", &bytes);
-    let gate = Gate::closed();
-    parent.fault(Fault::get(&digest).hold_after(4_000_000, &gate).times(1));
-    let mut node = Node::below(&parent).await;
-    let mut open = node.client().open(Request::get(&blob("a", &digest))).await;
-    open.read(3_900_000).await;
-    node.kill();
+    let (mut stage, gate, _leader) = Stage::under_way(8_000_000, 4_000_000).await;
+    stage.node.kill();
     gate.open();
-    for (name, length) in node.files() {
-        if name.starts_with("partial") && length > 0 {
-            let path = node.data().join(name);
-            let mut content = fs::read(&path).unwrap();
-            content[length as usize / 2] ^= 1;
-            fs::write(&path, content).unwrap();
-        }
-    }
-    node.start().await;
+    let path = stage.node.partial_of(&stage.digest);
+    let mut content = fs::read(&path).unwrap();
+    content[2_000_000] ^= 1;
+    fs::write(&path, content).unwrap();
+    stage.node.start().await;
 
-    let reply = node.get(&blob("a", &digest)).await;
+    let reply = stage.node.get(&stage.target).await;
 
-    assert!(!reply.is_false_for(&digest), "{reply}");
-    node.get(&blob("a", &digest)).await.assert_is(&bytes);
+    assert!(!reply.is_false_for(&stage.digest), "{reply}");
+    stage.node.get(&stage.target).await.assert_is(&stage.bytes);
 }
 
 #[tokio::test]
@@ -435,4 +418,68 @@ async fn killed_again_and_again_a_node_never_serves_wrong_bytes() {
     for image in &images {
         assert_pulls(&node, "a", image).await;
     }
+}
+
+/// The node is stopped in good order, then one byte of a layer of `size` bytes changes on its disk.
+async fn damaged_at_rest(size: usize) -> (Upstream, Node, bytes::Bytes, String) {
+    let parent = Upstream::start().await;
+    let bytes = random(size);
+    let digest = parent.blob("a", &bytes);
+    let mut node = Node::below(&parent).await;
+    node.get(&blob("a", &digest)).await.assert_is(&bytes);
+    node.stop().await;
+    flip(&node.stored_at(&digest), size as u64 / 3);
+    node.start().await;
+    (parent, node, bytes, digest)
+}
+
+fn flip(path: &Path, offset: u64) {
+    use std::os::unix::fs::{FileExt, PermissionsExt};
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    let file = fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[!byte[0]], offset).unwrap();
+}
+
+#[tokio::test]
+async fn a_small_layer_that_was_damaged_at_rest_is_mended_before_anyone_sees_it() {
+    let (parent, node, bytes, digest) = damaged_at_rest(8 * MIB).await;
+
+    node.get(&blob("a", &digest)).await.assert_is(&bytes);
+
+    assert_eq!(parent.count("GET", &digest), 2);
+    assert_eq!(node.metrics().await.sum("wharf_quarantined_total", &[]), 1.0);
+}
+
+#[tokio::test]
+async fn a_large_layer_that_was_damaged_at_rest_never_arrives_whole_and_is_mended_for_the_next() {
+    let (parent, node, bytes, digest) = damaged_at_rest(48 * MIB).await;
+
+    let (broken, _) = node.client().open(Request::get(&blob("a", &digest))).await.rest().await;
+    assert!(!broken.complete, "{broken:?}");
+    node.get(&blob("a", &digest)).await.assert_is(&bytes);
+
+    assert_eq!(parent.count("GET", &digest), 2);
+}
+
+#[tokio::test]
+async fn after_a_restart_large_layers_are_served_at_once_and_whole_and_by_parts_without_the_parent() {
+    let mut parent = Upstream::start().await;
+    let bytes = random(48 * MIB);
+    let digest = parent.blob("a", &bytes);
+    let mut node = Node::below(&parent).await;
+    node.get(&blob("a", &digest)).await.assert_is(&bytes);
+    node.stop().await;
+    parent.stop().await;
+    node.start().await;
+
+    let last = bytes.len() - 1;
+    let part = node.range(&blob("a", &digest), &format!("{}-", last - 999)).await;
+    part.assert_part(&bytes, last - 999, last);
+    for _ in 0..2 {
+        node.get(&blob("a", &digest)).await.assert_is(&bytes);
+    }
+
+    assert_eq!(node.metrics().await.sum("wharf_quarantined_total", &[]), 0.0);
 }

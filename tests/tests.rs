@@ -48,6 +48,10 @@ mod tls;
 mod tokens;
 // Disk: budget, eviction, crashes, other people's files.
 mod store;
+// Killed at each point of a commit and of an eviction.
+mod crashes;
+// A disk that is full, turns read-only or fails.
+mod disk;
 // Metrics, health, logs, secrets.
 mod outside;
 // Docker, containerd, Podman and their like, each in a network of its own.

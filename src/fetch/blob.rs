@@ -35,7 +35,7 @@ impl Fetch {
     ) -> Result<Source, Error> {
         let shared = &self.shared;
         // No parent is to blame for the time that the disk takes.
-        if let Some(source) = shared.stored(repository, digest, Outcome::Hit).await? {
+        if let Some(source) = shared.stored(repository, digest, asker, Outcome::Hit).await? {
             return Ok(source);
         }
         shared
@@ -55,11 +55,7 @@ impl Fetch {
         asker: &Asker,
     ) -> Result<(u64, Outcome), Error> {
         let shared = &self.shared;
-        if let Some(size) = shared
-            .stored(repository, digest, Outcome::Hit)
-            .await?
-            .and_then(|source| source.size())
-        {
+        if let Some(size) = shared.size_here(repository, digest) {
             return Ok((size, Outcome::Hit));
         }
         shared
@@ -85,16 +81,17 @@ impl Shared {
         from: u64,
         asker: &Asker,
     ) -> Result<Source, Error> {
+        let key = (repository.clone(), *digest);
         loop {
-            if let Some(source) = self.stored(repository, digest, Outcome::Hit).await? {
+            if let Some(source) = self.stored(repository, digest, asker, Outcome::Hit).await? {
                 return Ok(source);
             }
-            if let Some(error) = self.spoiled.get(digest).filter(|_| from > 0) {
+            if let Some(error) = self.spoiled.get(&key).filter(|_| from > 0) {
                 return Err(error);
             }
             if self.store.holds(digest) {
                 self.confirm(repository, digest, Kind::Blob, asker).await?;
-                if let Some(source) = self.stored(repository, digest, Outcome::Miss).await? {
+                if let Some(source) = self.stored(repository, digest, asker, Outcome::Miss).await? {
                     return Ok(source);
                 }
             }
@@ -130,11 +127,7 @@ impl Shared {
         asker: &Asker,
     ) -> Result<(u64, Outcome), Error> {
         let said = self.confirm(repository, digest, Kind::Blob, asker).await?;
-        if let Some(size) = self
-            .stored(repository, digest, Outcome::Miss)
-            .await?
-            .and_then(|source| source.size())
-        {
+        if let Some(size) = self.size_here(repository, digest) {
             return Ok((size, Outcome::Miss));
         }
         if let Some(size) = said.or_else(|| self.announced.get(&(repository.clone(), *digest))) {
@@ -145,18 +138,9 @@ impl Shared {
         Ok((source.settle().await?, Outcome::Miss))
     }
 
-    /// Linked content that lies here.
-    pub(super) async fn stored(
-        &self,
-        repository: &Repository,
-        digest: &Digest,
-        outcome: Outcome,
-    ) -> Result<Option<Source>, Error> {
-        let Some(link) = self.store.linked(repository, digest) else {
-            return Ok(None);
-        };
-        let blob = self.store.read(&link).await?;
-        Ok(blob.map(|blob| Source::stored(blob, outcome)))
+    /// Bytes of linked content that lies here.
+    fn size_here(&self, repository: &Repository, digest: &Digest) -> Option<u64> {
+        self.store.size(&self.store.linked(repository, digest)?)
     }
 
     /// Joins the flight of `digest`, or begins one for `repository`.

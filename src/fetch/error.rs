@@ -59,6 +59,10 @@ pub enum Error {
     #[error("{0}")]
     Store(#[source] Arc<store::Error>),
 
+    /// The client's: it took so long for content that is not kept that the others could not wait for it.
+    #[error("the client was too slow for content that could not be kept")]
+    TooSlow,
+
     /// A mistake in this program: the work stopped without an answer.
     #[error("the work for this answer stopped unexpectedly; ask again")]
     Interrupted,

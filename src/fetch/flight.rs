@@ -18,6 +18,9 @@ use crate::oci::{Digest, Repository};
 /// Kept from every follower until the digest agrees: bytes at the end of the content.
 pub(super) const HELD_BACK: u64 = 64 << 10;
 
+/// Bytes given out at a time while the digest may still fail.
+const SHORT: u64 = 1 << 20;
+
 /// One transfer of one digest.
 pub(super) struct Flight {
     pub(super) digest: Digest,
@@ -25,16 +28,13 @@ pub(super) struct Flight {
     pub(super) repository: Repository,
     /// Repositories that may follow: their own upstream has the digest.
     admitted: Mutex<HashSet<Repository>>,
-    sink: OnceLock<Sink>,
+    /// What the bytes go into, as long as the disk takes them.
+    file: OnceLock<Arc<dyn Readable>>,
+    /// What they pass through from then on.
+    pub(super) window: Arc<Window>,
     progress: watch::Sender<Progress>,
-}
-
-/// Where the bytes go.
-pub(super) enum Sink {
-    /// Into a file that becomes the stored one.
-    File(Arc<dyn Readable>),
-    /// Past those who follow, kept nowhere.
-    Window(Arc<Window>),
+    /// Nobody is asked: the bytes lie here and are only hashed.
+    pub(super) local: bool,
 }
 
 /// How far a transfer is.
@@ -66,7 +66,7 @@ pub(super) enum State {
 pub(super) struct Follower {
     flight: Arc<Flight>,
     progress: watch::Receiver<Progress>,
-    seat: Option<Seat>,
+    seat: Seat,
 }
 
 impl Flight {
@@ -81,8 +81,18 @@ impl Flight {
             digest,
             repository,
             admitted,
-            sink: OnceLock::new(),
+            file: OnceLock::new(),
+            window: Arc::default(),
             progress,
+            local: false,
+        }
+    }
+
+    /// One whose bytes lie here, to be hashed.
+    pub(super) fn of_stored(digest: Digest, repository: Repository) -> Self {
+        Self {
+            local: true,
+            ..Self::new(digest, repository)
         }
     }
 
@@ -103,10 +113,12 @@ impl Flight {
         matches!(self.progress.borrow().state, State::Done(_))
     }
 
-    /// The header has come and the sink is chosen.
-    pub(super) fn begin(&self, head: Head, sink: Sink) {
-        // A flight begins once; a resumed transfer keeps its sink.
-        let _ = self.sink.set(sink);
+    /// The header has come, and it is known whether there is a file.
+    pub(super) fn begin(&self, head: Head, file: Option<Arc<dyn Readable>>) {
+        if let Some(file) = file {
+            // A flight begins once; a resumed transfer keeps its file.
+            let _ = self.file.set(file);
+        }
         self.progress
             .send_modify(|progress| progress.head = Some(Arc::new(head)));
     }
@@ -134,14 +146,10 @@ impl Flight {
 
     /// Reads along from `position`; `None` if the bytes there went by unkept.
     pub(super) fn follow(self: &Arc<Self>, position: u64) -> Option<Follower> {
-        let seat = match self.sink.get() {
-            Some(Sink::Window(window)) => Some(window.seat(position)?),
-            _ => None,
-        };
         Some(Follower {
             flight: self.clone(),
             progress: self.progress.subscribe(),
-            seat,
+            seat: self.window.seat(position)?,
         })
     }
 
@@ -183,10 +191,8 @@ impl Follower {
     ///
     /// Why the transfer failed: the reply must be broken off.
     pub(super) async fn piece(&mut self, position: u64, end: u64) -> Result<Option<Piece>, Error> {
-        if let Some(seat) = &self.seat {
-            // The sender must not wait for a reader that waits for later bytes.
-            seat.move_to(position);
-        }
+        // The sender must not wait for a reader that waits for later bytes.
+        self.seat.move_to(position);
         let ready = |progress: &Progress| progress.available > position || !matches!(progress.state, State::Running);
         let seen = self
             .progress
@@ -197,23 +203,32 @@ impl Follower {
         if let State::Failed(error) = seen.state {
             return Err(error);
         }
-        let end = end.min(seen.available);
+        let mut end = end.min(seen.available);
+        if matches!(seen.state, State::Running) {
+            // In short pieces: who reads slowly must hear in time that the digest failed.
+            end = end.min(position + SHORT);
+        }
         if position >= end {
             return Ok(None);
         }
-        match self.flight.sink.get() {
-            Some(Sink::File(file)) => Ok(Some(Piece::File(file.clone(), position..end))),
-            Some(Sink::Window(_)) => {
-                let bytes = self.seat.as_ref().and_then(|seat| seat.read(position, end));
-                bytes.map(|bytes| Some(Piece::Bytes(bytes))).ok_or(Error::Interrupted)
-            }
-            None => Err(Error::Interrupted),
+        let passes_from = self.flight.window.begins().unwrap_or(u64::MAX);
+        if position < passes_from {
+            let file = self.flight.file.get().ok_or(Error::Interrupted)?;
+            return Ok(Some(Piece::File(file.clone(), position..end.min(passes_from))));
         }
+        let bytes = self.seat.read(position, end);
+        bytes.map(|bytes| Some(Piece::Bytes(bytes))).ok_or(Error::TooSlow)
     }
 
     /// Whether the bytes at `position` are so far off that waiting for them takes long.
     pub(super) fn is_far(&self, position: u64, distance: u64) -> bool {
         let progress = self.progress.borrow();
         matches!(progress.state, State::Running) && position > progress.available + distance
+    }
+
+    /// The file, if all of the content came to lie in it.
+    pub(super) fn whole_file(&self) -> Option<Arc<dyn Readable>> {
+        let kept = self.flight.window.begins().is_none() && self.flight.is_done();
+        kept.then(|| self.flight.file.get().cloned()).flatten()
     }
 }

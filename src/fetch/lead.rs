@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::error::is_passing;
-use super::flight::{Flight, Head, Sink};
-use super::window::Window;
+use super::flight::{Flight, Head};
+use super::writer::{Finished, Writer};
 use super::{Asker, Error, Shared};
 use crate::oci::Reference;
 use crate::parent::{self, Answer, Ask, Parent, What};
@@ -16,8 +16,11 @@ use crate::store::Staged;
 /// Bytes gathered before they are hashed and written in one go.
 const GATHER: usize = 512 << 10;
 
-/// Attempts in a row that bring not one byte.
+/// Attempts in a row that bring next to nothing.
 const FRUITLESS: u32 = 4;
+
+/// Bytes that make an attempt worth it.
+const FRUIT: u64 = 4 << 10;
 
 /// Whether the digest is asked for as a manifest or as a blob.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -26,15 +29,11 @@ pub(super) enum Kind {
     Blob,
 }
 
-impl Kind {
-    /// Bytes that content of this kind may have.
-    const fn limit(self) -> u64 {
-        match self {
-            Self::Manifest => 4 << 20,
-            Self::Blob => u64::MAX,
-        }
-    }
-}
+/// Bytes that a manifest may have: what every registry must take.
+const MANIFEST: u64 = 4 << 20;
+
+/// Bytes taken of a blob that does not say beforehand how many it has; at most what the store could hold.
+const UNANNOUNCED: u64 = 16 << 30;
 
 /// What a transfer has done so far.
 struct Transfer<'a> {
@@ -46,17 +45,10 @@ struct Transfer<'a> {
     /// Bytes of the whole, once they are known.
     total: Option<u64>,
     media_type: Option<String>,
-    /// Bytes that are in the sink.
-    written: u64,
     /// What an earlier transfer left, until the header has come.
     left: Option<Staged>,
-    sink: Option<Writer>,
-}
-
-/// The writing end of a sink.
-enum Writer {
-    File(Staged),
-    Window(Arc<Window>, crate::oci::Hasher),
+    /// Where the bytes go, once it has.
+    writer: Option<Writer>,
 }
 
 /// Why an attempt ended before the last byte.
@@ -75,13 +67,11 @@ impl From<Error> for Cut {
 /// Flies until the content is stored or the flight has failed; removes it from the table.
 pub(super) async fn fly(shared: Arc<Shared>, flight: Arc<Flight>, kind: Kind, asker: Asker) {
     shared.metrics.flights.inc();
-    let place = Place {
-        shared: shared.clone(),
-        flight: flight.clone(),
-    };
+    let place = Place::new(&shared, &flight);
     let outcome = transfer(&shared, &flight, kind, &asker).await;
     if let Err(error @ Error::Corrupt { .. }) = &outcome {
-        shared.spoiled.insert(flight.digest, error.clone());
+        let key = (flight.repository.clone(), flight.digest);
+        shared.spoiled.insert(key, error.clone());
     }
     // Out of the table first: whoever asks after the end must not join a flight that is over.
     drop(place);
@@ -102,9 +92,18 @@ pub(super) async fn fly(shared: Arc<Shared>, flight: Arc<Flight>, kind: Kind, as
 }
 
 /// A flight's entry in the table, which it leaves however it ends.
-struct Place {
+pub(super) struct Place {
     shared: Arc<Shared>,
     flight: Arc<Flight>,
+}
+
+impl Place {
+    pub(super) fn new(shared: &Arc<Shared>, flight: &Arc<Flight>) -> Self {
+        Self {
+            shared: shared.clone(),
+            flight: flight.clone(),
+        }
+    }
 }
 
 impl Drop for Place {
@@ -127,14 +126,13 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
         kind,
         total,
         media_type: None,
-        written: 0,
         left: None,
-        sink: None,
+        writer: None,
     };
     transfer.pick_up().await;
     let mut fruitless = 0;
     loop {
-        let before = transfer.written;
+        let before = transfer.written();
         match transfer.attempt().await {
             Ok(()) => return transfer.finish().await,
             Err(Cut::Final(error)) => {
@@ -142,12 +140,13 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
                 return Err(error);
             }
             Err(Cut::Again(error)) => {
-                fruitless = if transfer.written > before { 0 } else { fruitless + 1 };
+                let brought = transfer.written().saturating_sub(before);
+                fruitless = if brought >= FRUIT { 0 } else { fruitless + 1 };
                 if fruitless >= FRUITLESS {
                     return Err(error);
                 }
                 shared.metrics.resumed.inc();
-                tracing::info!(digest = %flight.digest, written = transfer.written, error = %chain(&error), "transfer cut; it goes on where it was");
+                tracing::info!(digest = %flight.digest, written = transfer.written(), error = %chain(&error), "transfer cut; it goes on where it was");
                 tokio::time::sleep(pause(fruitless)).await;
             }
         }
@@ -169,19 +168,27 @@ impl Transfer<'_> {
             Ok::<_, crate::store::Error>(staged)
         });
         if let Ok(Ok(staged)) = staged.await {
-            self.written = staged.written();
             self.left = Some(staged);
         }
+    }
+
+    /// Bytes that are here.
+    fn written(&self) -> u64 {
+        let left = || self.left.as_ref().map_or(0, Staged::written);
+        self.writer.as_ref().map_or_else(left, Writer::written)
     }
 
     /// Asks for what is missing and takes in what comes.
     async fn attempt(&mut self) -> Result<(), Cut> {
         let mut answer = self.ask().await?;
         let skip = self.check(&answer)?;
-        if self.sink.is_none() {
-            self.begin(&answer).await;
-        }
-        self.take_in(&mut answer, skip).await
+        let mut writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => self.begin(&answer).await,
+        };
+        let outcome = self.take_in(&mut answer, skip, &mut writer).await;
+        self.writer = Some(writer);
+        outcome
     }
 
     async fn ask(&mut self) -> Result<Answer, Cut> {
@@ -195,7 +202,7 @@ impl Transfer<'_> {
             head: false,
             repository: &self.flight.repository,
             what,
-            range: (self.written > 0).then_some((self.written, None)),
+            range: (self.written() > 0).then_some((self.written(), None)),
             hops: &self.asker.hops,
             budget: self.shared.config.answer_within,
         };
@@ -204,7 +211,7 @@ impl Transfer<'_> {
             Err(parent::Error::RangeUnsatisfiable { .. }) => Err(self.past_the_end()),
             Err(parent::Error::Spoiled { .. }) if self.left.is_some() => Err(self.past_the_end()),
             Err(parent::Error::Spoiled { layer }) => Err(Cut::Final(self.corrupt(&format!("{layer} got wrong bytes")))),
-            Err(error) if self.sink.is_some() && is_passing(&error) => Err(Cut::Again(error.into())),
+            Err(error) if self.writer.is_some() && is_passing(&error) => Err(Cut::Again(error.into())),
             Err(error) => Err(Cut::Final(error.into())),
         }
     }
@@ -214,8 +221,7 @@ impl Transfer<'_> {
         match self.left.take() {
             Some(staged) => {
                 staged.discard();
-                self.written = 0;
-                Cut::Again(self.lost_contact())
+                Cut::Again(self.ended(0))
             }
             None => Cut::Final(self.corrupt("fewer bytes than it announced")),
         }
@@ -228,7 +234,7 @@ impl Transfer<'_> {
             (_, 206) => return Err(self.corrupt("a part without saying which").into()),
             _ => (0, answer.head.length),
         };
-        if start > self.written {
+        if start > self.written() {
             return Err(self.corrupt("another part than was asked for").into());
         }
         if let (Some(known), Some(said)) = (self.total, total)
@@ -239,21 +245,17 @@ impl Transfer<'_> {
                 .into());
         }
         self.total = self.total.or(total);
-        if self.total.is_some_and(|total| total > self.kind.limit()) {
+        if self.kind == Kind::Manifest && self.total.is_some_and(|total| total > MANIFEST) {
             return Err(self.corrupt("more bytes than a manifest may have").into());
         }
-        Ok(self.written - start)
+        Ok(self.written() - start)
     }
 
     /// Chooses where the bytes go and lets the followers in.
-    async fn begin(&mut self, answer: &Answer) {
+    async fn begin(&mut self, answer: &Answer) -> Writer {
         let writer = match self.left.take() {
-            Some(staged) => Writer::File(staged),
-            None => self.writer().await,
-        };
-        let sink = match &writer {
-            Writer::File(staged) => Sink::File(staged.spool()),
-            Writer::Window(window, _) => Sink::Window(window.clone()),
+            Some(staged) => Writer::going_on(staged),
+            None => Writer::begin(self.shared, self.flight, self.total).await,
         };
         self.media_type = answer.head.media_type.clone();
         let head = Head {
@@ -261,114 +263,61 @@ impl Transfer<'_> {
             media_type: self.media_type.clone(),
             cache_status: answer.head.cache_status.clone(),
         };
-        self.sink = Some(writer);
-        self.flight.begin(head, sink);
-        self.flight.advance(self.written, self.total);
+        self.flight.begin(head, writer.file());
+        self.flight.advance(writer.written(), self.total);
+        writer
     }
 
-    async fn writer(&self) -> Writer {
-        let (store, digest, total) = (self.shared.store.clone(), self.flight.digest, self.total);
-        let staged = tokio::task::spawn_blocking(move || {
-            let mut staged = store.stage(&digest, total)?;
-            staged.restart()?;
-            Ok(staged)
-        });
-        match staged.await {
-            Ok(Ok(staged)) => Writer::File(staged),
-            outcome => {
-                let error: Option<crate::store::Error> = outcome.ok().and_then(Result::err);
-                self.pass_by(error.as_ref());
-                Writer::Window(
-                    Arc::new(Window::new(0)),
-                    crate::oci::Hasher::new(self.flight.digest.algorithm()),
-                )
-            }
-        }
-    }
-
-    async fn take_in(&mut self, answer: &mut Answer, mut skip: u64) -> Result<(), Cut> {
+    async fn take_in(&self, answer: &mut Answer, mut skip: u64, writer: &mut Writer) -> Result<(), Cut> {
+        let most = self.total.unwrap_or_else(|| self.most_unannounced());
         loop {
             let (mut pieces, end) = gather(answer).await;
             pass_over(&mut pieces, &mut skip);
             let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
-            let most = self.total.unwrap_or_else(|| self.kind.limit());
-            if self.written + bytes > most {
-                return Err(self.corrupt("more bytes than it announced").into());
+            if writer.written() + bytes > most {
+                return Err(self
+                    .corrupt("more bytes than it announced, or than are taken unannounced")
+                    .into());
             }
-            if bytes > 0 {
-                self.write(pieces).await?;
-                self.written += bytes;
-                self.flight.advance(self.written, self.total);
+            if bytes > 0 && !writer.write(self.shared, self.flight, self.total, pieces).await? {
+                return Err(Error::TooSlow.into());
             }
+            let complete = self.total.map(|total| total == writer.written());
             match end {
                 None => {}
-                Some(Ok(())) if self.total.is_none_or(|total| self.written == total) => return Ok(()),
-                Some(Ok(())) => return Err(Cut::Again(self.lost_contact())),
-                Some(Err(_)) if self.is_complete() => return Ok(()),
+                Some(Ok(())) if complete != Some(false) => return Ok(()),
+                Some(Ok(())) => return Err(Cut::Again(self.ended(writer.written()))),
+                Some(Err(_)) if complete == Some(true) => return Ok(()),
                 Some(Err(error)) => return Err(Cut::Again(error.into())),
             }
         }
     }
 
-    async fn write(&mut self, pieces: Vec<Bytes>) -> Result<(), Error> {
-        match self.sink.take() {
-            Some(Writer::File(mut staged)) => {
-                let written = tokio::task::spawn_blocking(move || staged.write(&pieces).map(|()| staged)).await;
-                let staged = written.map_err(|_| Error::Interrupted)??;
-                self.sink = Some(Writer::File(staged));
-            }
-            Some(Writer::Window(window, mut hasher)) => {
-                for piece in pieces {
-                    hasher.update(&piece);
-                    // Shown at once: the window frees what was read, and nobody reads what is not shown.
-                    if !window.push(piece.clone()).await {
-                        return Err(self.lost_contact());
-                    }
-                    self.written += piece.len() as u64;
-                    self.flight.advance(self.written, self.total);
-                    self.written -= piece.len() as u64;
-                }
-                self.sink = Some(Writer::Window(window, hasher));
-            }
-            None => return Err(Error::Interrupted),
+    fn most_unannounced(&self) -> u64 {
+        match self.kind {
+            Kind::Manifest => MANIFEST,
+            Kind::Blob => UNANNOUNCED.min(self.shared.store.capacity()),
         }
-        Ok(())
     }
 
     /// The last check; then everyone may read to the end.
     async fn finish(mut self) -> Result<u64, Error> {
-        match self.sink.take() {
-            Some(Writer::File(staged)) => {
-                let media_type = (self.kind == Kind::Manifest).then(|| self.media_type.take()).flatten();
-                let committed = tokio::task::spawn_blocking(move || staged.commit(media_type.as_deref())).await;
-                match committed.map_err(|_| Error::Interrupted)? {
-                    Ok(()) => link(self.shared, self.flight),
-                    Err(crate::store::Error::DigestMismatch { actual, .. }) => {
-                        return Err(self.corrupt(&format!("the bytes hash to {actual}")));
-                    }
-                    Err(error) => self.pass_by(Some(&error)),
-                }
-            }
-            Some(Writer::Window(_, hasher)) => {
-                let actual = hasher.finish();
-                if actual != self.flight.digest {
-                    return Err(self.corrupt(&format!("the bytes hash to {actual}")));
-                }
-            }
-            None => return Err(Error::Interrupted),
+        let writer = self.writer.take().ok_or(Error::Interrupted)?;
+        let written = writer.written();
+        let media_type = self.media_type.take().filter(|_| self.kind == Kind::Manifest);
+        match writer.finish(self.shared, self.flight, media_type).await? {
+            Finished::Stored => link(self.shared, self.flight),
+            Finished::Unkept => {}
+            Finished::Wrong(actual) => return Err(self.corrupt(&format!("the bytes hash to {actual}"))),
         }
-        Ok(self.written)
+        Ok(written)
     }
 
     /// What a parent sent that lies is not built upon later; what it sent before it went is.
     fn give_up(&mut self, error: &Error) {
-        if let (Some(Writer::File(staged)), Error::Corrupt { .. }) = (self.sink.take(), error) {
-            staged.discard();
+        if let (Some(writer), Error::Corrupt { .. }) = (self.writer.take(), error) {
+            writer.discard();
         }
-    }
-
-    fn is_complete(&self) -> bool {
-        self.total == Some(self.written)
     }
 
     fn corrupt(&self, reason: &str) -> Error {
@@ -381,21 +330,16 @@ impl Transfer<'_> {
     }
 
     /// It went away, which is no lie: what it sent is kept.
-    fn lost_contact(&self) -> Error {
+    fn ended(&self, bytes: u64) -> Error {
         Error::Ended {
             layer: self.parent.name().to_owned(),
-            bytes: self.written,
+            bytes,
         }
-    }
-
-    fn pass_by(&self, error: Option<&crate::store::Error>) {
-        self.shared.metrics.unkept.inc();
-        let error = error.map_or_else(String::new, ToString::to_string);
-        tracing::warn!(digest = %self.flight.digest, error, "content goes through unkept");
     }
 }
 
-fn link(shared: &Shared, flight: &Flight) {
+/// Everyone who may follow has the content from here on.
+pub(super) fn link(shared: &Shared, flight: &Flight) {
     for repository in flight.admitted() {
         shared.store.link(&repository, &flight.digest);
     }

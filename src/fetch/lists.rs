@@ -229,17 +229,12 @@ impl Shared {
         if let Some(held) = self.store.held_at_once(&link) {
             return Some(held);
         }
-        let blob = self.store.read(&link).await.ok()??;
+        let blob = self.store.read(&link).ok()??;
         let read = tokio::task::spawn_blocking(move || {
-            let bytes = blob.bytes().ok()?;
-            let actual = Digest::of_with(blob.digest().algorithm(), &bytes);
-            (actual == *blob.digest()).then(|| Arc::new(Held::new(actual, blob.media_type(), bytes)))
+            let bytes = blob.checked_bytes().ok()?;
+            Some(Arc::new(Held::new(*blob.digest(), blob.media_type(), bytes)))
         });
-        let held = read.await.ok()?;
-        if held.is_none() {
-            tracing::warn!(%digest, "a stored list cannot be read; the parent is asked for it again");
-        }
-        held
+        read.await.ok()?
     }
 
     fn nonsense(&self, repository: &Repository, expected: &'static str) -> Error {

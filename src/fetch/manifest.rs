@@ -194,26 +194,8 @@ async fn whole(source: &mut Source) -> Result<Option<Bytes>, Error> {
         }
         match piece {
             Piece::Bytes(bytes) => whole.extend_from_slice(&bytes),
-            Piece::File(file, range) => whole.extend_from_slice(&read(file, range).await?),
+            Piece::File(file, range) => whole.extend_from_slice(&super::piece::read(file, range).await?),
         }
     }
     Ok(Some(whole.freeze()))
-}
-
-async fn read(file: Arc<dyn super::Readable>, range: std::ops::Range<u64>) -> Result<Vec<u8>, Error> {
-    let reading = tokio::task::spawn_blocking(move || {
-        let mut bytes = vec![0; usize::try_from(range.end - range.start).unwrap_or(0)];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            let offset = i64::try_from(range.start + filled as u64).ok()?;
-            match nix::sys::uio::pread(file.as_fd(), &mut bytes[filled..], offset) {
-                Ok(0) => return None,
-                Ok(read) => filled += read,
-                Err(nix::errno::Errno::EINTR) => {}
-                Err(_) => return None,
-            }
-        }
-        Some(bytes)
-    });
-    reading.await.ok().flatten().ok_or(Error::Interrupted)
 }

@@ -17,9 +17,11 @@ mod lists;
 mod manifest;
 mod metrics;
 mod piece;
+mod recheck;
 mod source;
 mod together;
 mod window;
+mod writer;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -89,7 +91,7 @@ pub(crate) struct Shared {
     /// Bytes that a repository's manifest read lately announces. What one repository says counts for no other.
     announced: moka::sync::Cache<(Repository, Digest), u64>,
     /// What just arrived wrong, for a few seconds: whoever wants to go on with its bytes is told at once.
-    spoiled: moka::sync::Cache<Digest, Error>,
+    spoiled: moka::sync::Cache<(Repository, Digest), Error>,
     runtime: Handle,
     clock: Clock,
     metrics: Metrics,

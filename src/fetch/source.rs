@@ -3,11 +3,15 @@ use std::sync::Arc;
 
 use super::flight::{Flight, Follower, HELD_BACK};
 use super::{Asker, Error, Outcome, Piece, Shared};
+use crate::oci::Hasher;
 use crate::parent::{Answer, Ask, What};
 use crate::store::Blob;
 
 /// A position so many bytes ahead of the transfer under way is asked for on its own.
 const FAR: u64 = 16 << 20;
+
+/// Bytes compared at a time.
+const COMPARED: u64 = 1 << 20;
 
 /// Content on its way to a client, wherever it comes from.
 pub struct Source {
@@ -28,10 +32,26 @@ struct Following {
     follower: Follower,
     asker: Asker,
     total: Option<u64>,
-    /// A request of its own for a part that is far ahead, and where its next byte belongs.
-    ranged: Option<(Answer, u64)>,
-    /// Whether such a request has failed; then the flight is waited for.
-    ranged_failed: bool,
+    /// A request of its own for a part that is far ahead.
+    own: Own,
+}
+
+/// A request for a part alone, which does not wait for the flight.
+enum Own {
+    /// Not asked yet.
+    No,
+    Running {
+        answer: Answer,
+        part: Part,
+    },
+    /// It ended or failed; the flight is waited for.
+    Over(Option<Part>),
+}
+
+/// Bytes that went out without being part of the flight.
+struct Part {
+    range: Range<u64>,
+    hasher: Hasher,
 }
 
 impl Source {
@@ -58,8 +78,7 @@ impl Source {
             follower: flight.follow(position)?,
             asker: asker.clone(),
             total: head.total,
-            ranged: None,
-            ranged_failed: false,
+            own: Own::No,
         };
         Some(Self {
             from: Origin::Flight(Box::new(following)),
@@ -133,13 +152,18 @@ impl Source {
 
 impl Following {
     async fn piece(&mut self, range: Range<u64>) -> Result<Option<Piece>, Error> {
-        if self.ranged.is_none() && !self.ranged_failed && self.follower.is_far(range.start, FAR) {
+        if matches!(self.own, Own::No) && !self.flight.local && self.follower.is_far(range.start, FAR) {
             self.ask_for(&range).await;
         }
-        if let Some(bytes) = self.ranged_piece(&range).await {
+        if let Some(bytes) = self.own_piece(&range).await {
             return Ok(Some(bytes));
         }
-        self.follower.piece(range.start, range.end).await
+        let piece = self.follower.piece(range.start, range.end).await?;
+        let end = piece.as_ref().map(|piece| range.start + piece.len());
+        if end.is_some() && end == self.total {
+            self.compare().await?;
+        }
+        Ok(piece)
     }
 
     /// A request for this part alone. Its last bytes, if they end the content, are left to the flight,
@@ -162,26 +186,63 @@ impl Following {
             hops: &self.asker.hops,
             budget: self.shared.config.answer_within,
         };
-        match parent.ask(ask).await {
-            Ok(answer) if fits(&answer, range.start, self.total) => self.ranged = Some((answer, range.start)),
-            _ => self.ranged_failed = true,
-        }
+        self.own = match parent.ask(ask).await {
+            Ok(answer) if fits(&answer, range.start, self.total) => {
+                let (range, hasher) = (range.start..range.start, Hasher::new(self.flight.digest.algorithm()));
+                Own::Running {
+                    answer,
+                    part: Part { range, hasher },
+                }
+            }
+            _ => Own::Over(None),
+        };
     }
 
     /// The next bytes of the request of our own; `None` when it ended, was cut, or is elsewhere.
-    async fn ranged_piece(&mut self, range: &Range<u64>) -> Option<Piece> {
-        let (answer, position) = self.ranged.as_mut()?;
-        if *position == range.start
+    async fn own_piece(&mut self, range: &Range<u64>) -> Option<Piece> {
+        let Own::Running { answer, part } = &mut self.own else {
+            return None;
+        };
+        if part.range.end == range.start
             && let Ok(Some(mut bytes)) = answer.chunk().await
             && !bytes.is_empty()
         {
             bytes.truncate(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
-            *position += bytes.len() as u64;
+            part.range.end += bytes.len() as u64;
+            part.hasher.update(&bytes);
             return Some(Piece::Bytes(bytes));
         }
-        self.ranged = None;
-        self.ranged_failed = true;
+        let over = std::mem::replace(&mut self.own, Own::Over(None));
+        if let Own::Running { part, .. } = over {
+            self.own = Own::Over(Some(part));
+        }
         None
+    }
+
+    /// Before the last byte of the content leaves: what was asked for on its own must have been the same.
+    async fn compare(&mut self) -> Result<(), Error> {
+        let Own::Over(part) = &mut self.own else { return Ok(()) };
+        let Some(Part { range, hasher }) = part.take() else {
+            return Ok(());
+        };
+        // Nothing to compare with where nothing is kept.
+        let file = self.follower.whole_file().ok_or(Error::Interrupted)?;
+        let mut stored = Hasher::new(self.flight.digest.algorithm());
+        let mut position = range.start;
+        while position < range.end {
+            let end = range.end.min(position + COMPARED);
+            stored.update(&super::piece::read(file.clone(), position..end).await?);
+            position = end;
+        }
+        if stored.finish() == hasher.finish() {
+            return Ok(());
+        }
+        self.shared.metrics.corrupt.inc();
+        Err(Error::Corrupt {
+            layer: self.shared.parent(&self.flight.repository)?.name().to_owned(),
+            digest: self.flight.digest,
+            reason: "a part that was asked for on its own had other bytes than the whole".to_owned(),
+        })
     }
 }
 

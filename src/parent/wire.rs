@@ -102,7 +102,7 @@ impl Wire {
                         continue;
                     }
                     tracing::debug!(upstream = self.layer, %method, ?error, "upstream did not answer");
-                    if is_home {
+                    if is_home && !is_ours(&error) {
                         self.note(false);
                     }
                     return Err(self.unreachable(error));
@@ -130,6 +130,14 @@ impl Wire {
             source: Arc::new(error),
         }
     }
+}
+
+/// Whether the fault is this process's and says nothing of the upstream: no descriptor or memory is left.
+fn is_ours(error: &reqwest::Error) -> bool {
+    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes
+        .filter_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error())
+        .any(|number| matches!(number, libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
 }
 
 /// How many requests are left, as Docker Hub says it: `76;w=21600`.

@@ -189,7 +189,7 @@ fn judge_fetch(error: Error, absent: Code, what: &str) -> Verdict {
             retry_after: Some(SOON),
             ..Verdict::new(502, Code::Unavailable, message)
         },
-        Error::Store(_) | Error::Interrupted => Verdict {
+        Error::Store(_) | Error::TooSlow | Error::Interrupted => Verdict {
             retry_after: Some(SOON),
             ..Verdict::new(503, Code::Unavailable, message)
         },

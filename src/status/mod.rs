@@ -84,6 +84,8 @@ impl Status {
             })
             .collect();
         let ready = self.answers().await;
+        let trouble = self.store.trouble();
+        let unkept = trouble.map(|trouble| format!("the disk takes nothing, and pulls go through unkept: {trouble}"));
         let starting = (!ready).then(|| format!("the registry does not answer on {} yet", self.registry));
         let down = upstreams.iter().filter(|upstream| !upstream.up);
         let away = down.map(|upstream| {
@@ -97,7 +99,7 @@ impl Status {
             node: self.node.clone(),
             mode: self.mode,
             version: env!("CARGO_PKG_VERSION"),
-            reasons: starting.into_iter().chain(away).collect(),
+            reasons: starting.into_iter().chain(unkept).chain(away).collect(),
             upstreams,
         }
     }
@@ -128,4 +130,38 @@ pub fn register(registry: &Registry) -> prometheus::Result<()> {
         "wharf_sync_lag_seconds",
         "How far synchronisation is behind",
     )?))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpSocket;
+
+    use super::*;
+    use crate::store;
+
+    #[tokio::test]
+    async fn until_the_registry_answers_a_node_is_not_ready_and_says_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = store::Config {
+            path: folder.path().join("data"),
+            ..store::Config::default()
+        };
+        let store = Store::open(&config, store::Metrics::new(&Registry::new()).unwrap()).unwrap();
+        // Bound, so that it is nobody else's, and not yet listening.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let status = Status::new("here".to_owned(), "mirror", store, Vec::new(), address);
+
+        let early = status.readiness().await;
+        let _listening = socket.listen(8).unwrap();
+        let late = status.readiness().await;
+
+        assert!(!early.ready);
+        assert_eq!(
+            early.reasons,
+            [format!("the registry does not answer on {address} yet")]
+        );
+        assert!(late.ready && late.reasons.is_empty(), "{:?}", late.reasons);
+    }
 }

@@ -2,18 +2,24 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use super::index::Row;
-use super::{Error, Shared, layout, recover};
+use super::ledger::Trust;
+use super::{Error, Shared, layout};
 use crate::oci::Digest;
 
 /// Committed content, open for reading. While it lives the file is not evicted.
 pub struct Blob {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     digest: Digest,
+    /// Of the entry in the ledger.
+    pub(super) serial: u64,
+    /// When it was opened.
+    pub(super) trust: Trust,
     file: File,
     size: u64,
     media_type: Option<Arc<str>>,
@@ -26,39 +32,43 @@ impl Blob {
     ///
     /// [`Error::Io`]: it cannot be opened now, though nothing is known to be wrong with it.
     pub(super) fn open(shared: &Arc<Shared>, digest: &Digest) -> Result<Option<Self>, Error> {
-        let (size, media_type) = {
+        let (size, media_type, serial, trust) = {
             let mut ledger = shared.ledger.lock();
             let Some(entry) = ledger.pin(digest) else {
                 return Ok(None);
             };
-            (entry.size, entry.media_type.clone())
+            (entry.size, entry.media_type.clone(), entry.serial, entry.trust)
         };
         let path = shared.layout.blob(digest);
         // From here on the reader is counted, and is discounted when this is dropped.
         let opened = layout::open_blob(&path).and_then(|file| file.metadata().map(|metadata| (file, metadata.len())));
         match opened {
-            Ok((file, length)) if length == size => Ok(Some(Self {
-                shared: shared.clone(),
-                digest: *digest,
-                file,
-                size,
-                media_type,
-            })),
-            Ok((_, length)) => {
-                shared.ledger.lock().unpin(digest);
-                tracing::warn!(%digest, length, size, "stored content has another length than it had");
-                recover::isolate(shared, digest);
+            Ok((file, length)) => {
+                let blob = Self {
+                    shared: shared.clone(),
+                    digest: *digest,
+                    serial,
+                    trust,
+                    file,
+                    size,
+                    media_type,
+                };
+                if length == size {
+                    return Ok(Some(blob));
+                }
+                blob.isolate(&format!("it has {length} bytes and had {size}"));
                 Ok(None)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 tracing::warn!(%digest, "stored content was gone; it will be fetched again");
-                shared.ledger.lock().forget(digest);
-                shared.index.write(Row::Gone(*digest));
+                if shared.ledger.lock().forget_same(digest, serial).is_some() {
+                    shared.index.write(Row::Gone(*digest));
+                }
                 Ok(None)
             }
             // Nothing is known to be wrong with the file: too many are open, or the disk has a bad moment.
             Err(source) => {
-                shared.ledger.lock().unpin(digest);
+                shared.ledger.lock().unpin(digest, serial);
                 Err(Error::io("opening", &path)(source))
             }
         }
@@ -68,6 +78,7 @@ impl Blob {
     pub(super) fn committed(
         shared: &Arc<Shared>,
         digest: Digest,
+        serial: u64,
         file: File,
         size: u64,
         media_type: Option<Arc<str>>,
@@ -75,6 +86,8 @@ impl Blob {
         Self {
             shared: shared.clone(),
             digest,
+            serial,
+            trust: Trust::Verified,
             file,
             size,
             media_type,
@@ -96,15 +109,23 @@ impl Blob {
         self.media_type.as_deref()
     }
 
-    /// The whole content. Blocks; meant for manifests.
-    ///
-    /// # Errors
-    ///
-    /// What the disk says.
-    pub fn bytes(&self) -> io::Result<Bytes> {
+    pub(super) fn bytes(&self) -> io::Result<Bytes> {
         let mut bytes = vec![0; usize::try_from(self.size).map_err(io::Error::other)?];
         self.file.read_exact_at(&mut bytes, 0)?;
         Ok(bytes.into())
+    }
+
+    pub(super) fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        loop {
+            match self.file.read_at(buffer, position) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                other => return other,
+            }
+        }
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.shared.layout.blob(&self.digest)
     }
 }
 
@@ -116,6 +137,6 @@ impl AsFd for Blob {
 
 impl Drop for Blob {
     fn drop(&mut self) {
-        self.shared.ledger.lock().unpin(&self.digest);
+        self.shared.ledger.lock().unpin(&self.digest, self.serial);
     }
 }

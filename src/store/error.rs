@@ -27,6 +27,13 @@ pub enum Error {
         capacity: u64,
     },
 
+    /// The sender's fault: it does not say how much it sends, and sends a lot.
+    #[error("content that does not announce its size may take {most} bytes")]
+    Unannounced {
+        /// Bytes.
+        most: u64,
+    },
+
     /// Another writer has it under way. Passes with time; what it writes is the same.
     #[error("{digest} is being written already")]
     Busy {

@@ -1,13 +1,13 @@
 //! The records on disk: one SQLite file, one writer thread, many rows a transaction.
 //!
 //! Everything here can be fetched again or rebuilt from the files, so rows are written behind: nobody
-//! waits. A transaction that fails is counted and dropped; the next start reads the files anyway.
+//! waits. A transaction that fails is tried again, and dropped in the end; the next start reads the files anyway.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, Transaction, params};
 
@@ -21,13 +21,20 @@ const VERSION: i64 = 1;
 /// Kept free above what the files take, so that they can grow between two looks.
 pub(super) const HEADROOM: u64 = 8 << 20;
 
+/// How often it is written down who was used last.
+const RECENCY: Duration = Duration::from_secs(5);
+
+/// Attempts to write a batch, and the time between two.
+const TRIES: u32 = 5;
+const AGAIN: Duration = Duration::from_secs(1);
+
 /// Rows written in one transaction at the most.
 const BATCH: usize = 512;
 
 const SCHEMA: &str = "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
     CREATE TABLE repository (id INTEGER PRIMARY KEY, registry TEXT NOT NULL, name TEXT NOT NULL, UNIQUE (registry, name)) STRICT;
-    CREATE TABLE blob (digest TEXT PRIMARY KEY, size INTEGER NOT NULL, media_type TEXT, synced INTEGER NOT NULL, used INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE blob (digest TEXT PRIMARY KEY, size INTEGER NOT NULL, media_type TEXT, used INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE link (digest TEXT NOT NULL, repository INTEGER NOT NULL, PRIMARY KEY (digest, repository)) STRICT, WITHOUT ROWID;
     CREATE TABLE slot (repository INTEGER NOT NULL, key TEXT NOT NULL, digest TEXT NOT NULL, origin TEXT NOT NULL, parent_digest TEXT,
                        sequence INTEGER NOT NULL, PRIMARY KEY (repository, key)) STRICT, WITHOUT ROWID;
@@ -48,7 +55,6 @@ pub(super) enum Row {
         size: u64,
         media_type: Option<Arc<str>>,
     },
-    Synced(Vec<Digest>),
     Used(Vec<(Digest, u64)>),
     Gone(Digest),
     Link {
@@ -89,7 +95,6 @@ pub(super) struct StoredBlob {
     pub(super) digest: Digest,
     pub(super) size: u64,
     pub(super) media_type: Option<String>,
-    pub(super) synced: bool,
     pub(super) used: u64,
 }
 
@@ -196,32 +201,46 @@ impl Writer {
     }
 
     fn run(&mut self, shared: &Weak<Shared>) {
+        let mut recency = now();
+        // Rows that were refused once too often: the next ones are not waited for as long.
+        let mut given_up = false;
         loop {
-            let first = match self.queue.recv_timeout(Duration::from_secs(5)) {
-                Ok(row) => row,
-                Err(RecvTimeoutError::Timeout) => {
-                    let Some(shared) = shared.upgrade() else { return };
-                    shared.write_recency();
-                    continue;
-                }
+            let mut batch = match self.queue.recv_timeout(RECENCY) {
+                Ok(row) => vec![row],
+                Err(RecvTimeoutError::Timeout) => Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            let mut batch = vec![first];
             batch.extend(self.queue.try_iter().take(BATCH - 1));
-            let outcome = self.write(&batch);
-            if let Some(shared) = shared.upgrade() {
-                shared.ledger.lock().allow(self.allowance());
-                if let Err(error) = outcome {
-                    shared.metrics.index_errors.inc();
-                    tracing::error!(%error, rows = batch.len(), "records could not be written; content stays readable and is checked again after a restart");
-                }
-            }
+            let tries = if given_up { 1 } else { TRIES };
+            given_up = !self.write_again(&batch, tries, shared);
             for row in batch {
                 if let Row::Flush(done) = row {
                     let _ = done.send(());
                 }
             }
+            let Some(shared) = shared.upgrade() else { return };
+            shared.ledger.lock().allow(self.allowance());
+            if now().duration_since(recency) >= RECENCY {
+                recency = now();
+                shared.write_recency();
+            }
         }
+    }
+
+    /// Whether the rows are on disk at last. A disk that is full for a moment loses none.
+    fn write_again(&mut self, batch: &[Row], tries: u32, shared: &Weak<Shared>) -> bool {
+        for attempt in 1..=tries {
+            let Err(error) = self.write(batch) else { return true };
+            tracing::error!(%error, rows = batch.len(), attempt, "records could not be written; content stays readable and is found again by a restart");
+            match shared.upgrade() {
+                Some(shared) => shared.metrics.index_errors.inc(),
+                None => return false,
+            }
+            if attempt < tries {
+                thread::sleep(AGAIN);
+            }
+        }
+        false
     }
 
     fn write(&mut self, batch: &[Row]) -> rusqlite::Result<()> {
@@ -242,6 +261,11 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
+/// Runs one statement in the transaction.
+trait Run: FnMut(&str, &[&dyn rusqlite::ToSql]) -> rusqlite::Result<()> {}
+
+impl<F: FnMut(&str, &[&dyn rusqlite::ToSql]) -> rusqlite::Result<()>> Run for F {}
+
 fn apply(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
     let mut run =
         |sql: &str, params: &[&dyn rusqlite::ToSql]| transaction.prepare_cached(sql)?.execute(params).map(drop);
@@ -255,15 +279,10 @@ fn apply(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
             size,
             media_type,
         } => run(
-            "INSERT OR REPLACE INTO blob VALUES (?1, ?2, ?3, 0, 0)",
+            "INSERT INTO blob VALUES (?1, ?2, ?3, 0)
+             ON CONFLICT DO UPDATE SET size = ?2, media_type = coalesce(?3, media_type)",
             params![digest.to_string(), signed(*size), media_type.as_deref()],
         ),
-        Row::Synced(digests) => digests.iter().try_for_each(|digest| {
-            run(
-                "UPDATE blob SET synced = 1 WHERE digest = ?1",
-                params![digest.to_string()],
-            )
-        }),
         Row::Used(used) => used.iter().try_for_each(|(digest, used)| {
             run(
                 "UPDATE blob SET used = ?2 WHERE digest = ?1",
@@ -279,23 +298,7 @@ fn apply(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
             "INSERT OR IGNORE INTO link VALUES (?1, ?2)",
             params![digest.to_string(), repository],
         ),
-        Row::Slot { repository, key, row } => {
-            let digest = row.digest.to_string();
-            let parent_digest = row.parent_digest.map(|digest| digest.to_string());
-            let sequence = signed(row.sequence);
-            run(
-                "INSERT OR REPLACE INTO slot VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-                params![
-                    repository,
-                    key,
-                    digest,
-                    origin_word(row.origin),
-                    parent_digest,
-                    sequence
-                ],
-            )?;
-            record(&mut run, *repository, key, Some(&digest), row.sequence)
-        }
+        Row::Slot { repository, key, row } => move_slot(&mut run, *repository, key, row),
         Row::NoSlot {
             repository,
             key,
@@ -311,9 +314,26 @@ fn apply(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
     }
 }
 
+fn move_slot(run: &mut impl Run, repository: RepositoryId, key: &str, row: &TagRow) -> rusqlite::Result<()> {
+    let digest = row.digest.to_string();
+    let parent_digest = row.parent_digest.map(|digest| digest.to_string());
+    run(
+        "INSERT OR REPLACE INTO slot VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![
+            repository,
+            key,
+            digest,
+            origin_word(row.origin),
+            parent_digest,
+            signed(row.sequence)
+        ],
+    )?;
+    record(run, repository, key, Some(&digest), row.sequence)
+}
+
 /// An event, in the transaction of what it tells of.
 fn record(
-    run: &mut impl FnMut(&str, &[&dyn rusqlite::ToSql]) -> rusqlite::Result<()>,
+    run: &mut impl Run,
     repository: RepositoryId,
     key: &str,
     digest: Option<&str>,
@@ -345,24 +365,19 @@ fn read(connection: &Connection) -> rusqlite::Result<Contents> {
             };
             Ok(Some((row.get(0)?, Repository { registry, name })))
         })?,
-        blobs: rows(
-            connection,
-            "SELECT digest, size, media_type, synced, used FROM blob",
-            |row| {
-                let Some(digest) = digest(row, 0)? else { return Ok(None) };
-                let (size, used) = (
-                    row.get::<_, i64>(1)?.cast_unsigned(),
-                    row.get::<_, i64>(4)?.cast_unsigned(),
-                );
-                Ok(Some(StoredBlob {
-                    digest,
-                    size,
-                    media_type: row.get(2)?,
-                    synced: row.get(3)?,
-                    used,
-                }))
-            },
-        )?,
+        blobs: rows(connection, "SELECT digest, size, media_type, used FROM blob", |row| {
+            let Some(digest) = digest(row, 0)? else { return Ok(None) };
+            let (size, used) = (
+                row.get::<_, i64>(1)?.cast_unsigned(),
+                row.get::<_, i64>(3)?.cast_unsigned(),
+            );
+            Ok(Some(StoredBlob {
+                digest,
+                size,
+                media_type: row.get(2)?,
+                used,
+            }))
+        })?,
         links: rows(connection, "SELECT digest, repository FROM link", |row| {
             Ok(digest(row, 0)?.zip(Some(row.get(1)?)))
         })?,
@@ -423,4 +438,12 @@ fn origin_word(origin: Origin) -> &'static str {
 
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing is decided by it but when it is written"
+)]
+fn now() -> Instant {
+    Instant::now()
 }

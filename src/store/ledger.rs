@@ -32,6 +32,8 @@ pub(super) struct Ledger {
     scrap_bytes: u64,
     /// Digests that are being written: one writer at a time for each, as they share a file.
     staging: HashSet<Digest>,
+    /// Given to entries, so that a reader of one that is gone does not speak for its successor.
+    serials: u64,
     /// Grows with each use; the order of a restart.
     uses: u64,
     used: Vec<Digest>,
@@ -50,12 +52,14 @@ pub(super) struct Entry {
     /// Repositories whose upstream confirmed that they have it.
     pub(super) repositories: Vec<RepositoryId>,
     pub(super) used: u64,
+    /// Which entry of the digest this is, counted over all.
+    pub(super) serial: u64,
     /// Open readers; an entry that is read is not evicted.
     readers: u32,
     unsaved: bool,
 }
 
-/// Whether the bytes on disk were hashed since they were last in danger.
+/// Whether the bytes on disk were hashed by this process.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Trust {
     Verified,
@@ -78,6 +82,7 @@ impl Entry {
             media_type,
             repositories: Vec::new(),
             used: 0,
+            serial: 0,
             readers: 0,
             unsaved: false,
         }
@@ -96,6 +101,7 @@ impl Ledger {
             scraps: LruCache::unbounded(),
             scrap_bytes: 0,
             staging: HashSet::new(),
+            serials: 0,
             uses: 0,
             used: Vec::new(),
             evicted: 0,
@@ -117,6 +123,22 @@ impl Ledger {
         Ok(victims)
     }
 
+    /// Names what is to be unlinked because the disk is fuller than the budget knows: `bytes`, or all there is.
+    pub(super) fn relieve(&mut self, bytes: u64) -> Vec<Victim> {
+        let mut freed = 0;
+        let victims: Vec<Victim> = self
+            .candidates()
+            .take_while(|(_, room)| {
+                let wanted = freed < bytes;
+                freed += room;
+                wanted
+            })
+            .map(|(victim, _)| victim)
+            .collect();
+        victims.iter().for_each(|victim| self.remove(victim));
+        victims
+    }
+
     /// Makes the caller the one writer of `digest`; false if there is one.
     pub(super) fn begin_writing(&mut self, digest: &Digest) -> bool {
         self.staging.insert(*digest)
@@ -133,22 +155,29 @@ impl Ledger {
         self.reserved = self.reserved.saturating_sub(granted);
     }
 
-    /// Turns granted room into a committed entry that is being read by the caller.
-    pub(super) fn commit(&mut self, digest: Digest, mut entry: Entry, granted: u64) {
+    /// Turns granted room into a committed entry that is being read by the caller; its serial number.
+    pub(super) fn commit(&mut self, digest: Digest, mut entry: Entry, granted: u64) -> u64 {
         self.release(granted);
-        self.committed += entry.room;
         entry.readers = 1;
-        if let Some((_, replaced)) = self.entries.push(digest, entry) {
-            self.committed = self.committed.saturating_sub(replaced.room);
-        }
+        let serial = self.enter(digest, entry);
         self.touch(&digest);
+        serial
     }
 
     /// Enters what a start found, in the order given: the last is the most recently used.
     pub(super) fn adopt(&mut self, digest: Digest, entry: Entry) {
         self.uses = self.uses.max(entry.used);
+        self.enter(digest, entry);
+    }
+
+    fn enter(&mut self, digest: Digest, mut entry: Entry) -> u64 {
+        self.serials += 1;
+        entry.serial = self.serials;
         self.committed += entry.room;
-        self.entries.push(digest, entry);
+        if let Some((_, replaced)) = self.entries.push(digest, entry) {
+            self.committed = self.committed.saturating_sub(replaced.room);
+        }
+        self.serials
     }
 
     pub(super) fn keep_scrap(&mut self, path: PathBuf, room: u64) {
@@ -187,13 +216,10 @@ impl Ledger {
         self.entries.peek(digest)
     }
 
-    pub(super) fn trust(&self, digest: &Digest) -> Option<Trust> {
-        self.entry(digest).map(|entry| entry.trust)
-    }
-
-    pub(super) fn set_verified(&mut self, digest: &Digest) {
-        if let Some(entry) = self.entries.peek_mut(digest) {
-            entry.trust = Trust::Verified;
+    /// Sets what is known of the bytes, unless the entry is another one by now.
+    pub(super) fn set_trust(&mut self, digest: &Digest, serial: u64, trust: Trust) {
+        if let Some(entry) = self.same(digest, serial) {
+            entry.trust = trust;
         }
     }
 
@@ -220,10 +246,14 @@ impl Ledger {
         Some(entry)
     }
 
-    pub(super) fn unpin(&mut self, digest: &Digest) {
-        if let Some(entry) = self.entries.peek_mut(digest) {
+    pub(super) fn unpin(&mut self, digest: &Digest, serial: u64) {
+        if let Some(entry) = self.same(digest, serial) {
             entry.readers = entry.readers.saturating_sub(1);
         }
+    }
+
+    fn same(&mut self, digest: &Digest, serial: u64) -> Option<&mut Entry> {
+        self.entries.peek_mut(digest).filter(|entry| entry.serial == serial)
     }
 
     /// Moves to the front, if it is here.
@@ -260,6 +290,12 @@ impl Ledger {
         let entry = self.entries.pop(digest)?;
         self.committed = self.committed.saturating_sub(entry.room);
         Some(entry)
+    }
+
+    /// The same, unless the entry is another one by now.
+    pub(super) fn forget_same(&mut self, digest: &Digest, serial: u64) -> Option<Entry> {
+        self.same(digest, serial)?;
+        self.forget(digest)
     }
 
     pub(super) fn free(&self) -> u64 {
@@ -304,20 +340,24 @@ impl Ledger {
             bytes + self.taken().saturating_sub(self.capacity)
         };
         let mut victims = Vec::new();
-        let scraps = self
-            .scraps
-            .iter()
-            .rev()
-            .map(|(path, room)| (Victim::Scrap(path.clone()), *room));
-        let unread = self.entries.iter().rev().filter(|(_, entry)| entry.readers == 0);
-        let blobs = unread.map(|(digest, entry)| (Victim::Blob(*digest), entry.room));
-        let mut candidates = scraps.chain(blobs);
+        let mut candidates = self.candidates();
         while missing > 0 {
             let (victim, room) = candidates.next()?;
             missing = missing.saturating_sub(room);
             victims.push(victim);
         }
         Some(victims)
+    }
+
+    /// What may leave, with its room, in the order in which it leaves.
+    fn candidates(&self) -> impl Iterator<Item = (Victim, u64)> {
+        let scraps = self
+            .scraps
+            .iter()
+            .rev()
+            .map(|(path, room)| (Victim::Scrap(path.clone()), *room));
+        let unread = self.entries.iter().rev().filter(|(_, entry)| entry.readers == 0);
+        scraps.chain(unread.map(|(digest, entry)| (Victim::Blob(*digest), entry.room)))
     }
 
     fn remove(&mut self, victim: &Victim) {
@@ -345,8 +385,8 @@ mod tests {
     fn stored(ledger: &mut Ledger, content: &[u8], room: u64) -> Digest {
         let digest = Digest::of(content);
         ledger.reserve(room).unwrap();
-        ledger.commit(digest, entry(room), room);
-        ledger.unpin(&digest);
+        let serial = ledger.commit(digest, entry(room), room);
+        ledger.unpin(&digest, serial);
         digest
     }
 

@@ -12,6 +12,8 @@ pub struct Metrics {
     pub(super) quarantined: IntCounter,
     /// Batches of rows that the index refused.
     pub(super) index_errors: IntCounter,
+    /// 1 while the disk refuses to be written to.
+    pub(super) degraded: IntGauge,
 }
 
 impl Metrics {
@@ -33,12 +35,17 @@ impl Metrics {
                 "wharf_index_errors_total",
                 "Batches of records that could not be written",
             )?,
+            degraded: IntGauge::new(
+                "wharf_storage_degraded",
+                "1 while the disk refuses to be written to and pulls go through unkept",
+            )?,
         };
         registry.register(Box::new(metrics.bytes.clone()))?;
         registry.register(Box::new(metrics.capacity.clone()))?;
         registry.register(Box::new(metrics.evicted.clone()))?;
         registry.register(Box::new(metrics.quarantined.clone()))?;
         registry.register(Box::new(metrics.index_errors.clone()))?;
+        registry.register(Box::new(metrics.degraded.clone()))?;
         Ok(metrics)
     }
 

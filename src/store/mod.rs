@@ -8,12 +8,15 @@
 //!        quarantine/<alg>-<hex>       what failed its digest after it was committed
 //! ```
 //!
-//! A file enters `blobs/` by one rename, after its bytes were hashed. Nothing is written before the
-//! ledger granted the room for it. Files that wharf did not write are neither read nor removed.
+//! A file enters `blobs/` by one rename, after its bytes were hashed; what an earlier process left is
+//! hashed once more. Nothing is written before the ledger granted the room for it. Files that wharf did not
+//! write are neither read nor removed.
 
 mod blob;
+mod check;
 mod config;
 mod error;
+mod health;
 mod hot;
 mod index;
 mod journal;
@@ -36,12 +39,13 @@ pub use error::Error;
 pub use hot::Held;
 pub use metrics::Metrics;
 pub use records::{Confirmed, Link, Origin, Slot, TagRow};
-pub use staged::Staged;
+pub use staged::{Spool, Staged};
 
+use self::health::Health;
 use self::hot::Hot;
 use self::index::{Index, Row};
 use self::layout::Layout;
-use self::ledger::{Ledger, Trust};
+use self::ledger::Ledger;
 use self::records::Records;
 use crate::oci::{Digest, Repository};
 
@@ -63,6 +67,7 @@ pub(crate) struct Shared {
     index: Index,
     hot: Hot,
     syncer: sync::Syncer,
+    health: Health,
     metrics: Metrics,
     /// Unique among all nodes; lives as long as the index.
     instance: String,
@@ -71,8 +76,7 @@ pub(crate) struct Shared {
 impl Store {
     /// Opens the folder, whatever lies in it, and takes its lock.
     ///
-    /// A damaged index is moved aside and rebuilt from the files; a file that no record vouches for is
-    /// hashed before it is served. Blocks: reads the directory tree (100,000 files take about 0.3 s).
+    /// A damaged index is moved aside and rebuilt from the files. Blocks: reads the directory tree (100,000 files take about 0.3 s).
     ///
     /// # Errors
     ///
@@ -120,23 +124,13 @@ impl Store {
 
     /// Opens linked content for reading and marks it as used. `None` if it is gone meanwhile.
     ///
-    /// Content that no sync has vouched for since an unclean stop is hashed first; what fails is put
-    /// into quarantine and counts as gone. The returned blob keeps the file from being evicted.
+    /// What this process has not hashed yet is the caller's to hash ([`Blob::verify`]) before the last of it
+    /// is handed out. The returned blob keeps the file from being evicted.
     ///
     /// # Errors
     ///
     /// [`Error::Io`]: it cannot be opened now. Passes with time.
-    pub async fn read(&self, link: &Link) -> Result<Option<Blob>, Error> {
-        let Some(trust) = self.shared.ledger.lock().trust(link.digest()) else {
-            return Ok(None);
-        };
-        if trust == Trust::Unverified {
-            let (shared, digest) = (self.shared.clone(), *link.digest());
-            let checked = tokio::task::spawn_blocking(move || recover::verify(&shared, &digest)).await;
-            if !checked.unwrap_or(false) {
-                return Ok(None);
-            }
-        }
+    pub fn read(&self, link: &Link) -> Result<Option<Blob>, Error> {
         Blob::open(&self.shared, link.digest())
     }
 
@@ -148,25 +142,16 @@ impl Store {
         if let Some(held) = self.held_at_once(link) {
             return Some(held);
         }
-        let blob = self.read(link).await.ok()??;
+        let blob = self.read(link).ok()??;
         if blob.size() > Held::MOST {
             return None;
         }
-        let media_type = blob.media_type().map(str::to_owned);
-        let (bytes, actual) = tokio::task::spawn_blocking(move || {
-            let bytes = blob.bytes()?;
-            let actual = Digest::of_with(blob.digest().algorithm(), &bytes);
-            Ok::<_, std::io::Error>((bytes, actual))
+        let held = tokio::task::spawn_blocking(move || {
+            let bytes = blob.checked_bytes().ok()?;
+            Some(Arc::new(Held::new(*blob.digest(), blob.media_type(), bytes)))
         })
         .await
-        .ok()?
-        .ok()?;
-        if actual != *link.digest() {
-            tracing::warn!(digest = %link.digest(), %actual, "a stored document is damaged; it will be fetched again");
-            recover::isolate(&self.shared, link.digest());
-            return None;
-        }
-        let held = Arc::new(Held::new(*link.digest(), media_type.as_deref(), bytes));
+        .ok()??;
         self.shared.hot.keep(held.clone());
         self.touch_closure(&held);
         Some(held)
@@ -195,7 +180,8 @@ impl Store {
     /// * [`Error::Full`]: nothing that could be evicted makes room.
     /// * [`Error::Io`]: the disk refused.
     pub fn stage(&self, digest: &Digest, size: Option<u64>) -> Result<Staged, Error> {
-        Staged::begin(&self.shared, digest, size)
+        let staged = Staged::begin(&self.shared, digest, size);
+        staged.inspect_err(|error| self.shared.health.note(error))
     }
 
     /// Keeps a small document under its digest, linked in `repository`. Blocks for one short write.
@@ -249,9 +235,19 @@ impl Store {
         self.shared.records.lock().sequence()
     }
 
+    /// Bytes that may lie on disk.
+    pub fn capacity(&self) -> u64 {
+        self.shared.ledger.lock().capacity()
+    }
+
     /// Bytes that could still be written without evicting anything.
     pub fn free_bytes(&self) -> u64 {
         self.shared.ledger.lock().free()
+    }
+
+    /// What the disk refused when it was last written to, in words; `None` if it took it.
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.health.trouble()
     }
 
     /// Brings the gauges up to date; called before they are read.

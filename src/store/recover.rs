@@ -1,19 +1,19 @@
-//! Opening a folder, whatever lies in it, and hashing what nobody vouches for.
+//! Opening a folder, whatever lies in it.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::health::Health;
 use super::hot::Hot;
 use super::index::{self, Contents, Row, StoredBlob, Unusable};
 use super::layout::{self, Layout};
 use super::ledger::{Entry, Ledger, Trust};
 use super::records::Records;
 use super::{Config, Error, Metrics, Shared, journal, sync};
-use crate::oci::{Digest, Hasher, Repository};
+use crate::oci::{Digest, Repository};
 
 /// Opens the folder; see `Store::open`.
 pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Error> {
@@ -25,7 +25,7 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
 
     let mut ledger = Ledger::new(config.capacity.bytes());
     ledger.allow(writer.allowance() + journal::room(&layout));
-    let lost = adopt_blobs(&layout, &mut ledger, &mut contents);
+    let amiss = adopt_blobs(&layout, &mut ledger, &mut contents);
     adopt_links(&mut ledger, &contents);
     for folder in [layout.partials(), layout.quarantine()] {
         layout
@@ -34,7 +34,7 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
             .for_each(|(path, metadata)| ledger.keep_scrap(path, layout::room(&metadata)));
     }
     let records = adopt_names(&contents);
-    lost.into_iter().for_each(|digest| index.write(Row::Gone(digest)));
+    amiss.into_iter().for_each(|row| index.write(row));
 
     let shared = Arc::new(Shared {
         layout,
@@ -43,6 +43,7 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
         index,
         hot: Hot::new(),
         syncer,
+        health: Health::new(metrics.degraded.clone()),
         metrics,
         instance: contents.instance,
     });
@@ -55,57 +56,7 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
     Ok(shared)
 }
 
-/// Hashes a stored file. What fails leaves for the quarantine; blocks for as long as the reading takes.
-pub(super) fn verify(shared: &Arc<Shared>, digest: &Digest) -> bool {
-    match hash(shared, digest) {
-        Ok(actual) if actual == *digest => {
-            shared.vouch_for(digest);
-            return true;
-        }
-        Ok(actual) => {
-            tracing::warn!(%digest, %actual, "stored content is damaged; it goes to quarantine and will be fetched again")
-        }
-        Err(error) if is_ours(&error) => {
-            tracing::warn!(%digest, %error, "stored content could not be checked now");
-            return false;
-        }
-        Err(error) => {
-            tracing::warn!(%digest, %error, "stored content could not be read; it goes to quarantine and will be fetched again")
-        }
-    }
-    isolate(shared, digest);
-    false
-}
-
-/// Takes damaged content out of the store; it will be fetched again.
-pub(super) fn isolate(shared: &Arc<Shared>, digest: &Digest) {
-    shared.metrics.quarantined.inc();
-    let entry = shared.ledger.lock().forget(digest);
-    shared.hot.forget(digest);
-    shared.index.write(Row::Gone(*digest));
-    match (shared.layout.isolate(digest), entry) {
-        (Ok(path), Some(entry)) => shared.ledger.lock().keep_scrap(path, entry.room),
-        (Err(error), _) => tracing::warn!(%digest, %error, "damaged content could not be moved"),
-        (Ok(_), None) => {}
-    }
-}
-
 impl Shared {
-    /// Records content whose bytes were just hashed, as a start may have found it without a record.
-    fn vouch_for(&self, digest: &Digest) {
-        let mut ledger = self.ledger.lock();
-        ledger.set_verified(digest);
-        let Some(entry) = ledger.entry(digest) else { return };
-        let (size, media_type) = (entry.size, entry.media_type.clone());
-        drop(ledger);
-        self.index.write(Row::Blob {
-            digest: *digest,
-            size,
-            media_type,
-        });
-        self.syncer.queue(*digest);
-    }
-
     /// Evicts what is over the budget: it may have been larger when this was last open.
     fn fit(&self) {
         if let Err(error) = self.make_room(1) {
@@ -142,28 +93,35 @@ fn open_index(layout: &Layout) -> Result<(index::Opened, Contents), Error> {
     })
 }
 
-/// Enters every file in the ledger, coldest first; returns what is on record but not on disk.
-fn adopt_blobs(layout: &Layout, ledger: &mut Ledger, contents: &mut Contents) -> Vec<Digest> {
+/// Enters every file in the ledger, coldest first; what has to be put right in the index.
+fn adopt_blobs(layout: &Layout, ledger: &mut Ledger, contents: &mut Contents) -> Vec<Row> {
     let mut recorded: HashMap<Digest, StoredBlob> = contents.blobs.drain(..).map(|blob| (blob.digest, blob)).collect();
-    let mut found: Vec<(Digest, Entry)> = layout
-        .committed()
-        .into_iter()
-        .map(|(digest, metadata)| (digest, entry(&metadata, recorded.remove(&digest))))
-        .collect();
+    let mut amiss = Vec::new();
+    let mut found = Vec::new();
+    for (digest, metadata) in layout.committed() {
+        let record = recorded.remove(&digest);
+        if record.as_ref().is_none_or(|record| record.size != metadata.len()) {
+            amiss.push(Row::Blob {
+                digest,
+                size: metadata.len(),
+                media_type: None,
+            });
+        }
+        found.push((digest, entry(&metadata, record)));
+    }
     found.sort_by_key(|(_, entry)| entry.used);
     found
         .into_iter()
         .for_each(|(digest, entry)| ledger.adopt(digest, entry));
-    recorded.into_keys().collect()
+    amiss.extend(recorded.into_keys().map(Row::Gone));
+    amiss
 }
 
+/// Hashed before it is trusted: nobody knows what happened to the bytes while no wharf was running.
 fn entry(metadata: &Metadata, recorded: Option<StoredBlob>) -> Entry {
-    let vouched = recorded
-        .as_ref()
-        .is_some_and(|blob| blob.synced && blob.size == metadata.len());
-    let trust = if vouched { Trust::Verified } else { Trust::Unverified };
     let (used, media_type) = recorded.map_or((0, None), |blob| (blob.used, blob.media_type));
-    let mut entry = Entry::new(metadata.len(), layout::room(metadata), trust, media_type.map(Arc::from));
+    let (room, media_type) = (layout::room(metadata), media_type.map(Arc::from));
+    let mut entry = Entry::new(metadata.len(), room, Trust::Unverified, media_type);
     entry.used = used;
     entry
 }
@@ -195,27 +153,4 @@ fn adopt_names(contents: &Contents) -> Records {
         }
     }
     records
-}
-
-fn hash(shared: &Shared, digest: &Digest) -> std::io::Result<Digest> {
-    let file = layout::open_blob(&shared.layout.blob(digest))?;
-    let mut hasher = Hasher::new(digest.algorithm());
-    let mut buffer = vec![0; 1 << 20];
-    let mut position = 0;
-    loop {
-        let read = file.read_at(&mut buffer, position)?;
-        if read == 0 {
-            return Ok(hasher.finish());
-        }
-        hasher.update(&buffer[..read]);
-        position += read as u64;
-    }
-}
-
-/// Whether the fault is this process's and says nothing of the file: too many are open, memory is short.
-pub(super) fn is_ours(error: &std::io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINTR)
-    )
 }

@@ -18,6 +18,9 @@ use crate::oci::{Digest, Hasher};
 /// Room asked for at a time while the size is not known.
 const STEP: u64 = 4 << 20;
 
+/// The part of the budget that content of unknown size may take, as a divisor.
+const UNANNOUNCED: u64 = 4;
+
 /// A download being written. Dropping it keeps what arrived, to be continued by a later one.
 pub struct Staged {
     digest: Digest,
@@ -60,6 +63,8 @@ pub struct Spool {
     shared: Arc<Shared>,
     file: File,
     reserved: Mutex<u64>,
+    /// Bytes that it may grow to: content that does not say its size drives out no more than a part of the rest.
+    most: u64,
     /// Once it is committed: keeps the file from being evicted while it is read.
     committed: OnceLock<Blob>,
 }
@@ -88,6 +93,7 @@ impl Staged {
             shared: shared.clone(),
             file,
             reserved: Mutex::new(reserved),
+            most: size.map_or(shared.ledger.lock().capacity() / UNANNOUNCED, |_| u64::MAX),
             committed: OnceLock::new(),
         });
         let mut staged = Self {
@@ -117,22 +123,41 @@ impl Staged {
     ///
     /// # Errors
     ///
-    /// [`Error::Full`] if the size was not known and room ran out; [`Error::Io`].
+    /// [`Error::Full`] or [`Error::Unannounced`] if the size was not known and room ran out; [`Error::Io`].
     pub fn write(&mut self, pieces: &[Bytes]) -> Result<(), Error> {
         let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         self.spool.ensure(self.written + bytes)?;
-        fail_point!("store.write", |_| Err(Error::io("writing", &self.path)(
-            io::Error::from_raw_os_error(libc::EIO)
-        )));
-        write_all(&self.spool.file, pieces, self.written).map_err(Error::io("writing", &self.path))?;
+        let health = &self.spool.shared.health;
+        self.write_out(pieces, bytes)
+            .map_err(Error::io("writing", &self.path))
+            .inspect_err(|error| health.note(error))?;
+        health.clear();
         pieces.iter().for_each(|piece| self.hasher.update(piece));
         self.written += bytes;
         Ok(())
     }
 
+    /// Others may have filled the disk: then as much leaves as is wanted, once.
+    fn write_out(&self, pieces: &[Bytes], bytes: u64) -> io::Result<()> {
+        match write_all(&self.spool.file, pieces, self.written) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                let victims = self.spool.shared.ledger.lock().relieve(bytes.max(STEP));
+                self.spool.shared.unlink(victims);
+                write_all(&self.spool.file, pieces, self.written)
+            }
+            other => other,
+        }
+    }
+
     /// Throws away what is here for good.
     pub fn discard(mut self) {
         self.fate = Fate::Removed;
+    }
+
+    /// The same; the hash of what was written, for whoever goes on without a file.
+    pub fn abandon(mut self) -> Hasher {
+        self.fate = Fate::Removed;
+        std::mem::replace(&mut self.hasher, Hasher::new(self.digest.algorithm()))
     }
 
     /// Throws away what is here and begins again at the first byte.
@@ -156,6 +181,12 @@ impl Staged {
     /// * [`Error::DigestMismatch`]: the bytes are not the ones announced; nothing is kept.
     /// * [`Error::Io`]: the disk refused.
     pub fn commit(mut self, media_type: Option<&str>) -> Result<(), Error> {
+        let shared = self.spool.shared.clone();
+        self.put_in_place(media_type)
+            .inspect_err(|error| shared.health.note(error))
+    }
+
+    fn put_in_place(&mut self, media_type: Option<&str>) -> Result<(), Error> {
         fail_point!("store.commit.before_rename");
         let actual = self.hasher.clone().finish();
         if actual != self.digest {
@@ -178,10 +209,8 @@ impl Staged {
             Trust::Verified,
             media_type.clone(),
         );
-        shared
-            .ledger
-            .lock()
-            .commit(self.digest, entry, std::mem::take(&mut *self.spool.reserved.lock()));
+        let granted = std::mem::take(&mut *self.spool.reserved.lock());
+        let serial = shared.ledger.lock().commit(self.digest, entry, granted);
         shared.index.write(Row::Blob {
             digest: self.digest,
             size: self.written,
@@ -189,7 +218,7 @@ impl Staged {
         });
         shared.syncer.queue(self.digest);
         // Those who read along read the stored file from here on.
-        let blob = Blob::committed(&shared, self.digest, file, self.written, media_type);
+        let blob = Blob::committed(&shared, self.digest, serial, file, self.written, media_type);
         let _ = self.spool.committed.set(blob);
         Ok(())
     }
@@ -252,6 +281,9 @@ impl Spool {
         let wanted = room_for(bytes);
         if wanted <= *reserved {
             return Ok(());
+        }
+        if bytes > self.most {
+            return Err(Error::Unannounced { most: self.most });
         }
         let more = (wanted - *reserved).max(STEP);
         self.shared.make_room(more)?;
@@ -337,6 +369,7 @@ fn room_for(bytes: u64) -> u64 {
 }
 
 fn write_all(file: &File, pieces: &[Bytes], mut position: u64) -> io::Result<()> {
+    fail_point!("store.write", |_| Err(io::Error::from_raw_os_error(libc::EIO)));
     let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
     let mut rest = &mut slices[..];
     IoSlice::advance_slices(&mut rest, 0);

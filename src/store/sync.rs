@@ -1,13 +1,17 @@
 //! Makes what was committed durable, in batches, while nobody waits.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
 use std::sync::mpsc::{self, Receiver, SyncSender};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
+use fail::fail_point;
+
 use super::index::Row;
-use super::{Shared, layout, recover};
+use super::{Shared, layout};
 use crate::oci::Digest;
 
 /// How long a batch gathers.
@@ -82,11 +86,12 @@ fn sync(shared: &Arc<Shared>, batch: Vec<Job>) {
             Job::Flush(sender) => done.push(sender),
         }
     }
-    digests.retain(|digest| sync_file(shared, digest));
+    digests.iter().for_each(|digest| sync_file(shared, digest));
     let folders: BTreeSet<_> = digests.iter().map(|digest| shared.layout.fan(digest)).collect();
-    let durable = folders.iter().all(|folder| layout::sync_folder(folder).is_ok());
-    if durable && !digests.is_empty() {
-        shared.index.write(Row::Synced(digests));
+    for folder in folders {
+        if let Err(error) = layout::sync_folder(&folder) {
+            tracing::warn!(folder = %folder.display(), %error, "a folder could not be synced; what it holds may be gone after a power cut");
+        }
     }
     for sender in done {
         let _ = sender.send(());
@@ -94,18 +99,30 @@ fn sync(shared: &Arc<Shared>, batch: Vec<Job>) {
 }
 
 /// An fsync that failed is never tried again: the bytes are as good as lost (ext4 marks them clean).
-fn sync_file(shared: &Arc<Shared>, digest: &Digest) -> bool {
+fn sync_file(shared: &Arc<Shared>, digest: &Digest) {
     let path = shared.layout.blob(digest);
-    let outcome = layout::open_blob(&path).and_then(|file| file.sync_data());
+    let outcome = layout::open_blob(&path).and_then(|file| sync_data(&file));
     match outcome {
-        Ok(()) => true,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound || recover::is_ours(&error) => false,
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound || is_ours(&error) => {}
         Err(error) => {
             tracing::error!(%digest, %error, "content could not be synced; it is dropped and will be fetched again");
             shared.ledger.lock().forget(digest);
             shared.index.write(Row::Gone(*digest));
             let _ = std::fs::remove_file(&path);
-            false
         }
     }
+}
+
+fn sync_data(file: &File) -> io::Result<()> {
+    fail_point!("store.sync", |_| Err(io::Error::from_raw_os_error(libc::EIO)));
+    file.sync_data()
+}
+
+/// Whether the fault is this process's and says nothing of the file: too many are open, memory is short.
+fn is_ours(error: &std::io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINTR)
+    )
 }

@@ -12,10 +12,14 @@ pub mod client;
 pub mod content;
 /// Numbers that a node shows.
 pub mod metrics;
+/// What a test cannot do without.
+pub mod needs;
 /// The program under test, running.
 pub mod node;
 /// Ports that nobody else will take.
 pub mod ports;
+/// A node, its parent, and a blob that the parent alone has.
+pub mod stage;
 /// A registry that can be told to lie.
 pub mod upstream;
 

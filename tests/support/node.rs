@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use crate::support::client::{Client, Reply, Request};
 use crate::support::eventually;
 use crate::support::metrics::Metrics;
+use crate::support::needs::path;
 use crate::support::ports::{Family, free};
 use crate::support::upstream::Upstream;
 
@@ -134,6 +135,7 @@ impl Setup {
             folder,
             environment: Vec::new(),
             limits: String::new(),
+            mounts: String::new(),
             child: None,
         }
     }
@@ -171,6 +173,8 @@ pub struct Node {
     folder: Arc<TempDir>,
     environment: Vec<(OsString, OsString)>,
     limits: String,
+    /// Shell commands that make its mounts, which nobody else sees. Empty: it has those of the test.
+    mounts: String,
     child: Option<Child>,
 }
 
@@ -211,6 +215,28 @@ impl Node {
         self.limits += &format!("ulimit {limit} && ");
     }
 
+    /// A shell command that is run before the program starts, in a mount namespace of its own. Needs root.
+    pub fn mount(&mut self, command: &str) {
+        self.mounts += &format!("{command} && ");
+    }
+
+    /// Runs a shell command where the node's own mounts are seen.
+    #[track_caller]
+    pub fn among_its_mounts(&self, command: &str) {
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args([
+            "--mount",
+            "--target",
+            &self.pid().to_string(),
+            "--",
+            "/bin/sh",
+            "-c",
+            command,
+        ]);
+        let status = nsenter.env("PATH", path()).status().expect("nsenter");
+        assert!(status.success(), "{command}: {status}");
+    }
+
     /// Everything that the node wrote to stdout and stderr since it was placed.
     pub fn log(&self) -> String {
         let bytes = std::fs::read(self.folder.path().join("log")).unwrap_or_default();
@@ -248,11 +274,11 @@ impl Node {
             .append(true)
             .open(self.folder.path().join("log"));
         let log = log.expect("a writable folder");
-        let mut command = Command::new("/bin/sh");
+        let mut command = self.shell();
         // `exec` keeps the process: what we kill is the program.
         command
             .arg("-c")
-            .arg(format!("{}exec \"$0\" \"$@\"", self.limits))
+            .arg(format!("{}{}exec \"$0\" \"$@\"", self.mounts, self.limits))
             .arg(binary());
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WHARF__")) {
             command.env_remove(name);
@@ -267,6 +293,15 @@ impl Node {
             .stdout(log.try_clone().expect("a descriptor"))
             .stderr(log);
         self.child = Some(command.spawn().expect("the program under test"));
+    }
+
+    fn shell(&self) -> Command {
+        if self.mounts.is_empty() {
+            return Command::new("/bin/sh");
+        }
+        let mut command = Command::new("unshare");
+        command.env("PATH", path()).args(["--mount", "--", "/bin/sh"]);
+        command
     }
 
     fn exited(&mut self) -> Option<ExitStatus> {

@@ -32,6 +32,22 @@ impl Node {
         files
     }
 
+    /// The first bytes of a download of `digest`, as long as it is not committed.
+    pub fn partial_of(&self, digest: &str) -> PathBuf {
+        self.data().join("partial").join(digest.replacen(':', "-", 1))
+    }
+
+    /// What the file system spends on the files below a folder of `storage.path`, but for those of the names `without`.
+    pub fn room_of(&self, folder: &str, without: &[&str]) -> u64 {
+        let mut bytes = 0;
+        collect(&self.data().join(folder), &mut |path, metadata| {
+            if !without.iter().any(|name| path == self.data().join(name)) {
+                bytes += metadata.blocks() * 512;
+            }
+        });
+        bytes
+    }
+
     /// What the file system spends on `storage.path` at one instant, evicted files that are still open included.
     pub fn disk_bytes(&self) -> u64 {
         let frozen = self.child.is_some().then(|| Frozen::new(self));

@@ -1,0 +1,107 @@
+//! Hashing what lies here, and what becomes of what fails.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::index::Row;
+use super::ledger::Trust;
+use super::{Blob, Error, Shared};
+use crate::oci::{Digest, Hasher};
+
+impl Blob {
+    /// Whether this process has hashed the bytes: it wrote them, or read them once.
+    pub fn is_verified(&self) -> bool {
+        self.trust == Trust::Verified
+    }
+
+    /// Hashes the file and tells `progress` the bytes that were read so far. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::DigestMismatch`], [`Error::Io`]: it is damaged, or cannot be read. It goes to quarantine;
+    ///   the content counts as gone.
+    pub fn verify(&self, mut progress: impl FnMut(u64)) -> Result<(), Error> {
+        self.judge(self.hash(&mut progress))
+    }
+
+    fn judge(&self, outcome: io::Result<Digest>) -> Result<(), Error> {
+        match outcome {
+            Ok(actual) if actual == *self.digest() => {
+                self.trusted(Trust::Verified);
+                Ok(())
+            }
+            Ok(actual) => {
+                self.isolate(&format!("it hashes to {actual}"));
+                Err(Error::DigestMismatch {
+                    actual,
+                    announced: *self.digest(),
+                })
+            }
+            Err(source) => {
+                self.isolate(&source.to_string());
+                Err(Error::io("reading", &self.path())(source))
+            }
+        }
+    }
+
+    /// The whole content, hashed. Blocks; meant for documents.
+    ///
+    /// # Errors
+    ///
+    /// As [`Blob::verify`]; [`Error::Io`] too if it cannot be read now.
+    pub fn checked_bytes(&self) -> Result<Bytes, Error> {
+        let bytes = self.bytes().map_err(Error::io("reading", &self.path()))?;
+        let actual = Digest::of_with(self.digest().algorithm(), &bytes);
+        self.judge(Ok(actual))?;
+        Ok(bytes)
+    }
+
+    /// Has the content hashed before it is trusted again: the disk failed while it was read.
+    pub fn doubt(&self) {
+        self.trusted(Trust::Unverified);
+    }
+
+    /// Takes damaged content out of the store; it will be fetched again.
+    pub(super) fn isolate(&self, reason: &str) {
+        isolate(&self.shared, self.digest(), self.serial, reason);
+    }
+
+    fn trusted(&self, trust: Trust) {
+        self.shared.ledger.lock().set_trust(self.digest(), self.serial, trust);
+    }
+
+    fn hash(&self, progress: &mut impl FnMut(u64)) -> io::Result<Digest> {
+        let mut hasher = Hasher::new(self.digest().algorithm());
+        let mut buffer = vec![0; 1 << 20];
+        let mut position = 0;
+        loop {
+            let read = self.read_at(&mut buffer, position)?;
+            if read == 0 {
+                return Ok(hasher.finish());
+            }
+            hasher.update(&buffer[..read]);
+            position += read as u64;
+            progress(position);
+        }
+    }
+}
+
+/// Moves the entry's file to quarantine, unless the entry is another one by now.
+pub(super) fn isolate(shared: &Arc<Shared>, digest: &Digest, serial: u64, reason: &str) {
+    let Some(entry) = shared.ledger.lock().forget_same(digest, serial) else {
+        return;
+    };
+    tracing::warn!(%digest, reason, "stored content is damaged; it goes to quarantine and will be fetched again");
+    shared.metrics.quarantined.inc();
+    shared.hot.forget(digest);
+    shared.index.write(Row::Gone(*digest));
+    match shared.layout.isolate(digest) {
+        Ok(path) => shared.ledger.lock().keep_scrap(path, entry.room),
+        Err(error) => {
+            shared.ledger.lock().count_stuck(entry.room);
+            tracing::warn!(%digest, %error, "damaged content could not be moved; it counts against the budget until a restart");
+        }
+    }
+}
