@@ -96,79 +96,43 @@ impl App {
             freshness,
             log,
         } = config;
+        let Mode::Mirror = mode;
         let descriptors = listener::raise_descriptor_limit();
         let metrics = Metrics::new();
-        let identity = listen
-            .certificate
-            .as_ref()
-            .map(|(certificate, key)| Identity::read(certificate, key))
-            .transpose()?;
+        let ports = Ports::settle(&listen, &admin, &upstreams)?;
         let names = names(&parent, &upstreams)?;
-        let addresses = addresses(listen.address, &upstreams)?;
-        let admin = admin::Config {
-            address: settle(admin.address)?,
-        };
+        let filters = filters(&parent, &upstreams);
         let request_log = RequestLog::open(&log.requests, log.format).map_err(Error::Log)?;
         let store = Store::open(&storage, store::Metrics::new(&metrics)?)?;
-
-        crate::status::register(&metrics)?;
-        let clock = Clock::system();
         let id = Arc::new(NodeId {
             name: node.name.as_str().to_owned(),
             id: store.instance().to_owned(),
         });
-        let filters = filters(&parent, &upstreams);
-        let parents = parents(parent, upstreams, &id, &clock, &parent::Metrics::new(&metrics));
-        let status = Status::new(
-            id.name.clone(),
-            mode.as_str(),
-            store.clone(),
-            parents.values().cloned().collect(),
-            addresses[0].0,
-        );
-        let fetching = fetching_runtime().map_err(Error::Runtime)?;
-        let answer_within = freshness.answer_within;
-        let fetch = Fetch::new(
-            freshness,
-            store.clone(),
-            parents,
-            fetching.handle().clone(),
-            clock.clone(),
-            fetch::Metrics::new(&metrics)?,
-        );
-        let shelf = Shelf::new(store.clone(), fetch);
-        let serve = Serve::new(
-            id.clone(),
-            names,
-            Gate::new(filters),
-            shelf,
-            serve::Metrics::new(&metrics)?,
-            clock,
-            answer_within,
-        );
-        let connections = Connections::new(match listen.connections {
-            0 => Connections::within(descriptors),
-            most => most,
-        });
 
-        for (address, registry) in &addresses {
-            let scheme = if identity.is_some() { "https" } else { "http" };
-            let bound = registry.as_ref().map_or("", Registry::as_str);
-            tracing::info!(%address, scheme, bound, "listening");
-        }
-        tracing::info!(address = %admin.address, "admin listening");
-        let Mode::Mirror = mode;
-        let parts = listener::Parts {
+        let clock = Clock::system();
+        let parents = parents(parent, upstreams, &id, &clock, &parent::Metrics::new(&metrics));
+        let status = status(&id, mode, &store, &parents, &ports, &metrics)?;
+        let fetching = fetching_runtime().map_err(Error::Runtime)?;
+        let within = fetching.handle().clone();
+        let counted = fetch::Metrics::new(&metrics)?;
+        let answer_within = freshness.answer_within;
+        let fetch = Fetch::new(freshness, store.clone(), parents, within, clock.clone(), counted);
+        let (gate, shelf) = (Gate::new(filters), Shelf::new(store.clone(), fetch));
+        let counted = serve::Metrics::new(&metrics)?;
+        let serve = Serve::new(id, names, gate, shelf, counted, clock, answer_within);
+
+        let connections = connections(&listen, descriptors);
+        ports.say();
+        let mut server = Server::new_with_opt_and_conf(None, server_settings());
+        server.add_service(listener::service(listener::Parts {
             serve: Arc::new(ArcSwap::from_pointee(serve)),
-            addresses,
-            identity,
+            addresses: ports.addresses,
+            identity: ports.identity,
             config: listen,
             connections: connections.clone(),
             log: request_log.clone(),
-        };
-        let mut server = Server::new_with_opt_and_conf(None, server_settings());
-        server.add_service(listener::service(parts));
-        server.add_service(admin::service(&admin, status, metrics));
+        }));
+        server.add_service(admin::service(&ports.admin, status, metrics));
         Ok(Self {
             server,
             connections,
@@ -189,7 +153,10 @@ impl App {
         } = self;
         server.bootstrap();
         server.run(RunArgs {
-            shutdown_signal: Box::new(Signals { connections }),
+            shutdown_signal: Box::new(Signals {
+                connections,
+                store: store.clone(),
+            }),
         });
         fetching.shutdown_timeout(Duration::from_secs(1));
         store.flush();
@@ -198,9 +165,41 @@ impl App {
     }
 }
 
+/// Where the node listens, and with which certificate.
+struct Ports {
+    addresses: Vec<(SocketAddr, Option<Registry>)>,
+    identity: Option<Identity>,
+    admin: admin::Config,
+}
+
+impl Ports {
+    /// Reads the certificate and tries every address.
+    fn settle(listen: &listener::Config, admin: &admin::Config, upstreams: &[parent::Upstream]) -> Result<Self, Error> {
+        let pair = listen.certificate.as_ref();
+        let identity = pair.map(|(certificate, key)| Identity::read(certificate, key));
+        Ok(Self {
+            identity: identity.transpose()?,
+            addresses: addresses(listen.address, upstreams)?,
+            admin: admin::Config {
+                address: settle(admin.address)?,
+            },
+        })
+    }
+
+    fn say(&self) {
+        let scheme = if self.identity.is_some() { "https" } else { "http" };
+        for (address, registry) in &self.addresses {
+            let bound = registry.as_ref().map_or("", Registry::as_str);
+            tracing::info!(%address, scheme, bound, "listening");
+        }
+        tracing::info!(address = %self.admin.address, "admin listening");
+    }
+}
+
 /// Ends the server once the last reply has left.
 struct Signals {
     connections: Connections,
+    store: Store,
 }
 
 #[async_trait]
@@ -213,6 +212,9 @@ impl ShutdownSignalWatch for Signals {
         tokio::select! {
             _ = terminate.recv() => {
                 tracing::info!(patience_s = PATIENCE.as_secs(), "stopping; replies under way are finished first");
+                // Whoever stops us may lose patience before we do.
+                let store = self.store.clone();
+                tokio::task::spawn_blocking(move || store.flush());
                 tokio::select! {
                     () = self.connections.drain(PATIENCE) => {}
                     _ = interrupt.recv() => {}
@@ -235,6 +237,33 @@ fn server_settings() -> ServerConf {
         graceful_shutdown_timeout_seconds: Some(1),
         ..ServerConf::default()
     }
+}
+
+fn connections(listen: &listener::Config, descriptors: u64) -> Connections {
+    Connections::new(match listen.connections {
+        0 => Connections::within(descriptors),
+        most => most,
+    })
+}
+
+fn status(
+    node: &NodeId,
+    mode: Mode,
+    store: &Store,
+    parents: &HashMap<Registry, Parent>,
+    ports: &Ports,
+    metrics: &Metrics,
+) -> Result<Status, Error> {
+    crate::status::register(metrics)?;
+    let (address, _) = ports.addresses[0];
+    let parents = parents.values().cloned().collect();
+    Ok(Status::new(
+        node.name.clone(),
+        mode.as_str(),
+        store.clone(),
+        parents,
+        address,
+    ))
 }
 
 fn fetching_runtime() -> std::io::Result<Runtime> {

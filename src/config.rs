@@ -326,6 +326,7 @@ impl Config {
         lines.key("header_timeout", Span::from(listen.header_timeout));
         lines.key("idle_timeout", Span::from(listen.idle_timeout));
         lines.key("write_timeout", Span::from(listen.write_timeout));
+        lines.key("min_rate", listen.min_rate);
         lines.bare("connections", listen.connections);
         lines.section("[admin]");
         lines.key("address", admin.address);

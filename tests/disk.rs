@@ -171,3 +171,23 @@ async fn content_that_cannot_be_synced_is_dropped_and_fetched_again() {
     stage.node.get(&stage.target).await.assert_is(&stage.bytes);
     assert_eq!(stage.parent.count("GET", &stage.digest), 2);
 }
+
+#[tokio::test]
+async fn after_a_failed_read_content_is_hashed_before_it_is_trusted_again() {
+    let mut stage = Stage::placed(3 * MIB).await;
+    // The first answer comes along the transfer, in pieces; a read of a later one fails.
+    stage.node.start().await;
+    stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+    stage
+        .node
+        .environment("FAILPOINTS", "listener.sendfile=1*off->1*return");
+    stage.node.restart().await;
+    stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+    stage.node.damage(&stage.digest, MIB as u64);
+
+    let broken = stage.open().await.rest().await.0;
+    assert!(!broken.complete, "{broken}");
+    stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+
+    assert_eq!(stage.parent.count("GET", &stage.digest), 2);
+}

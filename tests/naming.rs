@@ -1,5 +1,7 @@
 //! Which registry a request means, however it was named, and who may learn of it.
 
+use std::net::SocketAddr;
+
 use crate::support::client::{Client, Request, blob, manifest};
 use crate::support::content::Image;
 use crate::support::node::{Node, Setup};
@@ -144,6 +146,47 @@ async fn a_port_of_its_own_can_choose_the_upstream() {
         .assert_is(&two.own.manifest.bytes);
 
     assert_eq!(bound.get("/v2/").await.status, 200);
+}
+
+#[tokio::test]
+async fn an_address_is_told_from_another_with_the_same_port() {
+    for bound in ["127.0.0.2", "[::1]"] {
+        let (parent, quay) = (Upstream::start().await, Upstream::start().await);
+        let own = parent.new_image("plant/app", "v1", &[1000]);
+        let theirs = quay.new_image("plant/app", "v1", &[1000]);
+        let mut node = Setup::below(&parent.url()).placed();
+        let bound: SocketAddr = format!("{bound}:{}", node.address().port()).parse().unwrap();
+        let lines = [format!("url = \"{}\"", quay.url()), format!("listen = \"{bound}\"")];
+        node.setup = node
+            .setup
+            .clone()
+            .upstream("quay.io", &lines.each_ref().map(String::as_str));
+        node.start().await;
+
+        let main = node.get("/v2/plant/app/manifests/v1").await;
+        let beside = Client::of(bound).get("/v2/plant/app/manifests/v1").await;
+
+        main.assert_is(&own.manifest.bytes);
+        beside.assert_is(&theirs.manifest.bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_port_on_every_address_chooses_the_upstream_by_each_of_them() {
+    for every in ["0.0.0.0", "[::]"] {
+        let loopback = free(Family::V4);
+        let two = Two::start(&[&format!("listen = \"{every}:{}\"", loopback.port())]).await;
+
+        for address in [loopback, SocketAddr::from(([127, 0, 0, 2], loopback.port()))] {
+            // Asked for at once the second time, from memory.
+            for _ in 0..2 {
+                let reply = Client::of(address).get("/v2/plant/app/manifests/v1").await;
+                reply.assert_is(&two.theirs.manifest.bytes);
+            }
+        }
+        let main = two.node.get("/v2/plant/app/manifests/v1").await;
+        main.assert_is(&two.own.manifest.bytes);
+    }
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::net::ToSocketAddrs;
 use std::time::Duration;
 
 use crate::support::client::{Request, blob, manifest};
-use crate::support::content::{Image, Manifest, OCI_MANIFEST, index, random, sha256};
+use crate::support::content::{Image, Manifest, OCI_MANIFEST, index, random};
 use crate::support::node::{Node, Setup};
 use crate::support::ports::Family;
 use crate::support::upstream::{Fault, Gate, Length, Upstream};
@@ -177,12 +177,7 @@ async fn the_empty_blob_and_the_empty_object_are_blobs() {
 #[tokio::test]
 async fn a_manifest_of_nearly_four_megabytes_passes() {
     let parent = Upstream::start().await;
-    let image = Image::built(OCI_MANIFEST, vec![random(10)], sha256, |body| {
-        body["annotations"] = (0..390)
-            .map(|at| (format!("k{at}"), "x".repeat(10_000).into()))
-            .collect::<serde_json::Map<_, _>>()
-            .into();
-    });
+    let image = Image::with_a_large_manifest();
     parent.image("a", "v1", &image);
     let node = Node::below(&parent).await;
 

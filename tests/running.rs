@@ -3,11 +3,16 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
 
-use crate::support::client::{Request, blob};
+use crate::support::client::{Request, blob, manifest};
+use crate::support::content::Image;
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
 use crate::support::upstream::Upstream;
+
+const MIB: usize = 1 << 20;
 
 #[tokio::test]
 async fn a_node_that_says_it_is_ready_takes_connections() {
@@ -121,6 +126,72 @@ async fn a_reply_under_way_is_finished_before_the_node_stops() {
 
     reply.assert_is(&image.layers[0]);
     assert!(node.ended().await.success());
+}
+
+#[tokio::test]
+async fn an_answer_from_memory_under_way_is_finished_before_the_node_stops() {
+    let parent = Upstream::start().await;
+    let image = Image::with_a_large_manifest();
+    parent.image("a", "v1", &image);
+    let mut node = Node::below(&parent).await;
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+    // Its kernel is to hold little, so that the node has to wait.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 << 10).unwrap();
+    let mut stream = socket.connect(node.address()).await.unwrap();
+    let request = Request::get(&manifest("a", "v1")).written("x");
+    stream.write_all(&request).await.unwrap();
+    let mut answer = vec![stream.read_u8().await.unwrap()];
+
+    node.signal(Signal::SIGTERM);
+    let ended = tokio::time::timeout(Duration::from_secs(4), node.ended()).await;
+    stream.read_to_end(&mut answer).await.unwrap();
+
+    assert!(ended.is_err(), "the node ended before its answer");
+    assert!(
+        answer.ends_with(&image.manifest.bytes),
+        "only {} bytes came",
+        answer.len()
+    );
+    assert!(node.ended().await.success());
+}
+
+#[tokio::test]
+async fn what_was_used_is_on_record_when_a_node_is_killed_while_it_stops() {
+    let mut parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[20 * MIB, 20 * MIB, 20 * MIB]);
+    let [renewed, older, new] = [0, 1, 2].map(|at| image.layer(at));
+    let mut node = Setup::below(&parent.url()).capacity("64MiB").start().await;
+    for digest in [&renewed, &older] {
+        assert_eq!(node.get(&blob("a", digest)).await.status, 200);
+    }
+    assert!(node.stop().await.success());
+    node.start().await;
+    // Use is noted to the second.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let records = || {
+        std::fs::metadata(node.data().join("index.db-wal"))
+            .and_then(|wal| wal.modified())
+            .ok()
+    };
+    let mut open = node.client().open(Request::get(&blob("a", &renewed))).await;
+    open.read(1000).await;
+
+    let before = records();
+    node.signal(Signal::SIGTERM);
+    let written = async {
+        while records() == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    // Without a signal it would be written some seconds later.
+    let written = tokio::time::timeout(Duration::from_secs(2), written).await;
+    assert!(written.is_ok(), "nothing was written");
+    node.restart().await;
+    assert_eq!(node.get(&blob("a", &new)).await.status, 200);
+    parent.stop().await;
+
+    assert!(node.has_stored(&renewed) && !node.has_stored(&older));
 }
 
 #[tokio::test]

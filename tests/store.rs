@@ -428,18 +428,9 @@ async fn damaged_at_rest(size: usize) -> (Upstream, Node, bytes::Bytes, String) 
     let mut node = Node::below(&parent).await;
     node.get(&blob("a", &digest)).await.assert_is(&bytes);
     node.stop().await;
-    flip(&node.stored_at(&digest), size as u64 / 3);
+    node.damage(&digest, size as u64 / 3);
     node.start().await;
     (parent, node, bytes, digest)
-}
-
-fn flip(path: &Path, offset: u64) {
-    use std::os::unix::fs::{FileExt, PermissionsExt};
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
-    let file = fs::File::options().read(true).write(true).open(path).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, offset).unwrap();
-    file.write_all_at(&[!byte[0]], offset).unwrap();
 }
 
 #[tokio::test]

@@ -40,6 +40,8 @@ mod budget;
 mod discovery;
 // What is refused, and how.
 mod refusals;
+// Slow clients, and odd ones.
+mod wire;
 // Three nodes in a row.
 mod chain;
 // TLS and HTTP/2, downwards and upwards.

@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 use super::report;
 use crate::app::App;
 use crate::config::{Config, Log, Overrides};
-use crate::listener::Format;
+use crate::listener::{self, Format};
 
 /// Run a node.
 ///
@@ -88,9 +88,7 @@ impl Args {
 fn begin_log(log: &Log) {
     // The libraries below have their own idea of what is worth a line.
     let level = log.level.as_str();
-    let filter = EnvFilter::new(format!(
-        "warn,wharf={level},pingora_core::services=error,pingora_core::apps=error"
-    ));
+    let filter = EnvFilter::new(format!("warn,wharf={level},{}", listener::QUIET));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::units::Span;
+use crate::units::{Size, Span};
 
 /// Where the registry listens, and what it puts up with.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -20,6 +20,8 @@ pub struct Config {
     pub idle_timeout: Duration,
     /// A client that takes nothing for so long is cut off.
     pub write_timeout: Duration,
+    /// A second: so is one that takes less, on average over `write_timeout`.
+    pub min_rate: Size,
     /// Connections at a time; 0 derives them from the limit of open files.
     pub connections: usize,
 }
@@ -34,6 +36,7 @@ struct Written {
     header_timeout: Span,
     idle_timeout: Span,
     write_timeout: Span,
+    min_rate: Size,
     connections: usize,
 }
 
@@ -46,6 +49,7 @@ impl Default for Written {
             header_timeout: Span::seconds(10),
             idle_timeout: Span::seconds(75),
             write_timeout: Span::seconds(30),
+            min_rate: Size::kib(1),
             connections: 0,
         }
     }
@@ -81,6 +85,7 @@ impl TryFrom<Written> for Config {
             header_timeout: written.header_timeout.duration(),
             idle_timeout: written.idle_timeout.duration(),
             write_timeout: written.write_timeout.duration(),
+            min_rate: written.min_rate,
             connections: written.connections,
         })
     }

@@ -1,11 +1,11 @@
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::HeaderValue;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -14,22 +14,25 @@ use pingora::server::ShutdownWatch;
 // Unlike tokio's it does not wake the thread that it runs on: measured half a system call a request.
 use pingora::time::timeout;
 
+use super::bound::Bound;
 use super::log::Entry;
+use super::pace::Pace;
 use super::send::{self, Broken, Meter, Socket};
 use super::{Config, Connections, RequestLog};
-use crate::oci::Registry;
+use crate::oci::{Code, error_body};
 use crate::serve::{Body, Content, Kind, Reply, Request, Serve};
 
 /// Bodies up to this leave through the session: a few kilobytes are not worth a descriptor of their own.
 const SMALL: u64 = 16 << 10;
 /// Bytes of a body nobody asked for that are read before the answer, so that it is not lost in a reset.
 const DRAINED: usize = 64 << 10;
+/// How long a connection that broke may take to close.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The application behind the registry port: reads requests, has them answered, sends the replies.
 pub(super) struct Door {
     pub(super) serve: Arc<ArcSwap<Serve>>,
-    /// The upstream that a port is bound to.
-    bound: HashMap<u16, Registry>,
+    pub(super) bound: Bound,
     pub(super) config: Config,
     pub(super) connections: Connections,
     pub(super) log: RequestLog,
@@ -38,7 +41,7 @@ pub(super) struct Door {
 impl Door {
     pub(super) fn new(
         serve: Arc<ArcSwap<Serve>>,
-        bound: HashMap<u16, Registry>,
+        bound: Bound,
         config: Config,
         connections: Connections,
         log: RequestLog,
@@ -52,25 +55,16 @@ impl Door {
         }
     }
 
-    /// The upstream that the port is bound to; the port is looked up only if any is.
-    pub(super) fn bound_to(&self, port: impl FnOnce() -> Option<u16>) -> Option<&Registry> {
-        if self.bound.is_empty() {
-            None
-        } else {
-            self.bound.get(&port()?)
-        }
-    }
-
     async fn answer(&self, session: &mut ServerSession) -> Sent {
         let serve = self.serve.load_full();
-        let bound = self.bound_to(|| session.server_addr()?.as_inet().map(|address| address.port()));
+        let bound = self.bound.to(|| session.server_addr()?.as_inet().copied());
         let head = session.req_header();
         let path = std::str::from_utf8(head.raw_path()).unwrap_or("");
         let (path, query) = path
             .split_once('?')
             .map_or((path, None), |(path, query)| (path, Some(query)));
-        let host = head.uri.authority().map(http::uri::Authority::as_str);
-        let host = host.or_else(|| head.headers.get(HOST).and_then(|host| host.to_str().ok()));
+        let field = head.headers.get(HOST).and_then(|host| host.to_str().ok());
+        let host = head.uri.authority().map(http::uri::Authority::as_str).or(field);
         let request = Request {
             method: head.method.as_str(),
             path,
@@ -79,6 +73,10 @@ impl Door {
             host,
             bound,
         };
+        if field.is_none() && head.version == http::Version::HTTP_11 {
+            session.set_keepalive(None);
+            return self.send(session, malformed()).await;
+        }
         let reply = serve.answer(&request).await;
         self.send(session, reply).await
     }
@@ -92,51 +90,37 @@ impl Door {
             broken: None,
         };
         let is_head = session.req_header().method == http::Method::HEAD;
+        let pace = &mut self.pace(session);
         let Some(header) = header(&reply) else {
             sent.broken = Some("the header could not be built".to_owned());
             return sent;
         };
         let outcome = match reply.body {
-            _ if is_head => head_only(session, header).await,
-            Body::Empty => head_only(session, header).await,
-            Body::Bytes(bytes) => whole(session, header, bytes, &mut sent.meter).await,
+            _ if is_head => head_only(session, header, pace).await,
+            Body::Empty => head_only(session, header, pace).await,
+            Body::Bytes(bytes) => whole(session, header, bytes, pace, &mut sent.meter).await,
             Body::Content(mut content) => {
-                Box::pin(self.content(session, header, reply.length, &mut content, &mut sent.meter)).await
+                let large = reply.length.is_some_and(|length| length > SMALL);
+                Box::pin(body(session, header, large, &mut content, pace, &mut sent.meter)).await
             }
         };
         sent.broken = outcome.err().map(|broken| describe(&broken));
         sent
     }
 
-    async fn content(
-        &self,
-        session: &mut ServerSession,
-        header: Box<ResponseHeader>,
-        length: Option<u64>,
-        content: &mut Content,
-        meter: &mut Meter,
-    ) -> Result<(), Broken> {
-        let socket = length
-            .filter(|length| *length > SMALL)
-            .and_then(|_| Socket::of(session, self.config.write_timeout));
-        let Some(mut socket) = socket else {
-            session
-                .write_response_header(header)
-                .await
-                .map_err(|_| Broken::Client)?;
-            return send::through_session(session, content, meter).await;
-        };
-        // What is still on its way must not wait for a full packet.
-        let here = content.source.is_stored();
-        if here {
-            socket.cork();
+    /// For one reply.
+    fn pace(&self, session: &ServerSession) -> Pace {
+        Pace::new(&self.config, session.as_http1().map(|http1| http1.stream().id()))
+    }
+
+    /// Says that what came is no request. There is none that could be looked at.
+    async fn refuse(&self, session: &mut ServerSession) {
+        let reply = malformed();
+        if let (Some(header), Body::Bytes(bytes)) = (header(&reply), reply.body) {
+            let pace = &mut self.pace(session);
+            session.set_keepalive(None);
+            let _ = whole(session, header, bytes, pace, &mut Meter::default()).await;
         }
-        header_alone(session, header).await?;
-        let outcome = socket.body(content, meter).await;
-        if here {
-            socket.uncork();
-        }
-        outcome
     }
 
     fn record(&self, session: &ServerSession, sent: &Sent, began: Instant) {
@@ -180,14 +164,12 @@ impl HttpServerApp for Door {
         mut session: ServerSession,
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
-        session.set_write_timeout(Some(self.config.write_timeout));
-        session.set_min_send_rate(Some(1024));
         let patience = self.config.idle_timeout + self.config.header_timeout;
         match timeout(patience, session.read_request()).await {
             Ok(Ok(true)) => {}
             Ok(Ok(false)) => return None,
             Ok(Err(_)) | Err(_) => {
-                let _ = session.respond_error(400).await;
+                self.refuse(&mut session).await;
                 return None;
             }
         }
@@ -207,11 +189,12 @@ impl HttpServerApp for Door {
         drop(busy);
         if sent.broken.is_some() {
             session.set_keepalive(None);
-            session.shutdown().await;
+            let _ = timeout(FAREWELL, session.shutdown()).await;
             return None;
         }
         let settings = HttpPersistentSettings::for_session(&session);
-        let reusable = session.finish().await.ok()??;
+        let finished = timeout(self.config.write_timeout, session.finish()).await;
+        let reusable = finished.ok()?.ok()??;
         Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
     }
 
@@ -243,46 +226,72 @@ fn header(reply: &Reply) -> Option<Box<ResponseHeader>> {
     Some(Box::new(header))
 }
 
-async fn head_only(session: &mut ServerSession, header: Box<ResponseHeader>) -> Result<(), Broken> {
-    session
-        .write_response_header(header)
-        .await
-        .map_err(|_| Broken::Client)?;
-    session
-        .write_response_body(Bytes::new(), true)
-        .await
-        .map_err(|_| Broken::Client)
+/// What is said to bytes that are no request, also for want of the one Host (RFC 9112, section 3.2).
+fn malformed() -> Reply {
+    let message = "this is no request of HTTP/1.1; look at its first line, its lengths, and its one Host field";
+    let body = error_body(Code::Unknown, message, None);
+    Reply {
+        status: 400,
+        headers: vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))],
+        length: Some(body.len() as u64),
+        body: Body::Bytes(body.into()),
+        kind: Kind::Other,
+        outcome: None,
+    }
+}
+
+async fn head_only(session: &mut ServerSession, header: Box<ResponseHeader>, pace: &mut Pace) -> Result<(), Broken> {
+    send::header(session, header, pace).await?;
+    send::end(session, pace, 0).await
 }
 
 async fn whole(
     session: &mut ServerSession,
     header: Box<ResponseHeader>,
     bytes: Bytes,
+    pace: &mut Pace,
     meter: &mut Meter,
 ) -> Result<(), Broken> {
-    session
-        .write_response_header(header)
-        .await
-        .map_err(|_| Broken::Client)?;
-    let length = bytes.len() as u64;
-    session
-        .write_response_body(bytes, true)
-        .await
-        .map_err(|_| Broken::Client)?;
-    meter.add(length);
-    Ok(())
+    send::header(session, header, pace).await?;
+    send::whole(session, bytes, pace, meter).await
+}
+
+async fn body(
+    session: &mut ServerSession,
+    header: Box<ResponseHeader>,
+    large: bool,
+    content: &mut Content,
+    pace: &mut Pace,
+    meter: &mut Meter,
+) -> Result<(), Broken> {
+    let socket = if large { Socket::of(session) } else { None };
+    let Some(mut socket) = socket else {
+        send::header(session, header, pace).await?;
+        return send::through_session(session, content, pace, meter).await;
+    };
+    // What is still on its way must not wait for a full packet.
+    let here = content.source.is_stored();
+    if here {
+        socket.cork();
+    }
+    header_alone(session, header, pace).await?;
+    let outcome = socket.body(content, pace, meter).await;
+    if here {
+        socket.uncork();
+    }
+    outcome
 }
 
 /// Writes the header and leaves the body to us, the session being none the wiser.
 ///
 /// pingora takes the answer to a HEAD for complete with its header and flushes it; the connection stays
 /// usable afterwards. This rests on its behaviour, not on its word: the version is pinned and a test watches.
-async fn header_alone(session: &mut ServerSession, header: Box<ResponseHeader>) -> Result<(), Broken> {
+async fn header_alone(session: &mut ServerSession, header: Box<ResponseHeader>, pace: &mut Pace) -> Result<(), Broken> {
     let method = session.req_header().method.clone();
     session.req_header_mut().set_method(http::Method::HEAD);
-    let written = session.write_response_header(header).await;
+    let written = send::header(session, header, pace).await;
     session.req_header_mut().set_method(method);
-    written.map_err(|_| Broken::Client)
+    written
 }
 
 /// Reads a small body that no route here wants. False if there is more: then the connection ends with the answer.

@@ -87,6 +87,26 @@ pub(super) fn send_bytes(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usi
     )?)
 }
 
+/// Bytes that the other side of a TCP connection has acknowledged so far. `None` where the kernel does not say.
+pub(super) fn acknowledged(socket: RawFd) -> Option<u64> {
+    /// `tcpi_bytes_acked`, the sixteenth eight bytes of `struct tcp_info` (linux/tcp.h), since Linux 4.1.
+    const AT: usize = 15;
+    let mut info = [0_u64; AT + 1];
+    let mut size = libc::socklen_t::try_from(size_of_val(&info)).ok()?;
+    let whole = size;
+    // SAFETY: `info` is exclusively borrowed for the call and has `size` bytes. A number that is no socket is refused.
+    let outcome = unsafe {
+        libc::getsockopt(
+            socket,
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut size,
+        )
+    };
+    (outcome == 0 && size == whole).then_some(info[AT])
+}
+
 /// A second descriptor of an open one that is known by its number only, as pingora gives its sockets.
 ///
 /// # Errors

@@ -2,17 +2,18 @@
 //!
 //! Decides alone how a body leaves: by sendfile where the socket is plain HTTP/1.1, else in large reads.
 
+mod bound;
 mod config;
 mod connections;
 mod door;
 mod kernel;
 mod log;
+mod pace;
 mod porch;
 mod send;
 mod stamp;
 mod tls;
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -26,6 +27,7 @@ pub use connections::{Connections, raise_descriptor_limit};
 pub use log::{Format, RequestLog, Target};
 pub use tls::{Error as TlsError, Identity};
 
+use self::bound::Bound;
 use self::door::Door;
 use self::porch::Porch;
 use crate::oci::Registry;
@@ -33,6 +35,9 @@ use crate::serve::Serve;
 
 /// One small answer fits into this, header and body: one send instead of two.
 const BUFFER: usize = 16 << 10;
+
+/// What pingora has to say of its own is an error at most: clients that go are no news. For a filter of events.
+pub const QUIET: &str = "pingora_core::services=error,pingora_core::apps=error";
 
 /// What the registry port is made of.
 pub struct Parts {
@@ -52,11 +57,7 @@ pub struct Parts {
 
 /// The registry port as a service for pingora's server.
 pub fn service(parts: Parts) -> Service<Porch> {
-    let bound: HashMap<u16, Registry> = parts
-        .addresses
-        .iter()
-        .filter_map(|(address, registry)| Some((address.port(), registry.clone()?)))
-        .collect();
+    let bound = Bound::new(&parts.addresses);
     let door = Door::new(parts.serve, bound, parts.config, parts.connections.clone(), parts.log);
     let mut service = Service::new("registry".to_owned(), Porch::new(door));
     for (address, _) in &parts.addresses {

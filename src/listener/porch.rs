@@ -19,9 +19,10 @@ use pingora::server::ShutdownWatch;
 use pingora::time::timeout;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::connections::Open;
+use super::connections::{Busy, Open};
 use super::door::Door;
 use super::log::Entry;
+use super::pace::Pace;
 use crate::serve::{Body, Reply, Request};
 
 /// Bytes that the head of a request may have.
@@ -66,30 +67,32 @@ impl Porch {
         Self { door: Arc::new(door) }
     }
 
-    /// Answers requests until one is not for here, or the connection ends.
-    async fn linger(&self, stream: &mut Stream, buffer: &mut BytesMut) -> bool {
+    /// Answers requests until one is not for here, which is busy from then on, or the connection ends.
+    async fn linger(&self, stream: &mut Stream, buffer: &mut BytesMut) -> Option<Busy> {
         loop {
             buffer.clear();
             match self.head(stream, buffer).await {
                 Head::Whole => {}
-                Head::Gone => return false,
+                Head::Gone => return None,
                 Head::TooLarge => {
                     refuse(stream, TOO_LARGE).await;
-                    return false;
+                    return None;
                 }
                 Head::Foreign => {
                     refuse(stream, FOREIGN).await;
-                    return false;
+                    return None;
                 }
             }
+            let busy = self.door.connections.busy();
             let began = now();
             let Some(answer) = self.answer(stream, buffer) else {
-                return true;
+                return Some(busy);
             };
-            let sent = timeout(self.door.config.write_timeout, send(stream, &answer.bytes)).await;
+            let mut pace = Pace::new(&self.door.config, Some(stream.id()));
+            let sent = pace.wait(0, send(stream, &answer.bytes)).await;
             self.record(stream, &answer, began);
             if !matches!(sent, Ok(Ok(()))) || answer.last {
-                return false;
+                return None;
             }
         }
     }
@@ -103,15 +106,18 @@ impl Porch {
         ) {
             return Head::Gone;
         }
-        if is_whole(buffer) {
+        // Most heads come whole, and then this looks at their last bytes only.
+        if buffer.ends_with(b"\r\n\r\n") && buffer[0].is_ascii_uppercase() {
             return Head::Whole;
         }
         if !buffer.first().is_some_and(|first| begins_request(*first)) {
             return Head::Foreign;
         }
         let rest = async {
-            while !is_whole(buffer) {
-                if buffer.len() > HEAD {
+            let mut seen = 0;
+            while !ends_within(buffer, seen) {
+                seen = buffer.len();
+                if seen > HEAD {
                     return Head::TooLarge;
                 }
                 if !matches!(stream.read_buf(buffer).await, Ok(1..)) {
@@ -153,9 +159,7 @@ impl Porch {
             .split_once('?')
             .map_or((target, None), |(path, query)| (path, Some(query)));
         let digest = stream.get_socket_digest();
-        let bound = self
-            .door
-            .bound_to(|| digest.as_ref()?.local_addr()?.as_inet().map(|address| address.port()));
+        let bound = self.door.bound.to(|| digest.as_ref()?.local_addr()?.as_inet().copied());
         let none = HeaderMap::new();
         let request = Request {
             method,
@@ -231,7 +235,7 @@ impl ServerApp for Porch {
             return self.door.process_new(stream, shutdown).await;
         }
         let mut buffer = BytesMut::with_capacity(4 << 10);
-        while self.linger(&mut stream, &mut buffer).await {
+        while let Some(busy) = self.linger(&mut stream, &mut buffer).await {
             let mut session = ServerSession::new_http1(stream);
             session.set_keepalive(Some(self.door.config.idle_timeout.as_secs()));
             hand_over(
@@ -239,6 +243,7 @@ impl ServerApp for Porch {
                 std::mem::replace(&mut buffer, BytesMut::with_capacity(4 << 10)),
             );
             (stream, _) = self.door.process_new_http(session, shutdown).await?.consume();
+            drop(busy);
         }
         None
     }
@@ -295,12 +300,65 @@ fn begins_request(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~\r\n".contains(&byte)
 }
 
-fn is_whole(head: &[u8]) -> bool {
-    // Most heads come whole, and then this looks at their last bytes only.
-    head.ends_with(b"\r\n\r\n") || head.windows(4).any(|four| four == b"\r\n\r\n")
+/// Whether the head's last, empty line is here; the first `seen` bytes were looked at before.
+///
+/// A line may end without its carriage return, and empty lines before the first one are none of the head
+/// (RFC 9112, section 2.2).
+fn ends_within(head: &[u8], seen: usize) -> bool {
+    let Some(first) = head.iter().position(|byte| !b"\r\n".contains(byte)) else {
+        return false;
+    };
+    // What begins the end may be among the last bytes that were seen.
+    let from = first.max(seen.saturating_sub(2));
+    let rest = &head[from..];
+    rest.windows(2).any(|two| two == b"\n\n") || rest.windows(3).any(|three| three == b"\n\r\n")
 }
 
 #[expect(clippy::disallowed_methods, reason = "the outermost function reads the clock")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ends(head: &str) -> bool {
+        ends_within(head.as_bytes(), 0)
+    }
+
+    #[test]
+    fn a_head_ends_with_an_empty_line_however_lines_end() {
+        for head in [
+            "G\r\nH: x\r\n\r\n",
+            "G\nH: x\n\n",
+            "G\nH: x\n\r\n",
+            "G\r\nH: x\r\n\n",
+            "G\n\nmore",
+        ] {
+            assert!(ends(head), "{head:?}");
+        }
+        for head in [
+            "",
+            "G",
+            "G\r\n",
+            "G\r\nH: x\r\n\r",
+            "G\r\r",
+            "\r\n\r\n",
+            "\n\n",
+            "\r\n\r\nG\r\n",
+        ] {
+            assert!(!ends(head), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_that_comes_in_pieces_ends_where_it_ends_whole() {
+        for head in ["\r\nG / HTTP/1.1\r\nH: x\r\n\r\n", "G / HTTP/1.1\nH: x\n\r\n", "G\n\n"] {
+            for seen in 0..head.len() {
+                assert!(!ends(&head[..seen]), "{head:?}");
+                assert!(ends_within(head.as_bytes(), seen), "{head:?} after {seen}");
+            }
+        }
+    }
 }

@@ -4,14 +4,17 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
+use fail::fail_point;
+use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::kernel;
+use super::pace::Pace;
 use crate::fetch::{Error, Piece, Readable};
 use crate::serve::{Content, Segment};
 
@@ -19,6 +22,8 @@ use crate::serve::{Content, Segment};
 const STEP: usize = 1 << 20;
 /// Bytes read at a time where sendfile is not possible.
 const READ: usize = 256 << 10;
+/// Bytes in a frame of HTTP/2, unless the client wants more.
+const FRAME: usize = 16 << 10;
 /// After so many bytes others on this thread get their turn.
 const TURN: usize = 4 << 20;
 
@@ -31,9 +36,12 @@ pub(super) enum Broken {
     /// The content ended before its end.
     #[error("the content ended too soon")]
     Short,
-    /// The client went, or took nothing for too long.
+    /// The client went.
     #[error("the client went")]
     Client,
+    /// The client took less than a connection is worth.
+    #[error("the client took too little for too long")]
+    Slow,
     /// The disk.
     #[error("reading stored content")]
     Disk(#[from] io::Error),
@@ -59,13 +67,12 @@ impl Meter {
 /// A plain socket, written to past pingora.
 pub(super) struct Socket {
     descriptor: AsyncFd<OwnedFd>,
-    patience: Duration,
     since_turn: usize,
 }
 
 impl Socket {
     /// Of a session whose stream is a bare TCP socket; `None` for TLS and HTTP/2.
-    pub(super) fn of(session: &ServerSession, patience: Duration) -> Option<Self> {
+    pub(super) fn of(session: &ServerSession) -> Option<Self> {
         let stream = session
             .as_http1()?
             .stream()
@@ -76,7 +83,6 @@ impl Socket {
         let descriptor = kernel::watch_writable(descriptor).ok()?;
         Some(Self {
             descriptor,
-            patience,
             since_turn: 0,
         })
     }
@@ -93,16 +99,24 @@ impl Socket {
     }
 
     /// Sends the whole body; `meter` counts on the way.
-    pub(super) async fn body(&mut self, content: &mut Content, meter: &mut Meter) -> Result<(), Broken> {
+    pub(super) async fn body(
+        &mut self,
+        content: &mut Content,
+        pace: &mut Pace,
+        meter: &mut Meter,
+    ) -> Result<(), Broken> {
         for segment in std::mem::take(&mut content.segments) {
             match segment {
-                Segment::Bytes(bytes) => self.bytes(&bytes, meter).await?,
+                Segment::Bytes(bytes) => self.bytes(&bytes, pace, meter).await?,
                 Segment::Part(mut range) => {
                     while let Some(piece) = next(content, &range).await? {
                         range.start += piece.len();
                         match piece {
-                            Piece::Bytes(bytes) => self.bytes(&bytes, meter).await?,
-                            Piece::File(file, part) => self.file(file, part, meter).await?,
+                            Piece::Bytes(bytes) => self.bytes(&bytes, pace, meter).await?,
+                            Piece::File(file, part) => {
+                                let sent = self.file(file.clone(), part, pace, meter).await;
+                                sent.inspect_err(|broken| doubt(&file, broken))?;
+                            }
                         }
                     }
                 }
@@ -111,17 +125,25 @@ impl Socket {
         Ok(())
     }
 
-    async fn bytes(&mut self, bytes: &[u8], meter: &mut Meter) -> Result<(), Broken> {
+    async fn bytes(&mut self, bytes: &[u8], pace: &mut Pace, meter: &mut Meter) -> Result<(), Broken> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            let took = self.when_writable(|socket| kernel::send_bytes(socket, rest)).await?;
+            let sending = self.when_writable(pace, meter.bytes, |socket| kernel::send_bytes(socket, rest));
+            // Nothing but the socket takes part in this.
+            let took = sending.await?.map_err(|_| Broken::Client)?;
             meter.add(took as u64);
             rest = &rest[took..];
         }
         Ok(())
     }
 
-    async fn file(&mut self, file: Arc<dyn Readable>, mut part: Range<u64>, meter: &mut Meter) -> Result<(), Broken> {
+    async fn file(
+        &mut self,
+        file: Arc<dyn Readable>,
+        mut part: Range<u64>,
+        pace: &mut Pace,
+        meter: &mut Meter,
+    ) -> Result<(), Broken> {
         while !part.is_empty() {
             let step = usize::try_from(part.end - part.start).unwrap_or(STEP).min(STEP);
             let last = part.start + step as u64 - 1;
@@ -129,9 +151,11 @@ impl Socket {
                 warm(file.clone(), part.start, step).await?;
             }
             let start = part.start;
-            let took = self
-                .when_writable(|socket| kernel::sendfile(socket, file.as_fd(), start, step))
-                .await?;
+            let sending = self.when_writable(pace, meter.bytes, |socket| {
+                fail_point!("listener.sendfile", |_| Err(io::Error::from_raw_os_error(libc::EIO)));
+                kernel::sendfile(socket, file.as_fd(), start, step)
+            });
+            let took = sending.await?.map_err(told_apart)?;
             if took == 0 {
                 return Err(Broken::Disk(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -142,20 +166,22 @@ impl Socket {
         Ok(())
     }
 
-    async fn when_writable(&self, mut write: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>) -> Result<usize, Broken> {
+    async fn when_writable(
+        &self,
+        pace: &mut Pace,
+        given: u64,
+        mut write: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Result<io::Result<usize>, Broken> {
         // Most writes find room; registering for readiness first would cost a round.
         match write(self.descriptor.as_fd()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            other => return other.map_err(told_apart),
+            other => return Ok(other),
         }
         let writing = self
             .descriptor
             .async_io(Interest::WRITABLE, |descriptor| write(descriptor.as_fd()));
-        let waited = tokio::time::timeout(self.patience, writing)
-            .await
-            .map_err(|_| Broken::Client)?;
-        waited.map_err(told_apart)
+        pace.wait(given, writing).await
     }
 
     async fn take_turns(&mut self, bytes: usize) {
@@ -180,21 +206,23 @@ async fn next(content: &mut Content, range: &Range<u64>) -> Result<Option<Piece>
 pub(super) async fn through_session(
     session: &mut ServerSession,
     content: &mut Content,
+    pace: &mut Pace,
     meter: &mut Meter,
 ) -> Result<(), Broken> {
     for segment in std::mem::take(&mut content.segments) {
         match segment {
-            Segment::Bytes(bytes) => write(session, bytes, meter).await?,
+            Segment::Bytes(bytes) => write(session, bytes, pace, meter).await?,
             Segment::Part(mut range) => {
                 while let Some(piece) = next(content, &range).await? {
                     range.start += piece.len();
                     match piece {
-                        Piece::Bytes(bytes) => write(session, bytes, meter).await?,
+                        Piece::Bytes(bytes) => write(session, bytes, pace, meter).await?,
                         Piece::File(file, mut part) => {
                             while !part.is_empty() {
-                                let bytes = read(&file, part.clone()).await?;
+                                let bytes = read(&file, part.clone()).await;
+                                let bytes = bytes.inspect_err(|broken| doubt(&file, broken))?;
                                 part.start += bytes.len() as u64;
-                                write(session, bytes, meter).await?;
+                                write(session, bytes, pace, meter).await?;
                             }
                         }
                     }
@@ -202,19 +230,58 @@ pub(super) async fn through_session(
             }
         }
     }
-    session
-        .write_response_body(Bytes::new(), true)
-        .await
-        .map_err(|_| Broken::Client)
+    end(session, pace, meter.bytes).await
 }
 
-async fn write(session: &mut ServerSession, bytes: Bytes, meter: &mut Meter) -> Result<(), Broken> {
+/// A header, through the session.
+pub(super) async fn header(
+    session: &mut ServerSession,
+    header: Box<ResponseHeader>,
+    pace: &mut Pace,
+) -> Result<(), Broken> {
+    let writing = session.write_response_header(header);
+    pace.wait(0, writing).await?.map_err(|_| Broken::Client)
+}
+
+/// A whole body, through the session.
+pub(super) async fn whole(
+    session: &mut ServerSession,
+    mut bytes: Bytes,
+    pace: &mut Pace,
+    meter: &mut Meter,
+) -> Result<(), Broken> {
+    if session.is_http2() && bytes.len() > FRAME {
+        let all_but_the_last = bytes.split_to(bytes.len() - FRAME);
+        write(session, all_but_the_last, pace, meter).await?;
+    }
     let length = bytes.len() as u64;
-    session
-        .write_response_body(bytes, false)
-        .await
-        .map_err(|_| Broken::Client)?;
+    let writing = session.write_response_body(bytes, true);
+    pace.wait(meter.bytes, writing).await?.map_err(|_| Broken::Client)?;
     meter.add(length);
+    Ok(())
+}
+
+/// The end of a body, through the session; `given` bytes went before.
+pub(super) async fn end(session: &mut ServerSession, pace: &mut Pace, given: u64) -> Result<(), Broken> {
+    let ending = session.write_response_body(Bytes::new(), true);
+    pace.wait(given, ending).await?.map_err(|_| Broken::Client)
+}
+
+async fn write(
+    session: &mut ServerSession,
+    mut bytes: Bytes,
+    pace: &mut Pace,
+    meter: &mut Meter,
+) -> Result<(), Broken> {
+    // HTTP/2 does not say how much of one writing was taken.
+    let most = if session.is_http2() { FRAME } else { READ };
+    while !bytes.is_empty() {
+        let piece = bytes.split_to(bytes.len().min(most));
+        let length = piece.len() as u64;
+        let writing = session.write_response_body(piece, false);
+        pace.wait(meter.bytes, writing).await?.map_err(|_| Broken::Client)?;
+        meter.add(length);
+    }
     Ok(())
 }
 
@@ -253,9 +320,22 @@ async fn warm(file: Arc<dyn Readable>, start: u64, bytes: usize) -> io::Result<(
     warmed.await.map_err(io::Error::other)?
 }
 
+/// What the disk could not read is not trusted as it was.
+fn doubt(file: &Arc<dyn Readable>, broken: &Broken) {
+    if let Broken::Disk(_) = broken {
+        file.doubt();
+    }
+}
+
+/// Whether the socket or the file was meant; one call reads from the one and writes to the other.
 fn told_apart(error: io::Error) -> Broken {
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, NetworkDown,
+        NetworkUnreachable, NotConnected, TimedOut,
+    };
     match error.kind() {
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected => Broken::Client,
+        BrokenPipe | ConnectionAborted | ConnectionRefused | ConnectionReset | HostUnreachable | NetworkDown
+        | NetworkUnreachable | NotConnected | TimedOut => Broken::Client,
         _ => Broken::Disk(error),
     }
 }
@@ -263,4 +343,32 @@ fn told_apart(error: io::Error) -> Broken {
 #[expect(clippy::disallowed_methods, reason = "measures what is logged")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::errno::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_that_died_is_not_taken_for_a_bad_disk() {
+        let broken = |errno: Errno| told_apart(errno.into());
+
+        for errno in [
+            Errno::EPIPE,
+            Errno::ECONNRESET,
+            Errno::ETIMEDOUT,
+            Errno::ENOTCONN,
+            Errno::EHOSTUNREACH,
+            Errno::ENETUNREACH,
+            Errno::ENETDOWN,
+            Errno::ECONNABORTED,
+        ] {
+            assert!(matches!(broken(errno), Broken::Client), "{errno}");
+        }
+        for errno in [Errno::EIO, Errno::ENOMEM, Errno::EBADF, Errno::EINVAL] {
+            assert!(matches!(broken(errno), Broken::Disk(_)), "{errno}");
+        }
+    }
 }

@@ -149,6 +149,16 @@ impl Image {
     }
 
     /// The digest of the layer at `index`, as the manifest has it.
+    /// Its manifest has nearly four megabytes, the most that every registry must take.
+    pub fn with_a_large_manifest() -> Self {
+        Self::built(OCI_MANIFEST, vec![random(10)], sha256, |body| {
+            body["annotations"] = (0..390)
+                .map(|at| (format!("k{at}"), "x".repeat(10_000).into()))
+                .collect::<serde_json::Map<_, _>>()
+                .into();
+        })
+    }
+
     pub fn layer(&self, index: usize) -> String {
         digest_like(&self.manifest.digest, &self.layers[index])
     }

@@ -32,6 +32,21 @@ impl Node {
         files
     }
 
+    /// Turns every bit of one byte of stored content.
+    pub fn damage(&self, digest: &str, offset: u64) {
+        use std::os::unix::fs::{FileExt, PermissionsExt};
+        let path = self.stored_at(digest);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("our own file");
+        let file = fs::File::options()
+            .read(true)
+            .write(true)
+            .open(path)
+            .expect("our own file");
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, offset).expect("a byte");
+        file.write_all_at(&[!byte[0]], offset).expect("a disk");
+    }
+
     /// The first bytes of a download of `digest`, as long as it is not committed.
     pub fn partial_of(&self, digest: &str) -> PathBuf {
         self.data().join("partial").join(digest.replacen(':', "-", 1))
