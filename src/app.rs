@@ -115,9 +115,11 @@ impl App {
         let fetching = fetching_runtime().map_err(Error::Runtime)?;
         let within = fetching.handle().clone();
         let counted = fetch::Metrics::new(&metrics)?;
-        let fetch = Fetch::new(freshness, store.clone(), parents, within, clock, counted);
-        let shelf = Shelf::new(store.clone(), fetch);
-        let serve = Serve::new(id, names, Gate::new(filters), shelf, serve::Metrics::new(&metrics)?);
+        let answer_within = freshness.answer_within;
+        let fetch = Fetch::new(freshness, store.clone(), parents, within, clock.clone(), counted);
+        let (gate, shelf) = (Gate::new(filters), Shelf::new(store.clone(), fetch));
+        let counted = serve::Metrics::new(&metrics)?;
+        let serve = Serve::new(id, names, gate, shelf, counted, clock, answer_within);
 
         let connections = connections(&listen, descriptors);
         ports.say();

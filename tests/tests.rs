@@ -34,6 +34,8 @@ mod naming;
 mod permission;
 // How old a tag may be.
 mod freshness;
+// How long an answer may take, however slow the parent is.
+mod budget;
 // Tags, referrers, catalog.
 mod discovery;
 // What is refused, and how.

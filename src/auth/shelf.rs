@@ -38,6 +38,15 @@ impl Shelf {
         self.fetch.blob(permit.repository(), digest, from, asker).await
     }
 
+    /// Bytes of a blob whose content is on its way.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fetch::settle`].
+    pub async fn settle(&self, permit: &Permit, source: &mut Source, asker: &Asker) -> Result<u64, Error> {
+        self.fetch.settle(permit.repository(), source, asker).await
+    }
+
     /// Bytes of a blob.
     ///
     /// # Errors

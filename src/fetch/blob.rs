@@ -19,8 +19,9 @@ pub(super) enum Part {
 impl Fetch {
     /// The content of `digest`, if `repository` has it.
     ///
-    /// Returns when its header is known; the bytes may still be on their way. `from` is the first byte
-    /// wanted: who goes on after a reply that was broken off for wrong bytes is not given more of them.
+    /// Returns when its header is known, at the latest at the deadline of `asker`; the bytes may still be on
+    /// their way. `from` is the first byte wanted: who goes on after a reply that was broken off for wrong bytes is
+    /// not given more of them.
     ///
     /// # Errors
     ///
@@ -33,43 +34,13 @@ impl Fetch {
         asker: &Asker,
     ) -> Result<Source, Error> {
         let shared = &self.shared;
-        let key = (repository.clone(), *digest);
-        loop {
-            if let Some(source) = shared.stored(repository, digest, asker, Outcome::Hit).await? {
-                return Ok(source);
-            }
-            if let Some(error) = shared.spoiled.get(&key).filter(|_| from > 0) {
-                return Err(error);
-            }
-            if shared.store.holds(digest) {
-                shared.confirm(repository, digest, Kind::Blob, asker).await?;
-                if let Some(source) = shared.stored(repository, digest, asker, Outcome::Miss).await? {
-                    return Ok(source);
-                }
-            }
-            let (flight, outcome) = match shared.take_part(repository, digest, Kind::Blob, asker) {
-                Part::Stored => continue,
-                Part::Lead(flight) => (flight, Outcome::Miss),
-                Part::Follow(flight) => (flight, Outcome::Collapsed),
-            };
-            if !flight.admits(repository) {
-                shared.confirm(repository, digest, Kind::Blob, asker).await?;
-                flight.admit(repository);
-                if flight.is_done() {
-                    shared.store.link(repository, digest);
-                }
-            }
-            match flight.head().await {
-                Ok(head) => match Source::flight(shared, &flight, &head, asker, outcome, 0) {
-                    Some(source) => return Ok(source),
-                    // Nothing is kept and the beginning is gone: wait for the end of that one.
-                    None => drop(flight.landed().await),
-                },
-                // Another repository's upstream failed; ours was not asked yet.
-                Err(_) if flight.repository != *repository => {}
-                Err(error) => return Err(error),
-            }
+        // No parent is to blame for the time that the disk takes.
+        if let Some(source) = shared.stored(repository, digest, asker, Outcome::Hit).await? {
+            return Ok(source);
         }
+        shared
+            .in_time(repository, asker, shared.blob(repository, digest, from, asker))
+            .await
     }
 
     /// Bytes of a blob, for a HEAD: nothing is transferred.
@@ -84,24 +55,94 @@ impl Fetch {
         asker: &Asker,
     ) -> Result<(u64, Outcome), Error> {
         let shared = &self.shared;
-        let here = || shared.store.size(&shared.store.linked(repository, digest)?);
-        if let Some(size) = here() {
+        if let Some(size) = shared.size_here(repository, digest) {
             return Ok((size, Outcome::Hit));
         }
-        let said = shared.confirm(repository, digest, Kind::Blob, asker).await?;
-        if let Some(size) = here() {
+        shared
+            .in_time(repository, asker, shared.blob_size(repository, digest, asker))
+            .await
+    }
+
+    /// Bytes of the content that `source` brings; waits for the last of them, if the upstream does not say before.
+    ///
+    /// # Errors
+    ///
+    /// Why the transfer failed, or that it takes too long.
+    pub async fn settle(&self, repository: &Repository, source: &mut Source, asker: &Asker) -> Result<u64, Error> {
+        self.shared.in_time(repository, asker, source.settle()).await
+    }
+}
+
+impl Shared {
+    async fn blob(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: &Digest,
+        from: u64,
+        asker: &Asker,
+    ) -> Result<Source, Error> {
+        let key = (repository.clone(), *digest);
+        loop {
+            if let Some(source) = self.stored(repository, digest, asker, Outcome::Hit).await? {
+                return Ok(source);
+            }
+            if let Some(error) = self.spoiled.get(&key).filter(|_| from > 0) {
+                return Err(error);
+            }
+            if self.store.holds(digest) {
+                self.confirm(repository, digest, Kind::Blob, asker).await?;
+                if let Some(source) = self.stored(repository, digest, asker, Outcome::Miss).await? {
+                    return Ok(source);
+                }
+            }
+            let (flight, outcome) = match self.take_part(repository, digest, Kind::Blob, asker) {
+                Part::Stored => continue,
+                Part::Lead(flight) => (flight, Outcome::Miss),
+                Part::Follow(flight) => (flight, Outcome::Collapsed),
+            };
+            if !flight.admits(repository) {
+                self.confirm(repository, digest, Kind::Blob, asker).await?;
+                flight.admit(repository);
+                if flight.is_done() {
+                    self.store.link(repository, digest);
+                }
+            }
+            match flight.head().await {
+                Ok(head) => match Source::flight(self, &flight, &head, asker, outcome, 0) {
+                    Some(source) => return Ok(source),
+                    // Nothing is kept and the beginning is gone: wait for the end of that one.
+                    None => drop(flight.landed().await),
+                },
+                // Another repository's upstream failed; ours was not asked yet.
+                Err(_) if flight.repository != *repository => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn blob_size(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: &Digest,
+        asker: &Asker,
+    ) -> Result<(u64, Outcome), Error> {
+        let said = self.confirm(repository, digest, Kind::Blob, asker).await?;
+        if let Some(size) = self.size_here(repository, digest) {
             return Ok((size, Outcome::Miss));
         }
-        if let Some(size) = said.or_else(|| shared.announced.get(&(repository.clone(), *digest))) {
+        if let Some(size) = said.or_else(|| self.announced.get(&(repository.clone(), *digest))) {
             return Ok((size, Outcome::Miss));
         }
         // An upstream that says no length to a HEAD: the content itself tells.
         let mut source = self.blob(repository, digest, 0, asker).await?;
         Ok((source.settle().await?, Outcome::Miss))
     }
-}
 
-impl Shared {
+    /// Bytes of linked content that lies here.
+    fn size_here(&self, repository: &Repository, digest: &Digest) -> Option<u64> {
+        self.store.size(&self.store.linked(repository, digest)?)
+    }
+
     /// Joins the flight of `digest`, or begins one for `repository`.
     pub(super) fn take_part(
         self: &Arc<Self>,

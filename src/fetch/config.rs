@@ -12,9 +12,10 @@ pub struct Config {
     pub tag_ttl: Duration,
     /// How long "does not exist" is believed.
     pub absent_ttl: Duration,
-    /// How long a parent may think before a tag that lies here is served stale.
+    /// How long a client waits for the parent before a tag or list that lies here is served stale.
     pub stale_after: Duration,
-    /// How long a parent may think when there is nothing to serve instead.
+    /// How long a client waits for a header, however many questions are asked for it. No single question of
+    /// ours takes longer.
     pub answer_within: Duration,
 }
 

@@ -73,6 +73,15 @@ impl Error {
     pub fn allows_stale(&self) -> bool {
         !matches!(self, Self::Absent { .. } | Self::NoUpstream { .. })
     }
+
+    /// Whether the parent answered, at length perhaps, with what is good for nothing, and will do so again.
+    pub(super) fn is_useless(&self) -> bool {
+        match self {
+            Self::Nonsense { .. } => true,
+            Self::Parent(error) => matches!(**error, parent::Error::TooLarge { .. }),
+            _ => false,
+        }
+    }
 }
 
 impl From<parent::Error> for Error {

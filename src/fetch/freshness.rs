@@ -10,6 +10,9 @@ use crate::oci::{Digest, Reference, Repository, Tag};
 use crate::parent::{Answer, Ask, What};
 use crate::store::{Confirmed, Held, Slot, TagRow};
 
+/// How long a refresh may go on when nobody waits for it any more: for all its questions and their bytes.
+const WORK: Duration = Duration::from_secs(5 * 60);
+
 /// What asking the parent brought.
 #[derive(Clone)]
 pub(super) struct Refreshed {
@@ -18,6 +21,12 @@ pub(super) struct Refreshed {
     pub(super) cache_status: Option<String>,
     /// The parent's own answer was stale.
     pub(super) stale: Option<Stale>,
+}
+
+/// What a slot points at, and since when.
+struct Old {
+    row: TagRow,
+    held: Arc<Held>,
 }
 
 impl Shared {
@@ -39,19 +48,29 @@ impl Shared {
         slot: &Slot,
         asker: &Asker,
     ) -> Result<Document, Error> {
-        let row = self.store.tag(repository, slot);
-        if let Some((row, age)) = row.as_ref().and_then(|row| Some((row, self.fresh_age(row)?)))
-            && let Some(held) = self.held(repository, &row.digest).await
+        let old = self.old(repository, slot).await;
+        if let Some(Old { row, held }) = &old
+            && let Some(age) = self.fresh_age(row)
         {
             return Ok(Document {
                 age: Some(age),
-                ..Document::of(held, Outcome::Hit)
+                ..Document::of(held.clone(), Outcome::Hit)
             });
         }
-        if let Some(layer) = self.absent.get(&(repository.clone(), slot.clone())) {
+        let key = (repository.clone(), slot.clone());
+        if let Some(layer) = self.absent.get(&key) {
             return Err(Error::Absent { layer });
         }
-        match self.refresh(repository, slot, asker, row.is_some()).await {
+        if let Some(error) = self.useless.get(&key) {
+            return self.stale(old, error);
+        }
+        // There is something to serve instead, or there is not.
+        let patience = match &old {
+            Some(_) => self.config.stale_after,
+            None => self.config.answer_within,
+        };
+        let refreshed = self.refresh(repository, slot, asker);
+        match self.within(patience, repository, asker, refreshed).await {
             Ok((refreshed, outcome)) => {
                 let Refreshed {
                     held,
@@ -66,7 +85,7 @@ impl Shared {
                     ..Document::of(held, outcome)
                 })
             }
-            Err(error) if error.allows_stale() => self.stale(repository, row, error).await,
+            Err(error) if error.allows_stale() => self.stale(old, error),
             Err(error) => Err(error),
         }
     }
@@ -95,27 +114,32 @@ impl Shared {
         }
     }
 
+    /// Asks the parent, once for all who wait. That goes on when they have left, and what it brings is there for
+    /// the next.
     async fn refresh(
         self: &Arc<Self>,
         repository: &Repository,
         slot: &Slot,
         asker: &Asker,
-        known: bool,
     ) -> Result<(Refreshed, Outcome), Error> {
         let key = (repository.clone(), slot.clone());
-        let budget = if known {
-            self.config.stale_after
-        } else {
-            self.config.answer_within
+        let shared = self.clone();
+        let asker = Asker {
+            deadline: self.clock.now() + WORK,
+            ..asker.clone()
         };
-        let (shared, asker) = (self.clone(), asker.clone());
         let work = || {
             let (repository, slot) = key.clone();
             async move {
-                let outcome = shared.ask_again(&repository, &slot, &asker, budget).await;
-                if let Err(Error::Absent { layer }) = &outcome {
-                    shared.store.untag(&repository, &slot);
-                    shared.absent.insert((repository, slot), layer.clone());
+                let asked = shared.ask_again(&repository, &slot, &asker);
+                let outcome = shared.within(WORK, &repository, &asker, asked).await;
+                match &outcome {
+                    Err(Error::Absent { layer }) => {
+                        shared.store.untag(&repository, &slot);
+                        shared.absent.insert((repository, slot), layer.clone());
+                    }
+                    Err(error) if error.is_useless() => shared.useless.insert((repository, slot), error.clone()),
+                    _ => {}
                 }
                 outcome
             }
@@ -133,12 +157,11 @@ impl Shared {
         repository: &Repository,
         slot: &Slot,
         asker: &Asker,
-        budget: Duration,
     ) -> Result<Refreshed, Error> {
         match slot {
-            Slot::Tag(tag) => self.ask_for_tag(repository, tag, asker, budget).await,
-            Slot::Tags => self.ask_for_tags(repository, asker, budget).await,
-            Slot::Referrers(digest) => self.ask_for_referrers(repository, digest, asker, budget).await,
+            Slot::Tag(tag) => self.ask_for_tag(repository, tag, asker).await,
+            Slot::Tags => self.ask_for_tags(repository, asker).await,
+            Slot::Referrers(digest) => self.ask_for_referrers(repository, digest, asker).await,
         }
     }
 
@@ -148,7 +171,6 @@ impl Shared {
         repository: &Repository,
         tag: &Tag,
         asker: &Asker,
-        budget: Duration,
     ) -> Result<Refreshed, Error> {
         let asked = self.clock.now();
         let reference = Reference::Tag(tag.clone());
@@ -161,7 +183,7 @@ impl Shared {
             what: What::Manifest(&reference),
             range: None,
             hops: &asker.hops,
-            budget,
+            budget: self.config.answer_within,
         };
         let answer = match parent.ask(ask(true)).await {
             Err(error) if is_method_refused(&error) => parent.ask(ask(false)).await?,
@@ -198,9 +220,8 @@ impl Shared {
         }
     }
 
-    async fn stale(&self, repository: &Repository, row: Option<TagRow>, error: Error) -> Result<Document, Error> {
-        let Some(row) = row else { return Err(error) };
-        let Some(held) = self.held(repository, &row.digest).await else {
+    fn stale(&self, old: Option<Old>, error: Error) -> Result<Document, Error> {
+        let Some(Old { row, held }) = old else {
             return Err(error);
         };
         let age = row.confirmed.map(|confirmed| self.age(confirmed));
@@ -210,6 +231,16 @@ impl Shared {
             stale,
             ..Document::of(held, Outcome::Stale)
         })
+    }
+
+    /// What `slot` points at, if that lies here, however old it is.
+    async fn old(&self, repository: &Repository, slot: &Slot) -> Option<Old> {
+        let row = self.store.tag(repository, slot)?;
+        let held = match slot {
+            Slot::Tag(_) => self.held(repository, &row.digest).await?,
+            Slot::Tags | Slot::Referrers(_) => self.held_list(repository, &row.digest).await?,
+        };
+        Some(Old { row, held })
     }
 
     /// The age of a row, if it is fresh.

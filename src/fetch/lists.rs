@@ -1,9 +1,9 @@
 //! Lists of tags and referrers: fetched whole, kept as documents, cut into pages by us.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -13,15 +13,24 @@ use super::freshness::{Head, Refreshed};
 use super::manifest::{Document, Stale};
 use super::{Asker, Error, Fetch, Outcome, Shared};
 use crate::oci::{Digest, Repository, Tag, media};
-use crate::parent::{Ask, What};
+use crate::parent::{self, Ask, What};
 use crate::store::{Held, Slot};
 
-/// Pages followed at the most; a list without end is cut off as nonsense.
+/// Pages followed at the most.
 const PAGES: usize = 1000;
+/// Pages in a row that may bring nothing new: some registries cut their pages first and filter them afterwards.
+const BARREN: usize = 10;
 /// Tags asked for at a time.
 const PAGE: usize = 1000;
-/// Bytes that one page may have.
-const PAGE_BYTES: usize = 4 << 20;
+/// Bytes of all pages together. What is kept of them has no more: some 250,000 of the longest tags in use.
+const MOST: usize = 16 << 20;
+
+/// What is listed.
+#[derive(Clone, Copy)]
+enum List<'a> {
+    Tags,
+    Referrers(&'a Digest),
+}
 
 impl Fetch {
     /// All tags of `repository`, a JSON array in ASCII order.
@@ -65,40 +74,18 @@ impl Shared {
         self: &Arc<Self>,
         repository: &Repository,
         asker: &Asker,
-        budget: Duration,
     ) -> Result<Refreshed, Error> {
-        #[derive(Deserialize)]
-        struct Page {
-            /// Some registries say null for none.
-            tags: Option<Vec<String>>,
-        }
-
         let asked = self.clock.now();
         let mut tags = BTreeSet::new();
-        let mut next: Option<String> = None;
-        let mut head = None;
-        for _ in 0..PAGES {
-            let what = next
-                .as_deref()
-                .map_or(What::Tags { n: PAGE, last: None }, What::TagsPage);
-            let (bytes, page_head, more) = self.page(repository, what, asker, budget).await?;
-            head.get_or_insert(page_head);
-            let page: Page = serde_json::from_slice(&bytes).map_err(|_| self.nonsense(repository, "a list of tags"))?;
-            tags.extend(
-                page.tags
-                    .unwrap_or_default()
-                    .into_iter()
-                    .filter(|tag| tag.parse::<Tag>().is_ok()),
-            );
-            let ends = more.is_none() || more == next;
-            next = more;
-            if ends {
-                let held = tag_list(tags.into_iter().collect());
-                self.keep(repository, held.clone()).await;
-                return Ok(self.settle(repository, &Slot::Tags, held, asked, &head.unwrap_or(Head::ours())));
-            }
-        }
-        Err(self.nonsense(repository, "a list of tags that ends"))
+        let take = |page: &[u8]| {
+            let before = tags.len();
+            tags.extend(tags_of(page)?);
+            Some(tags.len() - before)
+        };
+        let head = self.walk(repository, List::Tags, asker, take).await?;
+        let held = tag_list(tags.into_iter().collect());
+        self.keep(repository, held.clone()).await;
+        Ok(self.settle(repository, &Slot::Tags, held, asked, &head))
     }
 
     pub(super) async fn ask_for_referrers(
@@ -106,10 +93,9 @@ impl Shared {
         repository: &Repository,
         digest: &Digest,
         asker: &Asker,
-        budget: Duration,
     ) -> Result<Refreshed, Error> {
         let asked = self.clock.now();
-        let (manifests, head) = match self.all_referrers(repository, digest, asker, budget).await {
+        let (manifests, head) = match self.all_referrers(repository, digest, asker).await {
             Err(Error::Absent { .. }) => self.fallback_referrers(repository, digest, asker).await?,
             other => other?,
         };
@@ -123,24 +109,49 @@ impl Shared {
         repository: &Repository,
         digest: &Digest,
         asker: &Asker,
-        budget: Duration,
     ) -> Result<(Vec<Box<RawValue>>, Head), Error> {
         let mut manifests = Vec::new();
-        let mut head = None;
-        let mut next: Option<String> = None;
+        let mut known = HashSet::new();
+        let take = |page: &[u8]| {
+            let before = manifests.len();
+            let entries = descriptors(page)?.into_iter();
+            manifests.extend(entries.filter(|entry| known.insert(Digest::of(entry.get().as_bytes()))));
+            Some(manifests.len() - before)
+        };
+        let head = self.walk(repository, List::Referrers(digest), asker, take).await?;
+        Ok((manifests, head))
+    }
+
+    /// Goes from page to page and gives each to `take`, which says how many of its entries are new, or `None` if it
+    /// is no list. The head is that of the first.
+    ///
+    /// A link that leads back to where it has been ends the list.
+    async fn walk(
+        &self,
+        repository: &Repository,
+        list: List<'_>,
+        asker: &Asker,
+        mut take: impl FnMut(&[u8]) -> Option<usize> + Send,
+    ) -> Result<Head, Error> {
+        let (mut first, mut next) = (None, None);
+        let mut been = HashSet::new();
+        let (mut left, mut barren) = (MOST, 0);
         for _ in 0..PAGES {
-            let what = next
-                .as_deref()
-                .map_or(What::Referrers(digest), |query| What::ReferrersPage(digest, query));
-            let (bytes, page_head, more) = self.page(repository, what, asker, budget).await?;
-            manifests.extend(descriptors(&bytes).ok_or_else(|| self.nonsense(repository, "a list of referrers"))?);
-            let head = head.get_or_insert(page_head);
-            if more.is_none() || more == next {
-                return Ok((manifests, head.clone()));
+            let what = list.page(next.as_deref());
+            let (bytes, head, link) = self.page(repository, what, asker, left).await?;
+            left -= bytes.len();
+            let head = first.get_or_insert(head);
+            let new = take(&bytes).ok_or_else(|| self.nonsense(repository, list.name()))?;
+            barren = if new == 0 { barren + 1 } else { 0 };
+            next = link.filter(|link| been.insert(link.clone()));
+            if next.is_none() {
+                return Ok(head.clone());
             }
-            next = more;
+            if barren == BARREN {
+                break;
+            }
         }
-        Err(self.nonsense(repository, "a list of referrers that ends"))
+        Err(self.nonsense(repository, list.name_of_whole()))
     }
 
     /// The tag `sha256-<hex>` that clients keep where the API is missing.
@@ -178,12 +189,13 @@ impl Shared {
         Box::pin(async move { self.fresh(repository, &slot, asker).await })
     }
 
+    /// A page of at most `left` bytes, its head, and the query of the next.
     async fn page(
         &self,
         repository: &Repository,
         what: What<'_>,
         asker: &Asker,
-        budget: Duration,
+        left: usize,
     ) -> Result<(Bytes, Head, Option<String>), Error> {
         let ask = Ask {
             class: asker.class,
@@ -192,11 +204,37 @@ impl Shared {
             what,
             range: None,
             hops: &asker.hops,
-            budget,
+            budget: self.config.answer_within,
         };
         let answer = self.parent(repository)?.ask(ask).await?;
         let (head, next) = (Head::of(&answer), answer.head.link.clone());
-        Ok((answer.bytes(PAGE_BYTES).await?, head, next))
+        match answer.bytes(left).await {
+            Ok(bytes) => Ok((bytes, head, next)),
+            Err(parent::Error::TooLarge { layer, .. }) => Err(parent::Error::TooLarge {
+                layer,
+                limit_bytes: MOST,
+            }
+            .into()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// A linked list that lies here. It may be larger than what the store reads whole.
+    pub(super) async fn held_list(&self, repository: &Repository, digest: &Digest) -> Option<Arc<Held>> {
+        let link = self.store.linked(repository, digest)?;
+        let size = self.store.size(&link)?;
+        if size <= Held::MOST {
+            return self.held(repository, digest).await;
+        }
+        if let Some(held) = self.store.held_at_once(&link) {
+            return Some(held);
+        }
+        let blob = self.store.read(&link).ok()??;
+        let read = tokio::task::spawn_blocking(move || {
+            let bytes = blob.checked_bytes().ok()?;
+            Some(Arc::new(Held::new(*blob.digest(), blob.media_type(), bytes)))
+        });
+        read.await.ok()?
     }
 
     fn nonsense(&self, repository: &Repository, expected: &'static str) -> Error {
@@ -205,6 +243,52 @@ impl Shared {
             .map_or_else(|_| repository.registry.to_string(), |parent| parent.name().to_owned());
         Error::Nonsense { layer, expected }
     }
+}
+
+impl List<'_> {
+    fn page<'q>(&'q self, next: Option<&'q str>) -> What<'q> {
+        match (self, next) {
+            (Self::Tags, None) => What::Tags { n: PAGE, last: None },
+            (Self::Tags, Some(query)) => What::TagsPage(query),
+            (Self::Referrers(digest), None) => What::Referrers(digest),
+            (Self::Referrers(digest), Some(query)) => What::ReferrersPage(digest, query),
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Tags => "a list of tags",
+            Self::Referrers(_) => "a list of referrers",
+        }
+    }
+
+    fn name_of_whole(&self) -> &'static str {
+        match self {
+            Self::Tags => "a list of tags that ends",
+            Self::Referrers(_) => "a list of referrers that ends",
+        }
+    }
+}
+
+/// The tags of a page, but for what can be none.
+fn tags_of(page: &[u8]) -> Option<impl Iterator<Item = String>> {
+    #[derive(Deserialize)]
+    struct Page<'a> {
+        /// Some registries say null for none.
+        #[serde(borrow)]
+        tags: Option<Vec<Entry<'a>>>,
+    }
+    /// Without a copy, as there may be very many on a page, each perhaps many times.
+    #[derive(Deserialize)]
+    struct Entry<'a>(#[serde(borrow)] Cow<'a, str>);
+
+    let page: Page<'_> = serde_json::from_slice(page).ok()?;
+    let entries = page.tags.unwrap_or_default().into_iter();
+    Some(
+        entries
+            .map(|Entry(tag)| tag.into_owned())
+            .filter(|tag| tag.parse::<Tag>().is_ok()),
+    )
 }
 
 fn tag_list(tags: Vec<String>) -> Arc<Held> {

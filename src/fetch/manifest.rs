@@ -51,7 +51,10 @@ impl Fetch {
         asker: &Asker,
     ) -> Result<Document, Error> {
         match reference {
-            Reference::Digest(digest) => self.shared.manifest(repository, digest, asker).await,
+            Reference::Digest(digest) => {
+                let wanted = self.shared.manifest(repository, digest, asker);
+                self.shared.in_time(repository, asker, wanted).await
+            }
             Reference::Tag(tag) => self.shared.fresh(repository, &Slot::Tag(tag.clone()), asker).await,
         }
     }

@@ -6,6 +6,7 @@
 //! Invariant: content leaves here only for a repository whose own upstream vouched for it, by the
 //! answer that brought it or by a HEAD.
 
+mod asker;
 mod blob;
 mod config;
 mod error;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+pub use asker::Asker;
 pub use config::Config;
 pub use error::Error;
 pub use manifest::{Document, Stale};
@@ -38,7 +40,7 @@ pub use source::Source;
 use self::flight::Flight;
 use self::together::Together;
 use crate::oci::{Digest, Registry, Repository};
-use crate::parent::{Class, Hops, Parent};
+use crate::parent::Parent;
 use crate::store::{Slot, Store};
 use crate::units::Clock;
 
@@ -46,15 +48,6 @@ use crate::units::Clock;
 #[derive(Clone)]
 pub struct Fetch {
     shared: Arc<Shared>,
-}
-
-/// For whom something is fetched.
-#[derive(Clone)]
-pub struct Asker {
-    /// The nodes that the request has passed.
-    pub hops: Hops,
-    /// How urgent it is.
-    pub class: Class,
 }
 
 /// How an answer came about; the closed set of the label `outcome`.
@@ -93,6 +86,8 @@ pub(crate) struct Shared {
     confirming: Together<(Repository, Digest), Result<Option<u64>, Error>>,
     /// What the parent said does not exist, for a few seconds.
     absent: moka::sync::Cache<(Repository, Slot), String>,
+    /// What the parent gave in the place of a list or document, at some cost: it is not asked for again at once.
+    useless: moka::sync::Cache<(Repository, Slot), Error>,
     /// Bytes that a repository's manifest read lately announces. What one repository says counts for no other.
     announced: moka::sync::Cache<(Repository, Digest), u64>,
     /// What just arrived wrong, for a few seconds: whoever wants to go on with its bytes is told at once.
@@ -116,6 +111,10 @@ impl Fetch {
             .max_capacity(10_000)
             .time_to_live(config.absent_ttl)
             .build();
+        let useless = moka::sync::Cache::builder()
+            .max_capacity(10_000)
+            .time_to_live(config.tag_ttl)
+            .build();
         let spoiled = moka::sync::Cache::builder()
             .max_capacity(10_000)
             .time_to_live(config.absent_ttl)
@@ -128,6 +127,7 @@ impl Fetch {
             refreshing: Together::default(),
             confirming: Together::default(),
             absent,
+            useless,
             announced: moka::sync::Cache::new(100_000),
             spoiled,
             runtime,

@@ -37,7 +37,10 @@ pub(super) async fn get(
     let mut source = serve.shelf.blob(&permit, digest, from, &asker).await.map_err(refuse)?;
     let resolved = match ranges {
         None => Resolved::Whole,
-        Some(ranges) => ranges.resolve(source.settle().await.map_err(refuse)?),
+        Some(ranges) => {
+            let size = serve.shelf.settle(&permit, &mut source, &asker).await.map_err(refuse)?;
+            ranges.resolve(size)
+        }
     };
     let (reply, segments) = shape(resolved, source.size());
     let mut reply = describe(reply, digest).tell_source(&serve.node, &source);

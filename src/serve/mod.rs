@@ -15,6 +15,7 @@ mod request;
 mod tags;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use metrics::Metrics;
 pub use refusal::Refusal;
@@ -26,6 +27,7 @@ use crate::fetch::Asker;
 use crate::oci::Repository;
 use crate::parent::{Class, NodeId};
 use crate::router::{self, Names, Route, Routed};
+use crate::units::Clock;
 
 /// The registry of one node.
 pub struct Serve {
@@ -34,17 +36,29 @@ pub struct Serve {
     gate: Gate,
     shelf: Shelf,
     metrics: Metrics,
+    clock: Clock,
+    answer_within: Duration,
 }
 
 impl Serve {
-    /// Of the node `node`, naming upstreams as `names` says.
-    pub fn new(node: Arc<NodeId>, names: Names, gate: Gate, shelf: Shelf, metrics: Metrics) -> Self {
+    /// Of the node `node`, naming upstreams as `names` says. A header leaves within `answer_within`.
+    pub fn new(
+        node: Arc<NodeId>,
+        names: Names,
+        gate: Gate,
+        shelf: Shelf,
+        metrics: Metrics,
+        clock: Clock,
+        answer_within: Duration,
+    ) -> Self {
         Self {
             node,
             names,
             gate,
             shelf,
             metrics,
+            clock,
+            answer_within,
         }
     }
 
@@ -122,7 +136,7 @@ impl Serve {
         Ok(self.gate.admit(Principal::Anonymous, repository)?)
     }
 
-    /// For whom the upstream is asked: refuses what has come by here before.
+    /// For whom the upstream is asked, and until when, counted from now: refuses what has come by here before.
     fn asker(&self, request: &Request<'_>) -> Result<Asker, Refusal> {
         let hops = request.hops();
         if hops.contains(&self.node) || hops.is_too_long() {
@@ -131,6 +145,7 @@ impl Serve {
         Ok(Asker {
             hops,
             class: Class::Interactive,
+            deadline: self.clock.now() + self.answer_within,
         })
     }
 }

@@ -19,7 +19,7 @@ pub(super) async fn list(
     #[derive(Serialize)]
     struct Body<'a> {
         name: &'a str,
-        tags: &'a [String],
+        tags: &'a [&'a str],
     }
 
     let permit = serve.permit(repository)?;
@@ -28,7 +28,7 @@ pub(super) async fn list(
         error,
         repository: repository.clone(),
     })?;
-    let all: Vec<String> = serde_json::from_slice(document.held.bytes()).unwrap_or_default();
+    let all: Vec<&str> = serde_json::from_slice(document.held.bytes()).unwrap_or_default();
     let (tags, next) = cut(&all, page);
     let name = repository.name.as_str();
     let reply = Reply::new(200).json(serde_json::to_vec(&Body { name, tags }).expect("strings are JSON"));
@@ -36,15 +36,15 @@ pub(super) async fn list(
 }
 
 /// The entries of one page of a sorted list, and after which entry the next one begins.
-pub(super) fn cut<'a>(all: &'a [String], page: &Page) -> (&'a [String], Option<&'a str>) {
+pub(super) fn cut<'a, T: AsRef<str>>(all: &'a [T], page: &Page) -> (&'a [T], Option<&'a str>) {
     let first = page
         .last
         .as_ref()
-        .map_or(0, |last| all.partition_point(|entry| entry <= last));
+        .map_or(0, |last| all.partition_point(|entry| entry.as_ref() <= last.as_str()));
     let rest = &all[first..];
     let here = &rest[..rest.len().min(page.n.unwrap_or(DEFAULT_PAGE))];
     let more = here.len() < rest.len();
-    (here, here.last().filter(|_| more).map(String::as_str))
+    (here, here.last().filter(|_| more).map(AsRef::as_ref))
 }
 
 /// `Link: <...>; rel="next"` (RFC 8288), under the path that the client asked.

@@ -47,7 +47,11 @@ impl Blob {
     }
 
     /// The whole content, hashed. Blocks; meant for documents.
-    pub(super) fn checked_bytes(&self) -> Result<Bytes, Error> {
+    ///
+    /// # Errors
+    ///
+    /// As [`Blob::verify`]; [`Error::Io`] too if it cannot be read now.
+    pub fn checked_bytes(&self) -> Result<Bytes, Error> {
         let bytes = self.bytes().map_err(Error::io("reading", &self.path()))?;
         let actual = Digest::of_with(self.digest().algorithm(), &bytes);
         self.judge(Ok(actual))?;

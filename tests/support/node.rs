@@ -32,6 +32,7 @@ pub struct Setup {
     upstreams: Vec<String>,
     listen: Vec<String>,
     log: Vec<String>,
+    freshness: Vec<String>,
     tag_ttl: String,
     capacity: String,
     more: String,
@@ -47,6 +48,7 @@ impl Setup {
             upstreams: Vec::new(),
             listen: Vec::new(),
             log: Vec::new(),
+            freshness: Vec::new(),
             tag_ttl: "60s".to_owned(),
             capacity: "2GiB".to_owned(),
             more: String::new(),
@@ -90,6 +92,12 @@ impl Setup {
     /// A line of the section `[log]`.
     pub fn log(mut self, line: &str) -> Self {
         self.log.push(line.to_owned());
+        self
+    }
+
+    /// A line of the section `[freshness]`, other than `tag_ttl`.
+    pub fn freshness(mut self, line: &str) -> Self {
+        self.freshness.push(line.to_owned());
         self
     }
 
@@ -145,7 +153,11 @@ impl Setup {
             text += &format!("[parent]\n{}\n", self.parent.join("\n"));
         }
         text += &self.upstreams.concat();
-        text += &format!("[freshness]\ntag_ttl = \"{}\"\n", self.tag_ttl);
+        text += &format!(
+            "[freshness]\ntag_ttl = \"{}\"\n{}\n",
+            self.tag_ttl,
+            self.freshness.join("\n")
+        );
         if !self.log.is_empty() {
             text += &format!("[log]\n{}\n", self.log.join("\n"));
         }
