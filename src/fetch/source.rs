@@ -41,7 +41,7 @@ enum Own {
     /// Not asked yet.
     No,
     Running {
-        answer: Answer,
+        answer: Box<Answer>,
         part: Part,
     },
     /// It ended or failed; the flight is waited for.
@@ -190,7 +190,7 @@ impl Following {
             Ok(answer) if fits(&answer, range.start, self.total) => {
                 let (range, hasher) = (range.start..range.start, Hasher::new(self.flight.digest.algorithm()));
                 Own::Running {
-                    answer,
+                    answer: Box::new(answer),
                     part: Part { range, hasher },
                 }
             }
