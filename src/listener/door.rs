@@ -15,9 +15,10 @@ use pingora::server::ShutdownWatch;
 use pingora::time::timeout;
 
 use super::bound::Bound;
+use super::broken::Broken;
 use super::log::Entry;
 use super::pace::Pace;
-use super::send::{self, Broken, Meter, Socket};
+use super::send::{self, Meter, Socket};
 use super::{Config, Connections, RequestLog};
 use crate::oci::{Code, error_body};
 use crate::serve::{Body, Content, Kind, Reply, Request, Serve};

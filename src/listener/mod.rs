@@ -3,6 +3,7 @@
 //! Decides alone how a body leaves: by sendfile where the socket is plain HTTP/1.1, else in large reads.
 
 mod bound;
+mod broken;
 mod config;
 mod connections;
 mod door;

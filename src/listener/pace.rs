@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 // Unlike tokio's it does not wake the thread that it runs on: measured half a system call a request.
 use pingora::time::timeout;
 
-use super::send::Broken;
+use super::broken::Broken;
 use super::{Config, kernel};
 
 /// Judges whether a client takes enough of a reply.

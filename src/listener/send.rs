@@ -13,9 +13,10 @@ use pingora::protocols::http::ServerSession;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::broken::Broken;
 use super::kernel;
 use super::pace::Pace;
-use crate::fetch::{Error, Piece, Readable};
+use crate::fetch::{Piece, Readable};
 use crate::serve::{Content, Segment};
 
 /// Bytes given to sendfile at a time.
@@ -26,26 +27,6 @@ const READ: usize = 256 << 10;
 const FRAME: usize = 16 << 10;
 /// After so many bytes others on this thread get their turn.
 const TURN: usize = 4 << 20;
-
-/// Why a body was broken off.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Broken {
-    /// The content failed on its way here: the client must not take it for complete.
-    #[error("the content failed on its way")]
-    Content(#[from] Error),
-    /// The content ended before its end.
-    #[error("the content ended too soon")]
-    Short,
-    /// The client went.
-    #[error("the client went")]
-    Client,
-    /// The client took less than a connection is worth.
-    #[error("the client took too little for too long")]
-    Slow,
-    /// The disk.
-    #[error("reading stored content")]
-    Disk(#[from] io::Error),
-}
 
 /// Counts the bytes of a body as they leave.
 #[derive(Default)]
