@@ -1,6 +1,6 @@
 //! The assembly: a Config to rooms to services. The only file that knows every room.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::serve::Serve;
 use crate::status::Status;
 use crate::store::Store;
 use crate::units::Clock;
-use crate::{admin, fetch, listener, parent, serve, store};
+use crate::{admin, config, fetch, listener, parent, serve, store};
 
 /// How long replies under way may take after the signal to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -55,9 +55,23 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// One address for two purposes.
+    #[error(
+        "{address} is listened on twice; give listen.address, admin.address and each upstream's listen one of its own"
+    )]
+    Twice {
+        /// The address.
+        address: SocketAddr,
+    },
+
     /// A log file.
-    #[error("opening the request log")]
-    Log(#[source] std::io::Error),
+    #[error("opening the request log {target}; its folder must exist and be writable")]
+    Log {
+        /// The file.
+        target: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
 
     /// Threads.
     #[error("starting the runtime")]
@@ -79,6 +93,18 @@ pub struct App {
 }
 
 impl App {
+    /// Looks at what settings name beside themselves, as far as that can be done while another node runs.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]: what an operator has to change.
+    pub fn check(config: &Config) -> Result<(), Error> {
+        if let Some((certificate, key)) = &config.listen.certificate {
+            Identity::read(certificate, key)?;
+        }
+        apart(&config.listen, &config.admin, &config.upstreams)
+    }
+
     /// Builds every room. Connects to nothing; takes the store's lock.
     ///
     /// # Errors
@@ -97,12 +123,16 @@ impl App {
             log,
         } = config;
         let Mode::Mirror = mode;
+        say(&node, &parent, &storage);
         let descriptors = listener::raise_descriptor_limit();
         let metrics = Metrics::new();
         let ports = Ports::settle(&listen, &admin, &upstreams)?;
         let names = names(&parent, &upstreams)?;
         let filters = filters(&parent, &upstreams);
-        let request_log = RequestLog::open(&log.requests, log.format).map_err(Error::Log)?;
+        let request_log = RequestLog::open(&log.requests, log.format).map_err(|source| Error::Log {
+            target: log.requests.to_string(),
+            source,
+        })?;
         let store = Store::open(&storage, store::Metrics::new(&metrics)?)?;
         let id = Arc::new(NodeId {
             name: node.name.as_str().to_owned(),
@@ -156,6 +186,7 @@ impl App {
             shutdown_signal: Box::new(Signals {
                 connections,
                 store: store.clone(),
+                log: log.clone(),
             }),
         });
         fetching.shutdown_timeout(Duration::from_secs(1));
@@ -163,6 +194,18 @@ impl App {
         log.flush();
         tracing::info!("stopped");
     }
+}
+
+/// What is started, for whoever reads the log later.
+fn say(node: &config::Node, parent: &parent::Config, storage: &store::Config) {
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = node.name.as_str(),
+        parent = %parent.url,
+        data = %storage.path.display(),
+        capacity = %storage.capacity,
+        "wharf starts"
+    );
 }
 
 /// Where the node listens, and with which certificate.
@@ -175,6 +218,7 @@ struct Ports {
 impl Ports {
     /// Reads the certificate and tries every address.
     fn settle(listen: &listener::Config, admin: &admin::Config, upstreams: &[parent::Upstream]) -> Result<Self, Error> {
+        apart(listen, admin, upstreams)?;
         let pair = listen.certificate.as_ref();
         let identity = pair.map(|(certificate, key)| Identity::read(certificate, key));
         Ok(Self {
@@ -196,19 +240,41 @@ impl Ports {
     }
 }
 
+/// Whether no address is given twice; port 0 is another one each time.
+fn apart(listen: &listener::Config, admin: &admin::Config, upstreams: &[parent::Upstream]) -> Result<(), Error> {
+    let mut taken = HashSet::new();
+    let bound = upstreams.iter().filter_map(|upstream| upstream.listen);
+    let mut all = [listen.address, admin.address].into_iter().chain(bound);
+    match all.find(|address| address.port() != 0 && !taken.insert(*address)) {
+        Some(address) => Err(Error::Twice { address }),
+        None => Ok(()),
+    }
+}
+
 /// Ends the server once the last reply has left.
 struct Signals {
     connections: Connections,
     store: Store,
+    log: RequestLog,
 }
 
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-        else {
+        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = (
+            signal(SignalKind::terminate()),
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::hangup()),
+        ) else {
             return std::future::pending().await;
         };
+        let log = self.log.clone();
+        tokio::spawn(async move {
+            // Whoever rotates the request log says so like this.
+            while hangup.recv().await.is_some() {
+                log.reopen();
+            }
+        });
         tokio::select! {
             _ = terminate.recv() => {
                 tracing::info!(patience_s = PATIENCE.as_secs(), "stopping; replies under way are finished first");

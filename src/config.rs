@@ -121,6 +121,8 @@ pub struct Overrides {
     pub capacity: Option<String>,
     /// `--parent`
     pub parent: Option<String>,
+    /// `--namespace`
+    pub namespace: Option<String>,
     /// `--name`
     pub name: Option<String>,
 }
@@ -219,6 +221,7 @@ impl Overrides {
             ("storage.path", data),
             ("storage.capacity", self.capacity.clone()),
             ("parent.url", self.parent.clone()),
+            ("parent.namespace", self.namespace.clone()),
             ("node.name", self.name.clone()),
         ];
         pairs.into_iter().filter_map(|(key, value)| Some((key, value?)))

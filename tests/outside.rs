@@ -1,7 +1,9 @@
 //! What can be seen of a node from outside: numbers, health, log lines, limits; and what must never be seen.
 
+use std::path::Path;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::support::client::{Reply, Request, blob, manifest};
@@ -332,4 +334,29 @@ fn around(text: &str) -> &str {
         last -= 1;
     }
     &text[first..last]
+}
+
+#[tokio::test]
+async fn a_request_log_that_was_moved_away_is_begun_anew_at_a_hangup() {
+    let parent = Upstream::start().await;
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("requests.log");
+    let node = Setup::below(&parent.url())
+        .log(&format!("requests = \"{}\"", path.display()))
+        .start()
+        .await;
+    node.get("/v2/before/tags/list").await;
+    let old = path.with_extension("1");
+    std::fs::rename(&path, &old).unwrap();
+
+    node.signal(Signal::SIGHUP);
+    eventually("the log is begun anew", async || path.exists()).await;
+    node.get("/v2/after/tags/list").await;
+
+    let has = |path: &Path, word: &str| std::fs::read_to_string(path).unwrap_or_default().contains(word);
+    eventually("both requests are written", async || {
+        has(&old, "before") && has(&path, "after")
+    })
+    .await;
+    assert!(!has(&path, "before"));
 }

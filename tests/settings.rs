@@ -88,6 +88,29 @@ fn a_wrong_setting_is_refused_with_its_place_and_the_remedy() {
     }
 }
 
+#[test]
+fn what_the_settings_name_beside_themselves_is_looked_at_too() {
+    let folder = TempDir::new().unwrap();
+    let wrong = [
+        (
+            "[listen]\ncert_file = \"/nope.pem\"\nkey_file = \"/nope.key\"\n",
+            "/nope.pem",
+        ),
+        (
+            "[listen]\naddress = \"127.0.0.1:5000\"\n[admin]\naddress = \"127.0.0.1:5000\"\n",
+            "127.0.0.1:5000 is listened on twice",
+        ),
+    ];
+
+    for (text, hint) in wrong {
+        let output = check(&written(folder.path(), "wrong.toml", text)).output().unwrap();
+
+        let said = said(&output);
+        assert_eq!(output.status.code(), Some(2), "{text}: {said}");
+        assert!(said.contains(hint), "{hint} is not in: {said}");
+    }
+}
+
 /// The same settings with files that are there in place of those on a plant's machine.
 fn with_files(text: &str, folder: &Path) -> String {
     let authority = Authority::new();

@@ -10,7 +10,7 @@ use crate::support::content::{Image, random, sha256};
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
 use crate::support::stage::Stage;
-use crate::support::upstream::Upstream;
+use crate::support::upstream::{Fault, Gate, Upstream};
 
 const MIB: usize = 1 << 20;
 
@@ -473,4 +473,24 @@ async fn after_a_restart_large_layers_are_served_at_once_and_whole_and_by_parts_
     }
 
     assert_eq!(node.metrics().await.sum("wharf_quarantined_total", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn a_pull_that_goes_on_after_a_kill_is_kept_though_no_manifest_tells_its_size() {
+    let parent = Upstream::start().await;
+    let bytes = random(40 * MIB);
+    let digest = parent.blob("a", &bytes);
+    let gate = Gate::closed();
+    parent.fault(Fault::get(&digest).hold_after(30 * MIB as u64, &gate).times(1));
+    // A quarter of the budget is less than the blob.
+    let mut node = Setup::below(&parent.url()).capacity("100MiB").start().await;
+    let mut open = node.client().open(Request::get(&blob("a", &digest))).await;
+    open.read(29 * MIB).await;
+    node.restart().await;
+    gate.open();
+
+    node.get(&blob("a", &digest)).await.assert_is(&bytes);
+
+    assert!(node.has_stored(&digest));
+    assert!(parent.body_bytes(&digest) < 60 * MIB as u64, "all of it was sent again");
 }

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::report;
+use crate::app::App;
 use crate::config::{Config, Overrides};
 
 /// Validate a file of settings and print what is in force.
@@ -19,6 +20,9 @@ impl Args {
     pub(super) fn run(self) -> ExitCode {
         match Config::load(Some(&self.config), std::env::vars(), &Overrides::default()) {
             Ok(config) => {
+                if let Err(error) = App::check(&config) {
+                    return report::fail(&error, 2);
+                }
                 say!("{}", config.printed().trim_end());
                 ExitCode::SUCCESS
             }

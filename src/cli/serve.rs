@@ -16,7 +16,8 @@ use crate::listener::{self, Format};
 #[command(after_help = "\
 Examples:
   wharf serve                                        a mirror of Docker Hub
-  wharf serve --parent http://l5.plant.example:5000  a node below another
+  wharf serve --parent http://l5.plant.example:5000 --namespace docker.io
+                                                     a node below another that mirrors Docker Hub
   wharf serve --config /etc/wharf/wharf.toml
 
 Every setting can also come from the environment: WHARF__STORAGE__CAPACITY=50GiB.
@@ -43,6 +44,9 @@ pub(super) struct Args {
     /// The registry above [default: Docker Hub]
     #[arg(long, value_name = "URL")]
     parent: Option<String>,
+    /// What the parent means by a name without a registry, like docker.io [default: itself]
+    #[arg(long, value_name = "REGISTRY")]
+    namespace: Option<String>,
     /// The node's name, unique in its hierarchy [default: the host's name]
     #[arg(long)]
     name: Option<String>,
@@ -58,6 +62,7 @@ impl Args {
             data,
             capacity,
             parent,
+            namespace,
             name,
         } = self;
         let overrides = Overrides {
@@ -67,6 +72,7 @@ impl Args {
             data,
             capacity,
             parent,
+            namespace,
             name,
         };
         let config = match Config::load(config.as_deref(), std::env::vars(), &overrides) {

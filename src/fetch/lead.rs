@@ -17,7 +17,7 @@ use crate::store::Staged;
 const GATHER: usize = 512 << 10;
 
 /// Attempts in a row that bring next to nothing.
-const FRUITLESS: u32 = 4;
+const FRUITLESS: u32 = 8;
 
 /// Bytes that make an attempt worth it.
 const FRUIT: u64 = 4 << 10;
@@ -247,7 +247,12 @@ impl Transfer<'_> {
     /// Chooses where the bytes go and lets the followers in.
     async fn begin(&mut self, answer: &Answer) -> Writer {
         let writer = match self.left.take() {
-            Some(staged) => Writer::going_on(staged),
+            Some(staged) => {
+                if self.total.is_some() {
+                    staged.expect_size();
+                }
+                Writer::going_on(staged)
+            }
             None => Writer::begin(self.shared, self.flight, self.total).await,
         };
         self.media_type = answer.head.media_type.clone();

@@ -63,6 +63,10 @@ pub struct RequestLog {
 struct Lines {
     text: String,
     stamp: Stamp,
+    /// Some were taken and are not written yet.
+    writing: bool,
+    /// The file is to be opened anew, as it was moved away.
+    reopen: bool,
 }
 
 /// What a line tells.
@@ -96,11 +100,25 @@ impl RequestLog {
         };
         let lines = Arc::new(Mutex::new(Lines::default()));
         let reader = Arc::downgrade(&lines);
+        let path = match target {
+            Target::File(path) => Some(path.clone()),
+            _ => None,
+        };
         thread::Builder::new().name("requests".into()).spawn(move || {
             let mut output = output;
             let mut taken = String::new();
             while let Some(lines) = reader.upgrade() {
                 write_out(&lines, &mut taken, &mut *output);
+                if std::mem::take(&mut lines.lock().reopen)
+                    && let Some(path) = &path
+                {
+                    match append(path) {
+                        Ok(file) => output = Box::new(file),
+                        Err(error) => {
+                            tracing::error!(path = %path.display(), %error, "the request log could not be opened anew; it goes on in the old file");
+                        }
+                    }
+                }
                 drop(lines);
                 thread::sleep(EVERY);
             }
@@ -114,7 +132,7 @@ impl RequestLog {
     pub(super) fn line(&self, entry: &Entry<'_>) {
         let Some(lines) = &self.lines else { return };
         let mut lines = lines.lock();
-        let Lines { text: all, stamp } = &mut *lines;
+        let Lines { text: all, stamp, .. } = &mut *lines;
         if all.len() < MOST {
             match self.format {
                 Format::Text => text(all, stamp, entry),
@@ -123,12 +141,22 @@ impl RequestLog {
         }
     }
 
-    /// Waits until the lines so far were taken to be written.
+    /// Opens the file anew by its name, once what went before is written to the old one.
+    pub fn reopen(&self) {
+        if let Some(lines) = &self.lines {
+            lines.lock().reopen = true;
+        }
+    }
+
+    /// Waits until the lines so far are written.
     pub fn flush(&self) {
         let Some(lines) = &self.lines else { return };
         for _ in 0..20 {
-            if lines.lock().text.is_empty() {
-                return;
+            {
+                let lines = lines.lock();
+                if lines.text.is_empty() && !lines.writing {
+                    return;
+                }
             }
             thread::sleep(EVERY / 2);
         }
@@ -138,10 +166,15 @@ impl RequestLog {
 /// Writes the lines so far. The two buffers change places, so that neither grows anew every time.
 fn write_out(lines: &Mutex<Lines>, taken: &mut String, output: &mut dyn io::Write) {
     taken.clear();
-    std::mem::swap(&mut lines.lock().text, taken);
+    {
+        let mut lines = lines.lock();
+        std::mem::swap(&mut lines.text, taken);
+        lines.writing = !taken.is_empty();
+    }
     if !taken.is_empty() {
         // A log that cannot be written is no reason to stop serving, and there is no better place to say so.
         let _ = output.write_all(taken.as_bytes()).and_then(|()| output.flush());
+        lines.lock().writing = false;
     }
 }
 

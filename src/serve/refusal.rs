@@ -105,7 +105,7 @@ impl Refusal {
             Self::Route(error) => judge_route(error),
             Self::Denied(denied) => Verdict::new(404, Code::NameUnknown, denied.to_string()),
             Self::ReadOnly { allow } => {
-                let message = "this node is a mirror and takes no writes; push to a registry above it, or run it with mode = \"registry\"";
+                let message = "this node is a mirror and takes no writes; push to the registry at the top";
                 Verdict {
                     allow: Some(allow),
                     ..Verdict::new(405, Code::Unsupported, message)

@@ -3,6 +3,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -64,7 +65,7 @@ pub struct Spool {
     file: File,
     reserved: Mutex<u64>,
     /// Bytes that it may grow to: content that does not say its size drives out no more than a part of the rest.
-    most: u64,
+    most: AtomicU64,
     /// Once it is committed: keeps the file from being evicted while it is read.
     committed: OnceLock<Blob>,
 }
@@ -93,7 +94,7 @@ impl Staged {
             shared: shared.clone(),
             file,
             reserved: Mutex::new(reserved),
-            most: size.map_or(shared.ledger.lock().capacity() / UNANNOUNCED, |_| u64::MAX),
+            most: AtomicU64::new(size.map_or(shared.ledger.lock().capacity() / UNANNOUNCED, |_| u64::MAX)),
             committed: OnceLock::new(),
         });
         let mut staged = Self {
@@ -112,6 +113,11 @@ impl Staged {
     /// Bytes that are here and hashed.
     pub fn written(&self) -> u64 {
         self.written
+    }
+
+    /// The size is known after all, so that it may take as much room as any.
+    pub fn expect_size(&self) {
+        self.spool.most.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// The file, for those who read along up to what was announced to them.
@@ -282,8 +288,9 @@ impl Spool {
         if wanted <= *reserved {
             return Ok(());
         }
-        if bytes > self.most {
-            return Err(Error::Unannounced { most: self.most });
+        let most = self.most.load(Ordering::Relaxed);
+        if bytes > most {
+            return Err(Error::Unannounced { most });
         }
         let more = (wanted - *reserved).max(STEP);
         self.shared.make_room(more)?;
