@@ -189,6 +189,30 @@ async fn records_of_a_newer_wharf_are_refused_and_left_untouched() {
     }
 }
 
+#[tokio::test]
+async fn an_index_that_another_program_holds_stops_the_start_and_keeps_its_tags() {
+    let (mut parent, mut node, image) = begun_on(|_| {}).await;
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+    assert_pulls(&node, "a", &image).await;
+    node.stop().await;
+    let path = node.data().join("index.db");
+    let holder = rusqlite::Connection::open(&path).unwrap();
+    holder.pragma_update(None, "locking_mode", "EXCLUSIVE").unwrap();
+    holder.execute_batch("BEGIN EXCLUSIVE").unwrap();
+
+    node.spawn();
+    let status = node.ended().await;
+    drop(holder);
+
+    assert!(!status.success());
+    let log = node.log();
+    assert!(log.contains("index.db") && log.contains("start again"), "{log}");
+    assert!(!node.data().join("index.db.aside-1").exists());
+    parent.stop().await;
+    node.start().await;
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+}
+
 fn newer_index(path: &Path) {
     let index = rusqlite::Connection::open(path).unwrap();
     index.pragma_update(None, "user_version", 99).unwrap();

@@ -9,7 +9,8 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Transaction, params};
+use fail::fail_point;
+use rusqlite::{Connection, ErrorCode, Transaction, ffi, params};
 
 use super::records::{Origin, RepositoryId, TagRow};
 use super::{Error, Shared};
@@ -110,11 +111,33 @@ pub(super) enum Unusable {
     Newer(Error),
     /// It is to be set aside.
     Damaged(rusqlite::Error),
+    /// Nothing is known to be wrong with it: the disk refuses, or another program holds it.
+    Refused(rusqlite::Error),
 }
 
 impl From<rusqlite::Error> for Unusable {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Damaged(error)
+        if tells_of_content(&error) {
+            Self::Damaged(error)
+        } else {
+            Self::Refused(error)
+        }
+    }
+}
+
+/// Whether the error comes from what the file holds, and would come again on any other disk.
+fn tells_of_content(error: &rusqlite::Error) -> bool {
+    let Some(failure) = error.sqlite_error() else {
+        // A row is missing, or a column holds something else: the tables are not ours.
+        return true;
+    };
+    match failure.code {
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => true,
+        // "no such table" and the like.
+        ErrorCode::Unknown => failure.extended_code & 0xff == ffi::SQLITE_ERROR,
+        ErrorCode::SchemaChanged | ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig => true,
+        ErrorCode::SystemIoFailure => failure.extended_code == ffi::SQLITE_IOERR_SHORT_READ,
+        _ => false,
     }
 }
 
@@ -244,12 +267,21 @@ impl Writer {
     }
 
     fn write(&mut self, batch: &[Row]) -> rusqlite::Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        fail_point!("store.index", |_| Err(disk_full()));
         let transaction = self.connection.transaction()?;
         for row in batch {
             apply(&transaction, row)?;
         }
         transaction.commit()
     }
+}
+
+#[cfg(feature = "failpoints")]
+fn disk_full() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None)
 }
 
 fn create(connection: &mut Connection) -> rusqlite::Result<()> {
@@ -446,4 +478,33 @@ fn signed(number: u64) -> i64 {
 )]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_tells_of_the_content_is_damage() {
+        let is_damage = |code| tells_of_content(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+
+        for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_ERROR] {
+            assert!(is_damage(code), "{code}");
+        }
+        assert!(tells_of_content(&rusqlite::Error::QueryReturnedNoRows));
+        for code in [
+            ffi::SQLITE_BUSY,
+            ffi::SQLITE_LOCKED,
+            ffi::SQLITE_FULL,
+            ffi::SQLITE_CANTOPEN,
+            ffi::SQLITE_READONLY,
+            ffi::SQLITE_PERM,
+            ffi::SQLITE_NOMEM,
+            ffi::SQLITE_PROTOCOL,
+            ffi::SQLITE_IOERR_READ,
+            ffi::SQLITE_IOERR_SHMSIZE,
+        ] {
+            assert!(!is_damage(code), "{code}");
+        }
+    }
 }

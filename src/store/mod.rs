@@ -82,7 +82,7 @@ impl Store {
     ///
     /// * [`Error::Locked`]: another process holds the store.
     /// * [`Error::Newer`]: a newer wharf wrote it; it is left untouched.
-    /// * [`Error::Io`]: the folder cannot be made or locked.
+    /// * [`Error::Io`]: the folder cannot be made or locked, or the index, with nothing known to be wrong with it, cannot be read.
     pub fn open(config: &Config, metrics: Metrics) -> Result<Self, Error> {
         recover::open(config, metrics).map(|shared| Self { shared })
     }
