@@ -417,6 +417,29 @@ async fn what_was_committed_is_there_after_a_kill_without_the_parent() {
 }
 
 #[tokio::test]
+async fn what_the_index_refused_for_a_while_is_on_record_once_it_takes_rows_again() {
+    let mut parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[100_000, 200_000]);
+    let mut node = Setup::below(&parent.url()).placed();
+    // More often than the writer has patience with the first rows.
+    node.environment("FAILPOINTS", "store.index=6*return");
+    node.start().await;
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+    assert_pulls(&node, "a", &image).await;
+    eventually("rows are given up", async || {
+        node.metrics().await.sum("wharf_index_errors_total", &[]) >= 6.0
+    })
+    .await;
+
+    node.stop().await;
+    parent.stop().await;
+    node.start().await;
+
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+    assert_pulls(&node, "a", &image).await;
+}
+
+#[tokio::test]
 async fn killed_again_and_again_a_node_never_serves_wrong_bytes() {
     let parent = Upstream::start().await;
     let images: Vec<Image> = (0..6)

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use lru::LruCache;
 
 use super::Error;
+use super::index::Row;
 use super::records::RepositoryId;
 use crate::oci::Digest;
 
@@ -236,6 +237,26 @@ impl Ledger {
             entry.repositories.push(repository);
         }
         Some(new)
+    }
+
+    /// All that is here.
+    pub(super) fn digests(&self) -> Vec<Digest> {
+        self.entries.iter().map(|(digest, _)| *digest).collect()
+    }
+
+    /// All that is to be on record of these, as far as they are still here.
+    pub(super) fn whole(&self, digests: &[Digest]) -> Vec<Row> {
+        let row = |digest: &Digest| {
+            let entry = self.entry(digest)?;
+            Some(Row::WholeBlob {
+                digest: *digest,
+                size: entry.size,
+                media_type: entry.media_type.clone(),
+                used: entry.used,
+                repositories: entry.repositories.clone(),
+            })
+        };
+        digests.iter().filter_map(row).collect()
     }
 
     /// Marks as used and keeps from eviction until [`Ledger::unpin`].
