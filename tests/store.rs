@@ -351,6 +351,37 @@ async fn a_cold_image_leaves_before_a_layer_of_a_warm_one() {
 }
 
 #[tokio::test]
+async fn what_is_fetched_again_while_its_old_file_is_leaving_stays() {
+    let parent = Upstream::start().await;
+    let [(old, old_bytes), (cold, cold_bytes), (new, new_bytes)] = [4, 44, 10].map(|size| {
+        let bytes = random(size * MIB);
+        (parent.blob("a", &bytes), bytes)
+    });
+    let mut node = Setup::below(&parent.url()).capacity("64MiB").placed();
+    node.environment("FAILPOINTS", "store.evict.before_unlink=1*sleep(3000)");
+    node.start().await;
+    for (digest, bytes) in [(&old, &old_bytes), (&cold, &cold_bytes)] {
+        node.get(&blob("a", digest)).await.assert_is(bytes);
+    }
+
+    let (client, target) = (node.client(), blob("a", &new));
+    let evicting = tokio::spawn(async move { client.open(Request::get(&target)).await.compare(&new_bytes).await });
+    eventually("the old blob leaves", async || {
+        node.metrics().await.sum("wharf_evicted_bytes_total", &[]) >= old_bytes.len() as f64
+    })
+    .await;
+    assert!(node.has_stored(&old), "the eviction does not stand still");
+    node.get(&blob("a", &old)).await.assert_is(&old_bytes);
+    evicting.await.unwrap();
+
+    assert!(node.has_stored(&old));
+    let aside = node.stored_at(&old).with_file_name(format!("{}.aside-1", &old[7..]));
+    assert!(!aside.exists(), "a file that is in no books");
+    node.get(&blob("a", &old)).await.assert_is(&old_bytes);
+    assert_eq!(parent.count("GET", &old), 2);
+}
+
+#[tokio::test]
 async fn a_node_killed_in_a_pull_serves_no_wrong_bytes_and_completes_the_next() {
     let (mut stage, gate, open) = Stage::under_way(8_000_000, 4_000_000).await;
 

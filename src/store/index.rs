@@ -264,12 +264,18 @@ impl Writer {
                 }
             }
             let Some(shared) = shared.upgrade() else { return };
-            shared.ledger.lock().allow(self.allowance());
+            self.allow(&shared);
             if now().duration_since(recency) >= RECENCY {
                 recency = now();
                 shared.write_recency();
             }
         }
+    }
+
+    /// The files may have grown: content makes way for them.
+    fn allow(&self, shared: &Shared) {
+        let victims = shared.ledger.lock().allow(self.allowance());
+        shared.unlink(victims);
     }
 
     /// Whether the rows are on disk at last. A disk that is full for a moment loses none.
@@ -313,7 +319,7 @@ impl Writer {
 
     fn write_once(&mut self, rows: &[Row], shared: &Shared) -> bool {
         let outcome = self.write(rows);
-        shared.ledger.lock().allow(self.allowance());
+        self.allow(shared);
         outcome.inspect_err(|_| shared.metrics.index_errors.inc()).is_ok()
     }
 
@@ -554,7 +560,7 @@ fn signed(number: u64) -> i64 {
     clippy::disallowed_methods,
     reason = "nothing is decided by it but when it is written"
 )]
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
 }
 

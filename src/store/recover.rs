@@ -6,7 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::health::Health;
 use super::hot::Hot;
@@ -26,7 +26,8 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
     let (syncer, worker) = sync::channel();
 
     let mut ledger = Ledger::new(config.capacity.bytes());
-    ledger.allow(writer.allowance() + journal::room(&layout));
+    // Nothing is entered yet, so nothing can be named; `fit` evicts.
+    let _ = ledger.allow(writer.allowance() + journal::room(&layout));
     let amiss = adopt_blobs(&layout, &mut ledger, &mut contents);
     adopt_links(&mut ledger, &contents);
     for folder in [layout.partials(), layout.quarantine()] {
@@ -41,6 +42,7 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
     let shared = Arc::new(Shared {
         layout,
         ledger: Mutex::new(ledger),
+        left: Condvar::new(),
         records: Mutex::new(records),
         index,
         hot: Hot::new(),

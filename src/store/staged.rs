@@ -41,8 +41,14 @@ struct Turn {
 }
 
 impl Turn {
+    /// Waits until files of an earlier life of the digest have left: whoever unlinks them waits for nobody.
     fn take(shared: &Arc<Shared>, digest: &Digest) -> Result<Self, Error> {
-        if !shared.ledger.lock().begin_writing(digest) {
+        let files = [Victim::Blob(*digest), Victim::Scrap(shared.layout.partial(digest))];
+        let mut ledger = shared.ledger.lock();
+        while files.iter().any(|file| ledger.is_leaving(file)) {
+            shared.left.wait(&mut ledger);
+        }
+        if !ledger.begin_writing(digest) {
             return Err(Error::Busy { digest: *digest });
         }
         Ok(Self {
@@ -199,6 +205,8 @@ impl Staged {
         let shared = self.spool.shared.clone();
         let file = self.finish_file().map_err(Error::io("finishing", &self.path))?;
         let metadata = file.metadata().map_err(Error::io("reading the size of", &self.path))?;
+        self.clear_place()?;
+        self.clear_place()?;
         shared.layout.promote(&self.digest)?;
         fail_point!("store.commit.after_rename");
         self.fate = Fate::Committed;
@@ -216,11 +224,24 @@ impl Staged {
             size: self.written,
             media_type: media_type.clone(),
         });
-        shared.syncer.queue(self.digest);
+        shared.syncer.queue(self.digest, serial);
         // Those who read along read the stored file from here on.
         let blob = Blob::committed(&shared, self.digest, serial, file, self.written, media_type);
         let _ = self.spool.committed.set(blob);
         Ok(())
+    }
+
+    /// Another writer was here between the look and the turn: its file goes, as it is in the books of one entry only.
+    fn clear_place(&self) -> Result<(), Error> {
+        let shared = &self.spool.shared;
+        if !shared.ledger.lock().holds(&self.digest) {
+            return Ok(());
+        }
+        let path = shared.layout.blob(&self.digest);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("replacing", &path)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Hashes what an earlier attempt left, so that it can be continued.
@@ -337,6 +358,8 @@ impl Shared {
                 tracing::error!(path = %path.display(), %error, "an evicted file could not be removed; it counts against the budget until a restart");
                 self.ledger.lock().count_stuck(room);
             }
+            self.ledger.lock().left(&victim);
+            self.left.notify_all();
         }
     }
 }
