@@ -10,7 +10,7 @@ use fail::fail_point;
 use nix::sys::uio::pwritev;
 use parking_lot::Mutex;
 
-use super::index::Row;
+use super::index::{Row, now};
 use super::ledger::{Entry, Trust, Victim};
 use super::{Blob, Error, Shared, layout};
 use crate::oci::{Digest, Hasher};
@@ -145,11 +145,16 @@ impl Staged {
 
     /// Others may have filled the disk: then as much leaves as is wanted, once.
     fn write_out(&self, pieces: &[Bytes], bytes: u64) -> io::Result<()> {
+        let shared = &self.spool.shared;
         match write_all(&self.spool.file, pieces, self.written) {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                let victims = self.spool.shared.ledger.lock().relieve(bytes.max(STEP));
-                self.spool.shared.unlink(victims);
-                write_all(&self.spool.file, pieces, self.written)
+            Err(error) if is_full(&error) && shared.health.is_relief_worth(now()) => {
+                let victims = shared.ledger.lock().relieve(bytes.max(STEP));
+                shared.unlink(victims);
+                write_all(&self.spool.file, pieces, self.written).inspect_err(|error| {
+                    if is_full(error) {
+                        shared.health.was_relieved_in_vain(now());
+                    }
+                })
             }
             other => other,
         }
@@ -389,6 +394,11 @@ fn room_for(bytes: u64) -> u64 {
     const BLOCK: u64 = 4096;
     let content = bytes.div_ceil(BLOCK) * BLOCK;
     content + content.div_ceil(64 << 20) * BLOCK
+}
+
+/// The disk, or this user's part of it.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn write_all(file: &File, pieces: &[Bytes], mut position: u64) -> io::Result<()> {
