@@ -322,3 +322,23 @@ async fn the_catalog_is_local_content_in_pages_and_asks_nobody() {
     assert_eq!(rest.json()["repositories"], json!(["quay.io/x"]), "{rest}");
     assert_eq!((parent.asked(), quay.asked()), asked);
 }
+
+#[tokio::test]
+async fn questions_for_what_refers_to_nothing_leave_no_record_and_are_answered_from_memory_for_a_while() {
+    let parent = Upstream::start().await;
+    let mut node = Node::below(&parent).await;
+    let unknown: Vec<_> = (0..50).map(|_| referrers(&sha256(&random(32)))).collect();
+    for target in unknown.iter().chain(&unknown) {
+        let reply = node.get(target).await;
+        assert_eq!(reply.status, 200, "{reply}");
+    }
+    assert_eq!(parent.count("GET", "/referrers/"), 50);
+
+    node.stop().await;
+
+    let index = rusqlite::Connection::open(node.data().join("index.db")).unwrap();
+    let slots: i64 = index
+        .query_row("SELECT count(*) FROM slot", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(slots, 0);
+}

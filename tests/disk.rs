@@ -4,9 +4,11 @@
 
 use std::path::PathBuf;
 
-use crate::support::client::{Request, blob};
+use crate::support::client::{Request, blob, manifest};
 use crate::support::content::random;
+use crate::support::node::Setup;
 use crate::support::stage::Stage;
+use crate::support::upstream::Upstream;
 use crate::support::{eventually, needs};
 
 const MIB: usize = 1 << 20;
@@ -187,4 +189,51 @@ async fn after_a_failed_read_content_is_hashed_before_it_is_trusted_again() {
     stage.node.get(&stage.target).await.assert_is(&stage.bytes);
 
     assert_eq!(stage.parent.count("GET", &stage.digest), 2);
+}
+
+#[tokio::test]
+async fn a_manifest_that_cannot_be_read_from_the_disk_is_fetched_again() {
+    let parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[10]);
+    let mut node = Setup::below(&parent.url()).placed();
+    node.start().await;
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+    node.environment("FAILPOINTS", "store.read=1*return");
+    node.restart().await;
+
+    let reply = node.get(&manifest("a", &image.manifest.digest)).await;
+
+    reply.assert_is(&image.manifest.bytes);
+    assert_eq!(parent.count("GET", &image.manifest.digest), 2);
+}
+
+#[tokio::test]
+async fn what_a_tag_meant_is_still_served_when_what_it_means_now_could_not_be_kept() {
+    let mut parent = Upstream::start().await;
+    let old = parent.new_image("a", "v1", &[10]);
+    let mut node = Setup::below(&parent.url()).tag_ttl("0s").placed();
+    // The manifest of the old image is written once, and everything after it is refused.
+    node.environment("FAILPOINTS", "store.write=1*off->return");
+    node.start().await;
+    node.get(&manifest("a", "v1")).await.assert_is(&old.manifest.bytes);
+    let new = parent.new_image("a", "v1", &[20]);
+    node.get(&manifest("a", "v1")).await.assert_is(&new.manifest.bytes);
+
+    parent.stop().await;
+
+    let reply = node.get(&manifest("a", "v1")).await;
+    reply.assert_is(&old.manifest.bytes);
+    assert!(reply.header("cache-status").contains("stale"), "{reply}");
+}
+
+#[tokio::test]
+async fn the_end_of_content_that_is_not_kept_can_be_asked_for_too() {
+    let mut stage = Stage::placed(96 * MIB).await;
+    stage.node.environment("FAILPOINTS", "store.write=return");
+    stage.node.start().await;
+
+    let (first, last) = (80 * MIB, 96 * MIB - 1);
+    let reply = stage.node.range(&stage.target, &format!("{first}-")).await;
+
+    reply.assert_part(&stage.bytes, first, last);
 }

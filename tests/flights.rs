@@ -211,3 +211,34 @@ async fn transfers_of_different_blobs_do_not_wait_for_each_other() {
 
     assert!(waiting.last().await.body == held);
 }
+
+#[tokio::test]
+async fn who_asks_for_a_manifest_is_not_answered_for_a_blob_of_its_digest_nor_the_other_way_round() {
+    for (first, second) in [("blobs", "manifests"), ("manifests", "blobs")] {
+        let parent = Upstream::start().await;
+        let image = parent.new_image("a", "v1", &[10]);
+        let digest = match second {
+            "manifests" => image.manifest.digest.clone(),
+            _ => image.layer(0),
+        };
+        let gate = Gate::closed();
+        parent.fault(Fault::get(&format!("/{first}/{digest}")).hold_head(&gate));
+        let node = Node::below(&parent).await;
+        let (client, wrong) = (node.client(), format!("/v2/a/{first}/{digest}"));
+        let wrong = tokio::spawn(async move { client.get(&wrong).await });
+        eventually("the wrong question is on its way", async || {
+            parent.count("GET", first) == 1
+        })
+        .await;
+
+        let (client, right) = (node.client(), format!("/v2/a/{second}/{digest}"));
+        let right = tokio::spawn(async move { client.get(&right).await });
+        // It waits for the other one's end; whether it has joined by now changes nothing of what it is to be told.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        gate.open();
+
+        assert_eq!(wrong.await.unwrap().status, 404);
+        let right = right.await.unwrap();
+        assert_eq!(right.status, 200, "{right}");
+    }
+}

@@ -357,3 +357,17 @@ async fn a_blob_damaged_on_disk_while_the_node_was_down_uncleanly_is_never_serve
     assert!(!reply.is_false_for(&stage.digest), "{reply}");
     node.get(&stage.target).await.assert_is(&stage.bytes);
 }
+
+#[tokio::test]
+async fn content_that_is_said_to_be_empty_and_is_not_never_completes() {
+    for _ in 0..20 {
+        let stage = Stage::cold(1000).await;
+        stage
+            .parent
+            .fault(Fault::get(&stage.digest).body("").length(Length::Says(0)));
+
+        let reply = stage.node.get(&stage.target).await;
+
+        assert!(reply.status != 200 || !reply.complete, "{reply}");
+    }
+}

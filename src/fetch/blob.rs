@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::flight::Flight;
-use super::lead::{self, Kind};
+use super::flight::{Flight, Kind};
+use super::lead;
 use super::{Asker, Error, Fetch, Outcome, Shared, Source};
 use crate::oci::{Digest, Repository};
 use crate::parent::{Ask, What};
@@ -107,6 +107,11 @@ impl Shared {
                     self.store.link(repository, digest);
                 }
             }
+            if flight.kind == Some(Kind::Manifest) {
+                // Its answers are not ours: registries say 404 to the one question and 200 to the other.
+                drop(flight.landed().await);
+                continue;
+            }
             match flight.head().await {
                 Ok(head) => match Source::flight(self, &flight, &head, asker, outcome, 0) {
                     Some(source) => return Ok(source),
@@ -159,7 +164,7 @@ impl Shared {
         if self.store.holds(digest) {
             return Part::Stored;
         }
-        let flight = Arc::new(Flight::new(*digest, repository.clone()));
+        let flight = Arc::new(Flight::new(*digest, repository.clone(), kind));
         flights.insert(*digest, flight.clone());
         drop(flights);
         self.runtime
@@ -177,10 +182,10 @@ impl Shared {
         kind: Kind,
         asker: &Asker,
     ) -> Result<Option<u64>, Error> {
-        let key = (repository.clone(), *digest);
+        let key = (repository.clone(), *digest, kind);
         let (shared, asker) = (self.clone(), asker.clone());
         let work = || {
-            let (repository, digest) = key.clone();
+            let (repository, digest, kind) = key.clone();
             async move { shared.ask_whether(&repository, &digest, kind, &asker).await }
         };
         let (answer, _) = self

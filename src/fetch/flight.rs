@@ -21,6 +21,13 @@ pub(super) const HELD_BACK: u64 = 64 << 10;
 /// Bytes given out at a time while the digest may still fail.
 const SHORT: u64 = 1 << 20;
 
+/// Whether the digest is asked for as a manifest or as a blob.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub(super) enum Kind {
+    Manifest,
+    Blob,
+}
+
 /// One transfer of one digest.
 pub(super) struct Flight {
     pub(super) digest: Digest,
@@ -33,8 +40,8 @@ pub(super) struct Flight {
     /// What they pass through from then on.
     pub(super) window: Arc<Window>,
     progress: watch::Sender<Progress>,
-    /// Nobody is asked: the bytes lie here and are only hashed.
-    pub(super) local: bool,
+    /// What the upstream is asked for; nobody is asked for bytes that lie here and are only hashed.
+    pub(super) kind: Option<Kind>,
 }
 
 /// How far a transfer is.
@@ -44,6 +51,13 @@ pub(super) struct Progress {
     /// Followers may read up to here.
     pub(super) available: u64,
     pub(super) state: State,
+}
+
+impl Progress {
+    fn shows_head(&self) -> bool {
+        let ended = !matches!(self.state, State::Running);
+        self.head.as_ref().is_some_and(|head| ended || head.total != Some(0))
+    }
 }
 
 /// What the upstream's header said.
@@ -70,7 +84,7 @@ pub(super) struct Follower {
 }
 
 impl Flight {
-    pub(super) fn new(digest: Digest, repository: Repository) -> Self {
+    pub(super) fn new(digest: Digest, repository: Repository, kind: Kind) -> Self {
         let admitted = Mutex::new(HashSet::from([repository.clone()]));
         let progress = watch::Sender::new(Progress {
             head: None,
@@ -84,15 +98,15 @@ impl Flight {
             file: OnceLock::new(),
             window: Arc::default(),
             progress,
-            local: false,
+            kind: Some(kind),
         }
     }
 
     /// One whose bytes lie here, to be hashed.
     pub(super) fn of_stored(digest: Digest, repository: Repository) -> Self {
         Self {
-            local: true,
-            ..Self::new(digest, repository)
+            kind: None,
+            ..Self::new(digest, repository, Kind::Blob)
         }
     }
 
@@ -153,11 +167,11 @@ impl Flight {
         })
     }
 
-    /// Waits for the upstream's header.
+    /// Waits for the upstream's header; for what is said to be empty to its end, as no byte can be held back.
     pub(super) async fn head(&self) -> Result<Arc<Head>, Error> {
         let mut progress = self.progress.subscribe();
         let seen = progress
-            .wait_for(|progress| progress.head.is_some() || matches!(progress.state, State::Failed(_)))
+            .wait_for(|progress| progress.shows_head() || matches!(progress.state, State::Failed(_)))
             .await
             .map_err(|_| Error::Interrupted)?;
         match (&seen.head, &seen.state) {
@@ -220,10 +234,17 @@ impl Follower {
         bytes.map(|bytes| Some(Piece::Bytes(bytes))).ok_or(Error::TooSlow)
     }
 
-    /// Whether the bytes at `position` are so far off that waiting for them takes long.
+    /// Whether the bytes at `position` are so far off that waiting for them takes long. Never where bytes pass by:
+    /// nothing could tell in the end whether bytes of another request were the same.
     pub(super) fn is_far(&self, position: u64, distance: u64) -> bool {
         let progress = self.progress.borrow();
-        matches!(progress.state, State::Running) && position > progress.available + distance
+        let running = matches!(progress.state, State::Running) && self.flight.window.begins().is_none();
+        running && position > progress.available + distance
+    }
+
+    /// Nothing before `position` is wanted any more.
+    pub(super) fn move_to(&self, position: u64) {
+        self.seat.move_to(position);
     }
 
     /// The file, if all of the content came to lie in it.

@@ -71,26 +71,29 @@ impl Shared {
         };
         let refreshed = self.refresh(repository, slot, asker);
         match self.within(patience, repository, asker, refreshed).await {
-            Ok((refreshed, outcome)) => {
-                let Refreshed {
-                    held,
-                    confirmed,
-                    cache_status,
-                    stale,
-                } = refreshed;
-                Ok(Document {
-                    age: Some(self.age(confirmed)),
-                    cache_status,
-                    stale,
-                    ..Document::of(held, outcome)
-                })
-            }
+            Ok((refreshed, outcome)) => Ok(self.document(refreshed, outcome)),
             Err(error) if error.allows_stale() => self.stale(old, error),
             Err(error) => Err(error),
         }
     }
 
-    /// Keeps what the parent vouched for at `asked`.
+    pub(super) fn document(&self, refreshed: Refreshed, outcome: Outcome) -> Document {
+        let Refreshed {
+            held,
+            confirmed,
+            cache_status,
+            stale,
+        } = refreshed;
+        Document {
+            age: Some(self.age(confirmed)),
+            cache_status,
+            stale,
+            ..Document::of(held, outcome)
+        }
+    }
+
+    /// Keeps what the parent vouched for at `asked`, if the content came to lie here: what was there before can
+    /// still be served, and what passed by cannot.
     pub(super) fn settle(
         &self,
         repository: &Repository,
@@ -99,13 +102,22 @@ impl Shared {
         asked: Instant,
         answer: &Head,
     ) -> Refreshed {
+        let refreshed = self.vouched(held, asked, answer);
+        if self.store.linked(repository, refreshed.held.digest()).is_some() {
+            let digest = refreshed.held.digest();
+            self.store.confirm(repository, slot, digest, refreshed.confirmed);
+        }
+        refreshed
+    }
+
+    /// What the parent vouched for at `asked`.
+    pub(super) fn vouched(&self, held: Arc<Held>, asked: Instant, answer: &Head) -> Refreshed {
         // A parent that serves old content itself vouches for nothing: it is asked again next time.
         let stale_age = answer.stale.as_ref().map_or(Duration::ZERO, |_| self.config.tag_ttl);
         let confirmed = Confirmed {
             at: asked,
             age: stale_age.max(answer.age),
         };
-        self.store.confirm(repository, slot, held.digest(), confirmed);
         Refreshed {
             held,
             confirmed,
@@ -237,7 +249,7 @@ impl Shared {
     async fn old(&self, repository: &Repository, slot: &Slot) -> Option<Old> {
         let row = self.store.tag(repository, slot)?;
         let held = match slot {
-            Slot::Tag(_) => self.held(repository, &row.digest).await?,
+            Slot::Tag(_) => self.held(repository, &row.digest).await.ok()??,
             Slot::Tags | Slot::Referrers(_) => self.held_list(repository, &row.digest).await?,
         };
         Some(Old { row, held })

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::error::is_passing;
-use super::flight::{Flight, Head};
+use super::flight::{Flight, Head, Kind};
 use super::writer::{Finished, Writer};
 use super::{Asker, Error, Shared};
 use crate::oci::Reference;
@@ -21,13 +21,6 @@ const FRUITLESS: u32 = 4;
 
 /// Bytes that make an attempt worth it.
 const FRUIT: u64 = 4 << 10;
-
-/// Whether the digest is asked for as a manifest or as a blob.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Kind {
-    Manifest,
-    Blob,
-}
 
 /// Bytes that a manifest may have: what every registry must take.
 const MANIFEST: u64 = 4 << 20;

@@ -65,6 +65,9 @@ impl Fetch {
     ///
     /// As [`Fetch::manifest`].
     pub async fn referrers(&self, repository: &Repository, digest: &Digest, asker: &Asker) -> Result<Document, Error> {
+        if let Some(refreshed) = self.shared.unreferred.get(&(repository.clone(), *digest)) {
+            return Ok(self.shared.document(refreshed, Outcome::Hit));
+        }
         self.shared.fresh(repository, &Slot::Referrers(*digest), asker).await
     }
 }
@@ -100,8 +103,15 @@ impl Shared {
             other => other?,
         };
         let held = referrers_list(&manifests);
+        let slot = Slot::Referrers(*digest);
+        if manifests.is_empty() && self.store.linked(repository, digest).is_none() {
+            // Anyone can ask for what refers to nothing: no record is made of that.
+            let refreshed = self.vouched(held, asked, &head);
+            self.unreferred.insert((repository.clone(), *digest), refreshed.clone());
+            return Ok(refreshed);
+        }
         self.keep(repository, held.clone()).await;
-        Ok(self.settle(repository, &Slot::Referrers(*digest), held, asked, &head))
+        Ok(self.settle(repository, &slot, held, asked, &head))
     }
 
     async fn all_referrers(
@@ -224,7 +234,7 @@ impl Shared {
         let link = self.store.linked(repository, digest)?;
         let size = self.store.size(&link)?;
         if size <= Held::MOST {
-            return self.held(repository, digest).await;
+            return self.held(repository, digest).await.ok()?;
         }
         if let Some(held) = self.store.held_at_once(&link) {
             return Some(held);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::blob::Part;
-use super::lead::Kind;
+use super::flight::Kind;
 use super::{Asker, Error, Fetch, Outcome, Piece, Shared, Source};
 use crate::oci::{Digest, Reference, Repository};
 use crate::store::{Held, Slot};
@@ -87,7 +87,7 @@ impl Shared {
         asker: &Asker,
     ) -> Result<Document, Error> {
         loop {
-            if let Some(held) = self.held(repository, digest).await {
+            if let Some(held) = self.held(repository, digest).await? {
                 return Ok(Document::of(held, Outcome::Hit));
             }
             if self
@@ -99,7 +99,7 @@ impl Shared {
             }
             if self.store.holds(digest) {
                 self.confirm(repository, digest, Kind::Manifest, asker).await?;
-                if let Some(held) = self.held(repository, digest).await {
+                if let Some(held) = self.held(repository, digest).await? {
                     return Ok(Document::of(held, Outcome::Miss));
                 }
             }
@@ -114,6 +114,11 @@ impl Shared {
                 if flight.is_done() {
                     self.store.link(repository, digest);
                 }
+            }
+            if flight.kind == Some(Kind::Blob) {
+                // Its answers are not ours: registries say 404 to the one question and 200 to the other.
+                drop(flight.landed().await);
+                continue;
             }
             let head = match flight.head().await {
                 Ok(head) => head,
@@ -131,7 +136,7 @@ impl Shared {
                 return Err(too_large(self, repository));
             };
             // The stored one first: it may be held already, and then there is one copy of it.
-            let held = match self.held(repository, digest).await {
+            let held = match self.held(repository, digest).await? {
                 Some(held) => held,
                 None => {
                     let held = Arc::new(Held::new(*digest, head.media_type.as_deref(), bytes));
@@ -147,14 +152,18 @@ impl Shared {
     }
 
     /// A linked document that lies here.
-    pub(super) async fn held(&self, repository: &Repository, digest: &Digest) -> Option<Arc<Held>> {
-        let link = self.store.linked(repository, digest)?;
+    pub(super) async fn held(&self, repository: &Repository, digest: &Digest) -> Result<Option<Arc<Held>>, Error> {
+        let Some(link) = self.store.linked(repository, digest) else {
+            return Ok(None);
+        };
         if let Some(held) = self.store.held_at_once(&link) {
-            return Some(held);
+            return Ok(Some(held));
         }
         let held = self.store.held(&link).await?;
-        self.note_sizes(repository, &held);
-        Some(held)
+        if let Some(held) = &held {
+            self.note_sizes(repository, held);
+        }
+        Ok(held)
     }
 
     /// Remembers what a manifest announces, for its own repository.

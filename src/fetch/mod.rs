@@ -37,7 +37,7 @@ pub use metrics::Metrics;
 pub use piece::{Piece, Readable};
 pub use source::Source;
 
-use self::flight::Flight;
+use self::flight::{Flight, Kind};
 use self::together::Together;
 use crate::oci::{Digest, Registry, Repository};
 use crate::parent::Parent;
@@ -83,11 +83,13 @@ pub(crate) struct Shared {
     /// At most one a digest. Taken before no other lock.
     flights: Mutex<HashMap<Digest, Arc<Flight>>>,
     refreshing: Together<(Repository, Slot), Result<freshness::Refreshed, Error>>,
-    confirming: Together<(Repository, Digest), Result<Option<u64>, Error>>,
+    confirming: Together<(Repository, Digest, Kind), Result<Option<u64>, Error>>,
     /// What the parent said does not exist, for a few seconds.
     absent: moka::sync::Cache<(Repository, Slot), String>,
     /// What the parent gave in the place of a list or document, at some cost: it is not asked for again at once.
     useless: moka::sync::Cache<(Repository, Slot), Error>,
+    /// What nothing refers to and does not lie here, for the time that a tag is fresh.
+    unreferred: moka::sync::Cache<(Repository, Digest), freshness::Refreshed>,
     /// Bytes that a repository's manifest read lately announces. What one repository says counts for no other.
     announced: moka::sync::Cache<(Repository, Digest), u64>,
     /// What just arrived wrong, for a few seconds: whoever wants to go on with its bytes is told at once.
@@ -119,6 +121,10 @@ impl Fetch {
             .max_capacity(10_000)
             .time_to_live(config.absent_ttl)
             .build();
+        let unreferred = moka::sync::Cache::builder()
+            .max_capacity(10_000)
+            .time_to_live(config.tag_ttl)
+            .build();
         let shared = Shared {
             config,
             store,
@@ -128,6 +134,7 @@ impl Fetch {
             confirming: Together::default(),
             absent,
             useless,
+            unreferred,
             announced: moka::sync::Cache::new(100_000),
             spoiled,
             runtime,

@@ -20,8 +20,9 @@ impl Readable for Blob {
 }
 
 impl Readable for Spool {
-    /// Nobody trusts it yet.
-    fn doubt(&self) {}
+    fn doubt(&self) {
+        Self::doubt(self);
+    }
 }
 
 /// The next bytes of an answer, wherever they are.

@@ -152,7 +152,7 @@ impl Source {
 
 impl Following {
     async fn piece(&mut self, range: Range<u64>) -> Result<Option<Piece>, Error> {
-        if matches!(self.own, Own::No) && !self.flight.local && self.follower.is_far(range.start, FAR) {
+        if matches!(self.own, Own::No) && self.flight.kind.is_some() && self.follower.is_far(range.start, FAR) {
             self.ask_for(&range).await;
         }
         if let Some(bytes) = self.own_piece(&range).await {
@@ -187,7 +187,7 @@ impl Following {
             budget: self.shared.config.answer_within,
         };
         self.own = match parent.ask(ask).await {
-            Ok(answer) if fits(&answer, range.start, self.total) => {
+            Ok(answer) if fits(&answer, range.start, end, self.total) => {
                 let (range, hasher) = (range.start..range.start, Hasher::new(self.flight.digest.algorithm()));
                 Own::Running {
                     answer: Box::new(answer),
@@ -207,16 +207,28 @@ impl Following {
             && let Ok(Some(mut bytes)) = answer.chunk().await
             && !bytes.is_empty()
         {
-            bytes.truncate(usize::try_from(range.end - range.start).unwrap_or(usize::MAX));
+            let most = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+            let is_whole = bytes.len() <= most;
+            bytes.truncate(most);
             part.range.end += bytes.len() as u64;
             part.hasher.update(&bytes);
+            self.follower.move_to(part.range.end);
+            if !is_whole {
+                // What was cut off stands nowhere any more: the next bytes would be others.
+                self.end_own();
+            }
             return Some(Piece::Bytes(bytes));
         }
+        self.end_own();
+        None
+    }
+
+    /// From here on the flight is waited for.
+    fn end_own(&mut self) {
         let over = std::mem::replace(&mut self.own, Own::Over(None));
         if let Own::Running { part, .. } = over {
             self.own = Own::Over(Some(part));
         }
-        None
     }
 
     /// Before the last byte of the content leaves: what was asked for on its own must have been the same.
@@ -246,8 +258,10 @@ impl Following {
     }
 }
 
-fn fits(answer: &Answer, start: u64, total: Option<u64>) -> bool {
+fn fits(answer: &Answer, start: u64, end: u64, total: Option<u64>) -> bool {
     let range = answer.head.content_range.as_ref();
     answer.status == 206
-        && range.is_some_and(|range| range.first == start && (range.total.is_none() || range.total == total))
+        && range.is_some_and(|range| {
+            range.first == start && range.last == end - 1 && (range.total.is_none() || range.total == total)
+        })
 }

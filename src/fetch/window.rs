@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -14,7 +14,7 @@ const CAPACITY: u64 = 8 << 20;
 /// How long a window waits for its first reader.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long the slowest reader may keep all others waiting.
+/// How long the sender may be held up for what the window holds, while there are readers that wait for more.
 const SLOWEST: Duration = Duration::from_secs(60);
 
 /// The readers of a flight, and the bytes between the slowest of them and the sender once no file takes them.
@@ -33,6 +33,9 @@ struct State {
     start: u64,
     held: VecDeque<Bytes>,
     end: u64,
+    /// How long the sender was held up since the window was at `timed_from`.
+    waited: Duration,
+    timed_from: u64,
     /// How far each reader is.
     readers: HashMap<u64, u64>,
     next_reader: u64,
@@ -49,6 +52,7 @@ impl Window {
     pub(super) fn open(&self, offset: u64) {
         let mut state = self.state.lock();
         state.begins = Some(offset);
+        state.timed_from = offset;
         state.start = offset;
         state.end = offset;
     }
@@ -79,7 +83,7 @@ impl Window {
     pub(super) async fn push(&self, bytes: Bytes) -> bool {
         loop {
             let moved = self.moved.notified();
-            let unread = {
+            let (unread, left) = {
                 let mut state = self.state.lock();
                 if !state.make_room() {
                     return false;
@@ -89,15 +93,14 @@ impl Window {
                     state.held.push_back(bytes);
                     return true;
                 }
-                state.next_reader == 0
+                (state.next_reader == 0, SLOWEST.saturating_sub(state.waited))
             };
-            let patience = if unread { PATIENCE } else { SLOWEST };
-            if tokio::time::timeout(patience, moved).await.is_err() {
-                if unread {
-                    return false;
-                }
-                self.state.lock().leave_behind();
+            let began = now();
+            let moved = tokio::time::timeout(if unread { PATIENCE } else { left }, moved).await;
+            if unread && moved.is_err() {
+                return false;
             }
+            self.state.lock().count(now().duration_since(began));
         }
     }
 }
@@ -158,11 +161,33 @@ impl State {
         true
     }
 
-    /// Takes their places from those who hold up all others.
-    fn leave_behind(&mut self) {
-        let (from, capacity) = (self.end, CAPACITY);
-        self.readers.retain(|_, position| *position + capacity > from);
+    /// The sender was held up for `time`.
+    fn count(&mut self, time: Duration) {
+        self.waited += time;
+        let turned_over = self.start - self.timed_from >= CAPACITY;
+        if !turned_over && self.waited < SLOWEST {
+            return;
+        }
+        if !turned_over {
+            self.leave_behind();
+        }
+        self.waited = Duration::ZERO;
+        self.timed_from = self.start;
     }
+
+    /// Takes their places from those who hold up others that have read everything.
+    fn leave_behind(&mut self) {
+        let first = self.held.front().map_or(0, |first| first.len() as u64);
+        let needed_from = self.start + first;
+        if self.readers.values().any(|position| *position >= self.end) {
+            self.readers.retain(|_, position| *position >= needed_from);
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "measures how long was waited")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 #[cfg(test)]
@@ -217,16 +242,43 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_that_stands_still_is_left_behind_and_the_others_go_on() {
+    async fn who_holds_up_others_for_too_long_is_left_behind_and_they_go_on() {
         let window = open(0);
-        let (stuck, keen) = (window.seat(0).unwrap(), window.seat(0).unwrap());
+        let (slow, keen) = (window.seat(0).unwrap(), window.seat(0).unwrap());
         assert!(window.push(full()).await);
         keen.move_to(CAPACITY);
+        slow.move_to(1);
 
-        window.state.lock().leave_behind();
+        window.state.lock().count(SLOWEST);
         assert!(window.push(full()).await);
 
-        assert!(stuck.read(0, 1).is_none());
+        assert!(slow.read(1, 2).is_none());
         assert!(keen.read(CAPACITY, u64::MAX).is_some());
+    }
+
+    #[tokio::test]
+    async fn who_holds_up_nobody_may_take_its_time() {
+        let window = open(0);
+        let seat = window.seat(0).unwrap();
+        assert!(window.push(full()).await);
+        seat.move_to(1);
+
+        window.state.lock().count(SLOWEST);
+
+        assert!(seat.read(1, 2).is_some());
+    }
+
+    #[tokio::test]
+    async fn who_lets_the_window_turn_over_in_time_is_not_left_behind() {
+        let window = open(0);
+        let (slow, keen) = (window.seat(0).unwrap(), window.seat(0).unwrap());
+        assert!(window.push(full()).await);
+        slow.move_to(CAPACITY);
+        assert!(window.push(full()).await);
+        keen.move_to(2 * CAPACITY);
+
+        window.state.lock().count(SLOWEST);
+
+        assert!(slow.read(CAPACITY, u64::MAX).is_some());
     }
 }

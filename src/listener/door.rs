@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
-use pingora::apps::{HttpPersistentSettings, HttpServerApp, ReusedHttpStream};
+use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
@@ -37,6 +37,7 @@ pub(super) struct Door {
     pub(super) config: Config,
     pub(super) connections: Connections,
     pub(super) log: RequestLog,
+    options: HttpServerOptions,
 }
 
 impl Door {
@@ -47,12 +48,15 @@ impl Door {
         connections: Connections,
         log: RequestLog,
     ) -> Self {
+        let mut options = HttpServerOptions::default();
+        options.h2_idle_timeout = Some(config.idle_timeout);
         Self {
             serve,
             bound,
             config,
             connections,
             log,
+            options,
         }
     }
 
@@ -197,6 +201,10 @@ impl HttpServerApp for Door {
         let finished = timeout(self.config.write_timeout, session.finish()).await;
         let reusable = finished.ok()?.ok()??;
         Some(ReusedHttpStream::from_reusable_stream(reusable, settings))
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        Some(&self.options)
     }
 
     fn h2_options(&self) -> Option<H2Options> {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fail::fail_point;
 
 use super::index::Row;
 use super::ledger::Trust;
@@ -111,6 +112,7 @@ impl Blob {
 
     pub(super) fn bytes(&self) -> io::Result<Bytes> {
         let mut bytes = vec![0; usize::try_from(self.size).map_err(io::Error::other)?];
+        fail_point!("store.read", |_| Err(io::Error::from_raw_os_error(libc::EIO)));
         self.file.read_exact_at(&mut bytes, 0)?;
         Ok(bytes.into())
     }

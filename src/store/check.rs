@@ -50,12 +50,14 @@ impl Blob {
     ///
     /// # Errors
     ///
-    /// As [`Blob::verify`]; [`Error::Io`] too if it cannot be read now.
+    /// As [`Blob::verify`].
     pub fn checked_bytes(&self) -> Result<Bytes, Error> {
-        let bytes = self.bytes().map_err(Error::io("reading", &self.path()))?;
-        let actual = Digest::of_with(self.digest().algorithm(), &bytes);
-        self.judge(Ok(actual))?;
-        Ok(bytes)
+        let bytes = self.bytes();
+        let hash = |bytes: &Bytes| Digest::of_with(self.digest().algorithm(), bytes);
+        match bytes {
+            Ok(bytes) => self.judge(Ok(hash(&bytes))).map(|()| bytes),
+            Err(error) => self.judge(Err(error)).map(|()| Bytes::new()),
+        }
     }
 
     /// Has the content hashed before it is trusted again: the disk failed while it was read.

@@ -139,24 +139,27 @@ impl Store {
     /// Linked content of at most a few megabytes, whole: from memory if it was read lately.
     ///
     /// For manifests and what is kept like them; hashed when it is read from the disk. Marks the closure
-    /// as used. `None` too for what is larger than [`Held::MOST`].
-    pub async fn held(&self, link: &Link) -> Option<Arc<Held>> {
+    /// as used. `None` too for what is larger than [`Held::MOST`], and for what turned out to be damaged.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::read`].
+    pub async fn held(&self, link: &Link) -> Result<Option<Arc<Held>>, Error> {
         if let Some(held) = self.held_at_once(link) {
-            return Some(held);
+            return Ok(Some(held));
         }
-        let blob = self.read(link).ok()??;
-        if blob.size() > Held::MOST {
-            return None;
-        }
+        let Some(blob) = self.read(link)?.filter(|blob| blob.size() <= Held::MOST) else {
+            return Ok(None);
+        };
         let held = tokio::task::spawn_blocking(move || {
             let bytes = blob.checked_bytes().ok()?;
             Some(Arc::new(Held::new(*blob.digest(), blob.media_type(), bytes)))
         })
-        .await
-        .ok()??;
+        .await;
+        let Ok(Some(held)) = held else { return Ok(None) };
         self.shared.hot.keep(held.clone());
         self.touch_closure(&held);
-        Some(held)
+        Ok(Some(held))
     }
 
     /// The same, if it was read lately.

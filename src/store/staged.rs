@@ -325,6 +325,15 @@ impl Spool {
     }
 }
 
+impl Spool {
+    /// The disk failed while it was read: once it is committed it is hashed before it is trusted again.
+    pub fn doubt(&self) {
+        if let Some(blob) = self.committed.get() {
+            blob.doubt();
+        }
+    }
+}
+
 impl AsFd for Spool {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
