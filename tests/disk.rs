@@ -169,6 +169,7 @@ async fn content_that_cannot_be_synced_is_dropped_and_fetched_again() {
 
     stage.node.get(&stage.target).await.assert_is(&stage.bytes);
     eventually("it is dropped", async || !stage.node.has_stored(&stage.digest)).await;
+    assert!(stage.trouble().await.contains("Input/output error"));
 
     stage.node.get(&stage.target).await.assert_is(&stage.bytes);
     assert_eq!(stage.parent.count("GET", &stage.digest), 2);

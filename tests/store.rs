@@ -189,6 +189,30 @@ async fn records_of_a_newer_wharf_are_refused_and_left_untouched() {
     }
 }
 
+#[tokio::test]
+async fn an_index_that_another_program_holds_stops_the_start_and_keeps_its_tags() {
+    let (mut parent, mut node, image) = begun_on(|_| {}).await;
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+    assert_pulls(&node, "a", &image).await;
+    node.stop().await;
+    let path = node.data().join("index.db");
+    let holder = rusqlite::Connection::open(&path).unwrap();
+    holder.pragma_update(None, "locking_mode", "EXCLUSIVE").unwrap();
+    holder.execute_batch("BEGIN EXCLUSIVE").unwrap();
+
+    node.spawn();
+    let status = node.ended().await;
+    drop(holder);
+
+    assert!(!status.success());
+    let log = node.log();
+    assert!(log.contains("index.db") && log.contains("start again"), "{log}");
+    assert!(!node.data().join("index.db.aside-1").exists());
+    parent.stop().await;
+    node.start().await;
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+}
+
 fn newer_index(path: &Path) {
     let index = rusqlite::Connection::open(path).unwrap();
     index.pragma_update(None, "user_version", 99).unwrap();
@@ -327,6 +351,37 @@ async fn a_cold_image_leaves_before_a_layer_of_a_warm_one() {
 }
 
 #[tokio::test]
+async fn what_is_fetched_again_while_its_old_file_is_leaving_stays() {
+    let parent = Upstream::start().await;
+    let [(old, old_bytes), (cold, cold_bytes), (new, new_bytes)] = [4, 44, 10].map(|size| {
+        let bytes = random(size * MIB);
+        (parent.blob("a", &bytes), bytes)
+    });
+    let mut node = Setup::below(&parent.url()).capacity("64MiB").placed();
+    node.environment("FAILPOINTS", "store.evict.before_unlink=1*sleep(3000)");
+    node.start().await;
+    for (digest, bytes) in [(&old, &old_bytes), (&cold, &cold_bytes)] {
+        node.get(&blob("a", digest)).await.assert_is(bytes);
+    }
+
+    let (client, target) = (node.client(), blob("a", &new));
+    let evicting = tokio::spawn(async move { client.open(Request::get(&target)).await.compare(&new_bytes).await });
+    eventually("the old blob leaves", async || {
+        node.metrics().await.sum("wharf_evicted_bytes_total", &[]) >= old_bytes.len() as f64
+    })
+    .await;
+    assert!(node.has_stored(&old), "the eviction does not stand still");
+    node.get(&blob("a", &old)).await.assert_is(&old_bytes);
+    evicting.await.unwrap();
+
+    assert!(node.has_stored(&old));
+    let aside = node.stored_at(&old).with_file_name(format!("{}.aside-1", &old[7..]));
+    assert!(!aside.exists(), "a file that is in no books");
+    node.get(&blob("a", &old)).await.assert_is(&old_bytes);
+    assert_eq!(parent.count("GET", &old), 2);
+}
+
+#[tokio::test]
 async fn a_node_killed_in_a_pull_serves_no_wrong_bytes_and_completes_the_next() {
     let (mut stage, gate, open) = Stage::under_way(8_000_000, 4_000_000).await;
 
@@ -385,6 +440,29 @@ async fn what_was_committed_is_there_after_a_kill_without_the_parent() {
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
 
     node.kill();
+    parent.stop().await;
+    node.start().await;
+
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+    assert_pulls(&node, "a", &image).await;
+}
+
+#[tokio::test]
+async fn what_the_index_refused_for_a_while_is_on_record_once_it_takes_rows_again() {
+    let mut parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[100_000, 200_000]);
+    let mut node = Setup::below(&parent.url()).placed();
+    // More often than the writer has patience with the first rows.
+    node.environment("FAILPOINTS", "store.index=6*return");
+    node.start().await;
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+    assert_pulls(&node, "a", &image).await;
+    eventually("rows are given up", async || {
+        node.metrics().await.sum("wharf_index_errors_total", &[]) >= 6.0
+    })
+    .await;
+
+    node.stop().await;
     parent.stop().await;
     node.start().await;
 

@@ -1,7 +1,8 @@
 //! The records on disk: one SQLite file, one writer thread, many rows a transaction.
 //!
 //! Everything here can be fetched again or rebuilt from the files, so rows are written behind: nobody
-//! waits. A transaction that fails is tried again, and dropped in the end; the next start reads the files anyway.
+//! waits. A transaction that fails is tried again, and dropped in the end; once one succeeds, everything is written
+//! anew from memory.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -9,7 +10,8 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, Transaction, params};
+use fail::fail_point;
+use rusqlite::{Connection, ErrorCode, Transaction, ffi, params};
 
 use super::records::{Origin, RepositoryId, TagRow};
 use super::{Error, Shared};
@@ -66,6 +68,20 @@ pub(super) enum Row {
         key: Box<str>,
         row: TagRow,
     },
+    /// All of a digest, in the place of what is on record.
+    WholeBlob {
+        digest: Digest,
+        size: u64,
+        media_type: Option<Arc<str>>,
+        used: u64,
+        repositories: Vec<RepositoryId>,
+    },
+    /// All of a repository, in the place of what is on record.
+    WholeRepository {
+        id: RepositoryId,
+        repository: Repository,
+        slots: Vec<(Box<str>, TagRow)>,
+    },
     NoSlot {
         repository: RepositoryId,
         key: Box<str>,
@@ -110,11 +126,33 @@ pub(super) enum Unusable {
     Newer(Error),
     /// It is to be set aside.
     Damaged(rusqlite::Error),
+    /// Nothing is known to be wrong with it: the disk refuses, or another program holds it.
+    Refused(rusqlite::Error),
 }
 
 impl From<rusqlite::Error> for Unusable {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Damaged(error)
+        if tells_of_content(&error) {
+            Self::Damaged(error)
+        } else {
+            Self::Refused(error)
+        }
+    }
+}
+
+/// Whether the error comes from what the file holds, and would come again on any other disk.
+fn tells_of_content(error: &rusqlite::Error) -> bool {
+    let Some(failure) = error.sqlite_error() else {
+        // A row is missing, or a column holds something else: the tables are not ours.
+        return true;
+    };
+    match failure.code {
+        ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => true,
+        // "no such table" and the like.
+        ErrorCode::Unknown => failure.extended_code & 0xff == ffi::SQLITE_ERROR,
+        ErrorCode::SchemaChanged | ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig => true,
+        ErrorCode::SystemIoFailure => failure.extended_code == ffi::SQLITE_IOERR_SHORT_READ,
+        _ => false,
     }
 }
 
@@ -204,6 +242,8 @@ impl Writer {
         let mut recency = now();
         // Rows that were refused once too often: the next ones are not waited for as long.
         let mut given_up = false;
+        // What is on record lacks some of what is in memory.
+        let mut wanting = false;
         loop {
             let mut batch = match self.queue.recv_timeout(RECENCY) {
                 Ok(row) => vec![row],
@@ -213,13 +253,18 @@ impl Writer {
             batch.extend(self.queue.try_iter().take(BATCH - 1));
             let tries = if given_up { 1 } else { TRIES };
             given_up = !self.write_again(&batch, tries, shared);
+            wanting |= given_up;
+            if wanting && !given_up {
+                wanting = !self.write_anew(shared);
+                given_up = wanting;
+            }
             for row in batch {
                 if let Row::Flush(done) = row {
                     let _ = done.send(());
                 }
             }
             let Some(shared) = shared.upgrade() else { return };
-            shared.ledger.lock().allow(self.allowance());
+            self.allow(&shared);
             if now().duration_since(recency) >= RECENCY {
                 recency = now();
                 shared.write_recency();
@@ -227,11 +272,17 @@ impl Writer {
         }
     }
 
+    /// The files may have grown: content makes way for them.
+    fn allow(&self, shared: &Shared) {
+        let victims = shared.ledger.lock().allow(self.allowance());
+        shared.unlink(victims);
+    }
+
     /// Whether the rows are on disk at last. A disk that is full for a moment loses none.
     fn write_again(&mut self, batch: &[Row], tries: u32, shared: &Weak<Shared>) -> bool {
         for attempt in 1..=tries {
             let Err(error) = self.write(batch) else { return true };
-            tracing::error!(%error, rows = batch.len(), attempt, "records could not be written; content stays readable and is found again by a restart");
+            tracing::error!(%error, rows = batch.len(), attempt, "records could not be written; they are made good once the disk takes them, and content stays readable");
             match shared.upgrade() {
                 Some(shared) => shared.metrics.index_errors.inc(),
                 None => return false,
@@ -243,13 +294,51 @@ impl Writer {
         false
     }
 
+    /// Writes everything from memory, a batch at a time; whether the disk took it all.
+    ///
+    /// Rows that were sent meanwhile are written after it, in their order, and end at what is in memory too.
+    fn write_anew(&mut self, shared: &Weak<Shared>) -> bool {
+        let Some(shared) = shared.upgrade() else { return false };
+        let (repositories, digests) = (shared.records.lock().all(), shared.ledger.lock().digests());
+        let written = repositories.chunks(BATCH).all(|some| {
+            let rows = shared.records.lock().whole(some);
+            self.write_once(&rows, &shared)
+        }) && digests.chunks(BATCH).all(|some| {
+            let rows = shared.ledger.lock().whole(some);
+            self.write_once(&rows, &shared)
+        });
+        if written {
+            tracing::info!(
+                repositories = repositories.len(),
+                blobs = digests.len(),
+                "the index takes rows again; all were written anew"
+            );
+        }
+        written
+    }
+
+    fn write_once(&mut self, rows: &[Row], shared: &Shared) -> bool {
+        let outcome = self.write(rows);
+        self.allow(shared);
+        outcome.inspect_err(|_| shared.metrics.index_errors.inc()).is_ok()
+    }
+
     fn write(&mut self, batch: &[Row]) -> rusqlite::Result<()> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        fail_point!("store.index", |_| Err(disk_full()));
         let transaction = self.connection.transaction()?;
         for row in batch {
             apply(&transaction, row)?;
         }
         transaction.commit()
     }
+}
+
+#[cfg(feature = "failpoints")]
+fn disk_full() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_FULL), None)
 }
 
 fn create(connection: &mut Connection) -> rusqlite::Result<()> {
@@ -298,6 +387,33 @@ fn apply(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
             "INSERT OR IGNORE INTO link VALUES (?1, ?2)",
             params![digest.to_string(), repository],
         ),
+        Row::WholeBlob {
+            digest,
+            size,
+            media_type,
+            used,
+            repositories,
+        } => {
+            let digest = digest.to_string();
+            run(
+                "INSERT OR REPLACE INTO blob VALUES (?1, ?2, ?3, ?4)",
+                params![digest, signed(*size), media_type.as_deref(), signed(*used)],
+            )?;
+            run("DELETE FROM link WHERE digest = ?1", params![digest])?;
+            repositories
+                .iter()
+                .try_for_each(|repository| run("INSERT INTO link VALUES (?1, ?2)", params![digest, repository]))
+        }
+        Row::WholeRepository { id, repository, slots } => {
+            run(
+                "INSERT OR REPLACE INTO repository VALUES (?1, ?2, ?3)",
+                params![id, repository.registry.as_str(), repository.name.as_str()],
+            )?;
+            run("DELETE FROM slot WHERE repository = ?1", params![id])?;
+            slots
+                .iter()
+                .try_for_each(|(key, row)| move_slot(&mut run, *id, key, row))
+        }
         Row::Slot { repository, key, row } => move_slot(&mut run, *repository, key, row),
         Row::NoSlot {
             repository,
@@ -444,6 +560,35 @@ fn signed(number: u64) -> i64 {
     clippy::disallowed_methods,
     reason = "nothing is decided by it but when it is written"
 )]
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_tells_of_the_content_is_damage() {
+        let is_damage = |code| tells_of_content(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), None));
+
+        for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_ERROR] {
+            assert!(is_damage(code), "{code}");
+        }
+        assert!(tells_of_content(&rusqlite::Error::QueryReturnedNoRows));
+        for code in [
+            ffi::SQLITE_BUSY,
+            ffi::SQLITE_LOCKED,
+            ffi::SQLITE_FULL,
+            ffi::SQLITE_CANTOPEN,
+            ffi::SQLITE_READONLY,
+            ffi::SQLITE_PERM,
+            ffi::SQLITE_NOMEM,
+            ffi::SQLITE_PROTOCOL,
+            ffi::SQLITE_IOERR_READ,
+            ffi::SQLITE_IOERR_SHMSIZE,
+        ] {
+            assert!(!is_damage(code), "{code}");
+        }
+    }
 }

@@ -3,14 +3,18 @@
 //! Invariant: `allowance + committed + scraps + reserved <= capacity` after every call, except that a
 //! store may be opened over budget, when it evicts at once. Whoever is granted room unlinks the
 //! victims before it writes, so what lies on the disk never exceeds the sum either.
+//!
+//! A file is unlinked by its name after the lock is given up. Until then it is leaving: nobody begins to write
+//! under that name, and what is being written is no victim, so what is unlinked is what was meant.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lru::LruCache;
 
 use super::Error;
+use super::index::Row;
 use super::records::RepositoryId;
 use crate::oci::Digest;
 
@@ -32,6 +36,10 @@ pub(super) struct Ledger {
     scrap_bytes: u64,
     /// Digests that are being written: one writer at a time for each, as they share a file.
     staging: HashSet<Digest>,
+    /// Room and readers of files that left the books while they were read, by serial; part of `reserved`.
+    unlisted: HashMap<u64, (u64, u32)>,
+    /// Named as victims and not unlinked yet.
+    leaving: HashSet<Victim>,
     /// Given to entries, so that a reader of one that is gone does not speak for its successor.
     serials: u64,
     /// Grows with each use; the order of a restart.
@@ -67,7 +75,7 @@ pub(super) enum Trust {
 }
 
 /// What has to be unlinked before granted room is written to.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
 pub(super) enum Victim {
     Blob(Digest),
     Scrap(PathBuf),
@@ -101,6 +109,8 @@ impl Ledger {
             scraps: LruCache::unbounded(),
             scrap_bytes: 0,
             staging: HashSet::new(),
+            unlisted: HashMap::new(),
+            leaving: HashSet::new(),
             serials: 0,
             uses: 0,
             used: Vec::new(),
@@ -149,6 +159,16 @@ impl Ledger {
         self.staging.remove(digest);
     }
 
+    /// Whether the file is still to be unlinked by whoever was told to.
+    pub(super) fn is_leaving(&self, victim: &Victim) -> bool {
+        self.leaving.contains(victim)
+    }
+
+    /// It was unlinked, or cannot be.
+    pub(super) fn left(&mut self, victim: &Victim) {
+        self.leaving.remove(victim);
+    }
+
     /// Gives granted room back.
     pub(super) fn release(&mut self, granted: u64) {
         debug_assert!(granted <= self.reserved, "more is given back than was granted");
@@ -174,10 +194,21 @@ impl Ledger {
         self.serials += 1;
         entry.serial = self.serials;
         self.committed += entry.room;
-        if let Some((_, replaced)) = self.entries.push(digest, entry) {
-            self.committed = self.committed.saturating_sub(replaced.room);
+        if let Some(replaced) = self.forget(&digest) {
+            entry.repositories.clone_from(&replaced.repositories);
+            entry.media_type = entry.media_type.or_else(|| replaced.media_type.clone());
+            self.hold_for_readers(&replaced);
         }
+        self.entries.put(digest, entry);
         self.serials
+    }
+
+    /// The file of what left the books keeps its room until the last of its readers closes it.
+    fn hold_for_readers(&mut self, entry: &Entry) {
+        if entry.readers > 0 {
+            self.reserved += entry.room;
+            self.unlisted.insert(entry.serial, (entry.room, entry.readers));
+        }
     }
 
     pub(super) fn keep_scrap(&mut self, path: PathBuf, room: u64) {
@@ -198,9 +229,10 @@ impl Ledger {
         Some(room)
     }
 
-    /// Sets what is held for the index and the journal.
-    pub(super) fn allow(&mut self, bytes: u64) {
+    /// Sets what is held for the index and the journal, and names what must be unlinked for it.
+    pub(super) fn allow(&mut self, bytes: u64) -> Vec<Victim> {
         self.allowance = bytes;
+        self.relieve(self.taken().saturating_sub(self.capacity))
     }
 
     /// Counts a file that could not be unlinked for good, as it still takes its room.
@@ -238,6 +270,26 @@ impl Ledger {
         Some(new)
     }
 
+    /// All that is here.
+    pub(super) fn digests(&self) -> Vec<Digest> {
+        self.entries.iter().map(|(digest, _)| *digest).collect()
+    }
+
+    /// All that is to be on record of these, as far as they are still here.
+    pub(super) fn whole(&self, digests: &[Digest]) -> Vec<Row> {
+        let row = |digest: &Digest| {
+            let entry = self.entry(digest)?;
+            Some(Row::WholeBlob {
+                digest: *digest,
+                size: entry.size,
+                media_type: entry.media_type.clone(),
+                used: entry.used,
+                repositories: entry.repositories.clone(),
+            })
+        };
+        digests.iter().filter_map(row).collect()
+    }
+
     /// Marks as used and keeps from eviction until [`Ledger::unpin`].
     pub(super) fn pin(&mut self, digest: &Digest) -> Option<&Entry> {
         self.touch(digest);
@@ -249,6 +301,16 @@ impl Ledger {
     pub(super) fn unpin(&mut self, digest: &Digest, serial: u64) {
         if let Some(entry) = self.same(digest, serial) {
             entry.readers = entry.readers.saturating_sub(1);
+            return;
+        }
+        let Some((room, readers)) = self.unlisted.get_mut(&serial) else {
+            return;
+        };
+        *readers -= 1;
+        if *readers == 0 {
+            let room = *room;
+            self.unlisted.remove(&serial);
+            self.release(room);
         }
     }
 
@@ -296,6 +358,20 @@ impl Ledger {
     pub(super) fn forget_same(&mut self, digest: &Digest, serial: u64) -> Option<Entry> {
         self.same(digest, serial)?;
         self.forget(digest)
+    }
+
+    /// Whether this entry of the digest is here still.
+    pub(super) fn holds_same(&self, digest: &Digest, serial: u64) -> bool {
+        self.entry(digest).is_some_and(|entry| entry.serial == serial)
+    }
+
+    /// Drops an entry whose bytes are as good as lost, and names what is to be unlinked for it.
+    pub(super) fn lose(&mut self, digest: &Digest, serial: u64) -> Option<Victim> {
+        let entry = self.forget_same(digest, serial)?;
+        self.hold_for_readers(&entry);
+        let victim = Victim::Blob(*digest);
+        self.leaving.insert(victim.clone());
+        Some(victim)
     }
 
     pub(super) fn free(&self) -> u64 {
@@ -356,11 +432,16 @@ impl Ledger {
             .iter()
             .rev()
             .map(|(path, room)| (Victim::Scrap(path.clone()), *room));
-        let unread = self.entries.iter().rev().filter(|(_, entry)| entry.readers == 0);
+        let unread = self
+            .entries
+            .iter()
+            .rev()
+            .filter(|(digest, entry)| entry.readers == 0 && !self.staging.contains(*digest));
         scraps.chain(unread.map(|(digest, entry)| (Victim::Blob(*digest), entry.room)))
     }
 
     fn remove(&mut self, victim: &Victim) {
+        self.leaving.insert(victim.clone());
         match victim {
             Victim::Blob(digest) => {
                 if let Some(entry) = self.forget(digest) {
@@ -442,6 +523,69 @@ mod tests {
 
         assert_eq!(ledger.reserve(50).unwrap(), [Victim::Scrap(PathBuf::from("partial"))]);
         assert!(ledger.holds(&blob));
+    }
+
+    #[test]
+    fn a_victim_is_leaving_until_it_is_unlinked() {
+        let mut ledger = Ledger::new(100);
+        let gone = Victim::Blob(stored(&mut ledger, b"a", 100));
+
+        ledger.reserve(50).unwrap();
+        assert!(ledger.is_leaving(&gone));
+
+        ledger.left(&gone);
+        assert!(!ledger.is_leaving(&gone));
+    }
+
+    #[test]
+    fn what_is_being_written_anew_is_not_evicted() {
+        let mut ledger = Ledger::new(100);
+        let digest = stored(&mut ledger, b"a", 100);
+
+        assert!(ledger.begin_writing(&digest));
+        ledger.reserve(50).unwrap_err();
+        ledger.end_writing(&digest);
+
+        assert_eq!(ledger.reserve(50).unwrap(), [Victim::Blob(digest)]);
+    }
+
+    #[test]
+    fn what_is_lost_while_it_is_read_keeps_its_room_until_the_last_reader_is_done() {
+        let mut ledger = Ledger::new(100);
+        let digest = stored(&mut ledger, b"a", 100);
+        let serial = ledger.pin(&digest).unwrap().serial;
+        ledger.pin(&digest).unwrap();
+
+        assert_eq!(ledger.lose(&digest, serial + 1), None);
+        assert_eq!(ledger.lose(&digest, serial), Some(Victim::Blob(digest)));
+
+        assert!(!ledger.holds(&digest));
+        for free in [0, 100] {
+            ledger.unpin(&digest, serial);
+            assert_eq!(ledger.free(), free);
+        }
+    }
+
+    #[test]
+    fn what_is_committed_twice_keeps_its_links_and_counts_once() {
+        let mut ledger = Ledger::new(300);
+        let digest = stored(&mut ledger, b"a", 100);
+        ledger.link(&digest, 7);
+
+        stored(&mut ledger, b"a", 100);
+
+        assert!(ledger.linked(&digest, 7));
+        assert_eq!(ledger.free(), 200);
+    }
+
+    #[test]
+    fn what_the_index_grows_by_is_evicted() {
+        let mut ledger = Ledger::new(300);
+        let [old, new] = [b"a", b"b"].map(|content| stored(&mut ledger, content, 100));
+
+        assert_eq!(ledger.allow(100), []);
+        assert_eq!(ledger.allow(150), [Victim::Blob(old)]);
+        assert!(ledger.holds(&new));
     }
 
     #[test]

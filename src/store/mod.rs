@@ -31,7 +31,7 @@ mod sync;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 pub use blob::Blob;
 pub use config::Config;
@@ -62,6 +62,8 @@ pub(crate) struct Shared {
     layout: Layout,
     /// Bytes: what is here, what is promised, who goes first.
     ledger: Mutex<Ledger>,
+    /// With the ledger: a victim was unlinked.
+    left: Condvar,
     /// Names: repositories, tags, what they point at.
     records: Mutex<Records>,
     index: Index,
@@ -82,7 +84,7 @@ impl Store {
     ///
     /// * [`Error::Locked`]: another process holds the store.
     /// * [`Error::Newer`]: a newer wharf wrote it; it is left untouched.
-    /// * [`Error::Io`]: the folder cannot be made or locked.
+    /// * [`Error::Io`]: the folder cannot be made or locked, or the index, with nothing known to be wrong with it, cannot be read.
     pub fn open(config: &Config, metrics: Metrics) -> Result<Self, Error> {
         recover::open(config, metrics).map(|shared| Self { shared })
     }

@@ -217,6 +217,25 @@ impl Records {
         repositories
     }
 
+    /// Every repository, with a tag or without.
+    pub(super) fn all(&self) -> Vec<Repository> {
+        self.repositories.keys().cloned().collect()
+    }
+
+    /// All that is to be on record of these.
+    pub(super) fn whole(&self, repositories: &[Repository]) -> Vec<Row> {
+        let row = |repository: &Repository| {
+            let entry = self.repositories.get(repository)?;
+            let slots = entry.slots.iter().map(|(key, row)| (key.clone(), row.clone()));
+            Some(Row::WholeRepository {
+                id: entry.id,
+                repository: repository.clone(),
+                slots: slots.collect(),
+            })
+        };
+        repositories.iter().filter_map(row).collect()
+    }
+
     pub(super) fn sequence(&self) -> watch::Receiver<u64> {
         self.sequence.subscribe()
     }

@@ -2,9 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use super::health::Health;
 use super::hot::Hot;
@@ -24,7 +26,8 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
     let (syncer, worker) = sync::channel();
 
     let mut ledger = Ledger::new(config.capacity.bytes());
-    ledger.allow(writer.allowance() + journal::room(&layout));
+    // Nothing is entered yet, so nothing can be named; `fit` evicts.
+    let _ = ledger.allow(writer.allowance() + journal::room(&layout));
     let amiss = adopt_blobs(&layout, &mut ledger, &mut contents);
     adopt_links(&mut ledger, &contents);
     for folder in [layout.partials(), layout.quarantine()] {
@@ -39,6 +42,7 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
     let shared = Arc::new(Shared {
         layout,
         ledger: Mutex::new(ledger),
+        left: Condvar::new(),
         records: Mutex::new(records),
         index,
         hot: Hot::new(),
@@ -69,28 +73,43 @@ impl Shared {
 
 fn open_index(layout: &Layout) -> Result<(index::Opened, Contents), Error> {
     let path = layout.index();
-    if path.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
-        layout.set_aside(&path)?;
+    let files = ["", "-wal", "-shm"].map(|suffix| beside(&path, suffix));
+    for file in &files {
+        if file.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
+            layout.set_aside(file)?;
+        }
     }
     match index::open(&path) {
         Ok(opened) => return Ok(opened),
         Err(Unusable::Newer(error)) => return Err(error),
+        Err(Unusable::Refused(error)) => return Err(refused(&path, &error)),
         Err(Unusable::Damaged(error)) => {
-            tracing::error!(%error, path = %path.display(), "the index is unusable; it is set aside and rebuilt from the files");
+            tracing::error!(%error, path = %path.display(), "the index is damaged; it is set aside and rebuilt from the files");
         }
     }
-    for suffix in ["", "-wal", "-shm"] {
-        let mut name = path.clone().into_os_string();
-        name.push(suffix);
-        let file = std::path::PathBuf::from(name);
+    for file in &files {
         if file.symlink_metadata().is_ok() {
-            layout.set_aside(&file)?;
+            layout.set_aside(file)?;
         }
     }
     index::open(&path).map_err(|unusable| match unusable {
         Unusable::Newer(error) => error,
-        Unusable::Damaged(error) => Error::io("making", &path)(std::io::Error::other(error)),
+        Unusable::Refused(error) | Unusable::Damaged(error) => refused(&path, &error),
     })
+}
+
+/// A record file, or one that SQLite keeps beside it.
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// All tags are in the file: better no start than one without them.
+fn refused(path: &Path, error: &rusqlite::Error) -> Error {
+    let remedy = "nothing was changed; mend the disk or stop whoever holds the file, then start again \
+                  (if the file is lost, move it away: content is found without it, tags are not)";
+    Error::io("opening", path)(io::Error::other(format!("{error}: {remedy}")))
 }
 
 /// Enters every file in the ledger, coldest first; what has to be put right in the index.

@@ -11,7 +11,7 @@ use fail::fail_point;
 use nix::sys::uio::pwritev;
 use parking_lot::Mutex;
 
-use super::index::Row;
+use super::index::{Row, now};
 use super::ledger::{Entry, Trust, Victim};
 use super::{Blob, Error, Shared, layout};
 use crate::oci::{Digest, Hasher};
@@ -42,8 +42,14 @@ struct Turn {
 }
 
 impl Turn {
+    /// Waits until files of an earlier life of the digest have left: whoever unlinks them waits for nobody.
     fn take(shared: &Arc<Shared>, digest: &Digest) -> Result<Self, Error> {
-        if !shared.ledger.lock().begin_writing(digest) {
+        let files = [Victim::Blob(*digest), Victim::Scrap(shared.layout.partial(digest))];
+        let mut ledger = shared.ledger.lock();
+        while files.iter().any(|file| ledger.is_leaving(file)) {
+            shared.left.wait(&mut ledger);
+        }
+        if !ledger.begin_writing(digest) {
             return Err(Error::Busy { digest: *digest });
         }
         Ok(Self {
@@ -145,11 +151,16 @@ impl Staged {
 
     /// Others may have filled the disk: then as much leaves as is wanted, once.
     fn write_out(&self, pieces: &[Bytes], bytes: u64) -> io::Result<()> {
+        let shared = &self.spool.shared;
         match write_all(&self.spool.file, pieces, self.written) {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                let victims = self.spool.shared.ledger.lock().relieve(bytes.max(STEP));
-                self.spool.shared.unlink(victims);
-                write_all(&self.spool.file, pieces, self.written)
+            Err(error) if is_full(&error) && shared.health.is_relief_worth(now()) => {
+                let victims = shared.ledger.lock().relieve(bytes.max(STEP));
+                shared.unlink(victims);
+                write_all(&self.spool.file, pieces, self.written).inspect_err(|error| {
+                    if is_full(error) {
+                        shared.health.was_relieved_in_vain(now());
+                    }
+                })
             }
             other => other,
         }
@@ -205,6 +216,8 @@ impl Staged {
         let shared = self.spool.shared.clone();
         let file = self.finish_file().map_err(Error::io("finishing", &self.path))?;
         let metadata = file.metadata().map_err(Error::io("reading the size of", &self.path))?;
+        self.clear_place()?;
+        self.clear_place()?;
         shared.layout.promote(&self.digest)?;
         fail_point!("store.commit.after_rename");
         self.fate = Fate::Committed;
@@ -222,11 +235,24 @@ impl Staged {
             size: self.written,
             media_type: media_type.clone(),
         });
-        shared.syncer.queue(self.digest);
+        shared.syncer.queue(self.digest, serial);
         // Those who read along read the stored file from here on.
         let blob = Blob::committed(&shared, self.digest, serial, file, self.written, media_type);
         let _ = self.spool.committed.set(blob);
         Ok(())
+    }
+
+    /// Another writer was here between the look and the turn: its file goes, as it is in the books of one entry only.
+    fn clear_place(&self) -> Result<(), Error> {
+        let shared = &self.spool.shared;
+        if !shared.ledger.lock().holds(&self.digest) {
+            return Ok(());
+        }
+        let path = shared.layout.blob(&self.digest);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("replacing", &path)(error)),
+            _ => Ok(()),
+        }
     }
 
     /// Hashes what an earlier attempt left, so that it can be continued.
@@ -353,6 +379,8 @@ impl Shared {
                 tracing::error!(path = %path.display(), %error, "an evicted file could not be removed; it counts against the budget until a restart");
                 self.ledger.lock().count_stuck(room);
             }
+            self.ledger.lock().left(&victim);
+            self.left.notify_all();
         }
     }
 }
@@ -382,6 +410,11 @@ fn room_for(bytes: u64) -> u64 {
     const BLOCK: u64 = 4096;
     let content = bytes.div_ceil(BLOCK) * BLOCK;
     content + content.div_ceil(64 << 20) * BLOCK
+}
+
+/// The disk, or this user's part of it.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn write_all(file: &File, pieces: &[Bytes], mut position: u64) -> io::Result<()> {

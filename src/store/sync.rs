@@ -10,15 +10,17 @@ use std::time::Duration;
 
 use fail::fail_point;
 
-use super::index::Row;
-use super::{Shared, layout};
+use super::health::is_ours;
+use super::index::now;
+use super::{Error, Shared, layout};
 use crate::oci::Digest;
 
 /// How long a batch gathers.
 const GATHER: Duration = Duration::from_secs(1);
 
 enum Job {
-    Sync(Digest),
+    /// An entry of the ledger, by its serial number.
+    Sync(Digest, u64),
     Flush(SyncSender<()>),
 }
 
@@ -39,8 +41,8 @@ pub(super) fn channel() -> (Syncer, Worker) {
 
 impl Syncer {
     /// Has the content synced within a second or two.
-    pub(super) fn queue(&self, digest: Digest) {
-        let _ = self.jobs.send(Job::Sync(digest));
+    pub(super) fn queue(&self, digest: Digest, serial: u64) {
+        let _ = self.jobs.send(Job::Sync(digest, serial));
     }
 
     /// Waits until everything queued before is synced and recorded as such.
@@ -63,31 +65,39 @@ impl Worker {
 
     fn run(self, shared: &Weak<Shared>) {
         while let Ok(first) = self.jobs.recv() {
-            let mut batch = vec![first];
-            while let Ok(job) = self.jobs.recv_timeout(GATHER) {
-                let flush = matches!(job, Job::Flush(_));
-                batch.push(job);
-                if flush || batch.len() >= 256 {
-                    break;
-                }
-            }
+            let batch = gather(first, &self.jobs);
             let Some(shared) = shared.upgrade() else { return };
             sync(&shared, batch);
         }
     }
 }
 
+/// What comes within [`GATHER`] of the first, until somebody waits for it.
+fn gather(first: Job, jobs: &Receiver<Job>) -> Vec<Job> {
+    let mut batch = vec![first];
+    let end = now() + GATHER;
+    while !matches!(batch.last(), Some(Job::Flush(_))) && batch.len() < 256 {
+        match jobs.recv_timeout(end.saturating_duration_since(now())) {
+            Ok(job) => batch.push(job),
+            Err(_) => break,
+        }
+    }
+    batch
+}
+
 fn sync(shared: &Arc<Shared>, batch: Vec<Job>) {
     let mut done = Vec::new();
-    let mut digests = Vec::new();
+    let mut entries = Vec::new();
     for job in batch {
         match job {
-            Job::Sync(digest) => digests.push(digest),
+            Job::Sync(digest, serial) => entries.push((digest, serial)),
             Job::Flush(sender) => done.push(sender),
         }
     }
-    digests.iter().for_each(|digest| sync_file(shared, digest));
-    let folders: BTreeSet<_> = digests.iter().map(|digest| shared.layout.fan(digest)).collect();
+    for (digest, serial) in &entries {
+        sync_file(shared, digest, *serial);
+    }
+    let folders: BTreeSet<_> = entries.iter().map(|(digest, _)| shared.layout.fan(digest)).collect();
     for folder in folders {
         if let Err(error) = layout::sync_folder(&folder) {
             tracing::warn!(folder = %folder.display(), %error, "a folder could not be synced; what it holds may be gone after a power cut");
@@ -99,7 +109,11 @@ fn sync(shared: &Arc<Shared>, batch: Vec<Job>) {
 }
 
 /// An fsync that failed is never tried again: the bytes are as good as lost (ext4 marks them clean).
-fn sync_file(shared: &Arc<Shared>, digest: &Digest) {
+fn sync_file(shared: &Arc<Shared>, digest: &Digest, serial: u64) {
+    // A later one of the same name has a job of its own, which must be the one that hears of its faults.
+    if !shared.ledger.lock().holds_same(digest, serial) {
+        return;
+    }
     let path = shared.layout.blob(digest);
     let outcome = layout::open_blob(&path).and_then(|file| sync_data(&file));
     match outcome {
@@ -107,9 +121,9 @@ fn sync_file(shared: &Arc<Shared>, digest: &Digest) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound || is_ours(&error) => {}
         Err(error) => {
             tracing::error!(%digest, %error, "content could not be synced; it is dropped and will be fetched again");
-            shared.ledger.lock().forget(digest);
-            shared.index.write(Row::Gone(*digest));
-            let _ = std::fs::remove_file(&path);
+            shared.health.note(&Error::io("syncing", &path)(error));
+            let lost = shared.ledger.lock().lose(digest, serial);
+            shared.unlink(lost.into_iter().collect());
         }
     }
 }
@@ -119,10 +133,24 @@ fn sync_data(file: &File) -> io::Result<()> {
     file.sync_data()
 }
 
-/// Whether the fault is this process's and says nothing of the file: too many are open, memory is short.
-fn is_ours(error: &std::io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::EINTR)
-    )
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_does_not_wait_longer_because_others_join_it() {
+        let (syncer, worker) = channel();
+        let joining = thread::spawn(move || {
+            for count in 0..8_u8 {
+                syncer.queue(Digest::of(&[count]), count.into());
+                thread::sleep(GATHER / 4);
+            }
+        });
+
+        let first = worker.jobs.recv().unwrap();
+        let batch = gather(first, &worker.jobs);
+
+        assert!(batch.len() < 8, "{} jobs", batch.len());
+        joining.join().unwrap();
+    }
 }
