@@ -232,6 +232,9 @@ async fn the_end_of_content_that_is_not_kept_can_be_asked_for_too() {
     stage.node.environment("FAILPOINTS", "store.write=return");
     stage.node.start().await;
 
+    let open = stage.open().await;
+    assert!(open.compare(&stage.bytes).await.is_whole(&stage.bytes));
+
     let (first, last) = (80 * MIB, 96 * MIB - 1);
     let reply = stage.node.range(&stage.target, &format!("{first}-")).await;
 

@@ -152,7 +152,7 @@ impl Source {
 
 impl Following {
     async fn piece(&mut self, range: Range<u64>) -> Result<Option<Piece>, Error> {
-        if matches!(self.own, Own::No) && self.flight.kind.is_some() && self.follower.is_far(range.start, FAR) {
+        if matches!(self.own, Own::No) && self.may_ask(range.start) {
             self.ask_for(&range).await;
         }
         if let Some(bytes) = self.own_piece(&range).await {
@@ -164,6 +164,13 @@ impl Following {
             self.compare().await?;
         }
         Ok(piece)
+    }
+
+    /// Whether waiting for `position` takes long, and what another request brings could be compared in the end: not
+    /// while the disk takes nothing, and not of bytes that lie here.
+    fn may_ask(&self, position: u64) -> bool {
+        let asks_upstream = self.flight.kind.is_some();
+        asks_upstream && self.follower.is_far(position, FAR) && self.shared.store.trouble().is_none()
     }
 
     /// A request for this part alone. Its last bytes, if they end the content, are left to the flight,

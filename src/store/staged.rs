@@ -269,6 +269,8 @@ impl Staged {
         if size.is_some_and(|size| length > size) {
             return self.restart();
         }
+        // What lies here was granted before.
+        self.spool.most.fetch_max(length, Ordering::Relaxed);
         self.spool.ensure(length)?;
         let mut buffer = vec![0; 1 << 20];
         while self.written < length {
