@@ -84,7 +84,8 @@ impl Store {
     ///
     /// * [`Error::Locked`]: another process holds the store.
     /// * [`Error::Newer`]: a newer wharf wrote it; it is left untouched.
-    /// * [`Error::Io`]: the folder cannot be made or locked, or the index, with nothing known to be wrong with it, cannot be read.
+    /// * [`Error::Io`]: the folder cannot be made or locked, or the index cannot be read now though nothing is
+    ///   known to be wrong with it.
     pub fn open(config: &Config, metrics: Metrics) -> Result<Self, Error> {
         recover::open(config, metrics).map(|shared| Self { shared })
     }

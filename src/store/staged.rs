@@ -217,7 +217,6 @@ impl Staged {
         let file = self.finish_file().map_err(Error::io("finishing", &self.path))?;
         let metadata = file.metadata().map_err(Error::io("reading the size of", &self.path))?;
         self.clear_place()?;
-        self.clear_place()?;
         shared.layout.promote(&self.digest)?;
         fail_point!("store.commit.after_rename");
         self.fate = Fate::Committed;
