@@ -274,6 +274,7 @@ mod tests {
         let (slow, keen) = (window.seat(0).unwrap(), window.seat(0).unwrap());
         assert!(window.push(full()).await);
         slow.move_to(CAPACITY);
+        keen.move_to(CAPACITY);
         assert!(window.push(full()).await);
         keen.move_to(2 * CAPACITY);
 
