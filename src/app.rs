@@ -152,6 +152,8 @@ impl App {
         let serve = Serve::new(id, names, gate, shelf, counted, clock, answer_within);
 
         let connections = connections(&listen, descriptors);
+        let watched = connections.clone();
+        let status = status.stopping(Box::new(move || watched.is_draining()));
         ports.say();
         let mut server = Server::new_with_opt_and_conf(None, server_settings());
         server.add_service(listener::service(listener::Parts {

@@ -122,6 +122,11 @@ async fn a_reply_under_way_is_finished_before_the_node_stops() {
     open.read(1000).await;
 
     node.signal(Signal::SIGTERM);
+    eventually("it says that it is not ready any more", async || {
+        let said = node.admin("/readyz").await;
+        said.status == 503 && said.text().contains("stopping")
+    })
+    .await;
     let (reply, _) = open.rest().await;
 
     reply.assert_is(&image.layers[0]);

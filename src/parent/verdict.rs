@@ -60,7 +60,7 @@ impl Judge<'_> {
                 layer,
                 status,
                 message: words.map_or_else(
-                    || "it gives no reason".to_owned(),
+                    || format!("{} says no more", self.layer),
                     |(code, message, _)| printable(&format!("{code} {message}")),
                 ),
                 retry_after,

@@ -22,7 +22,12 @@ pub struct Status {
     registry: SocketAddr,
     /// Whether it was seen to answer.
     answers: AtomicBool,
+    /// Whether it is being stopped.
+    stopping: Stopping,
 }
+
+/// Tells whether the node is being stopped.
+pub type Stopping = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// Whether the node can do its work.
 #[derive(Serialize)]
@@ -60,7 +65,14 @@ impl Status {
             parents,
             registry,
             answers: AtomicBool::new(false),
+            stopping: Box::new(|| false),
         }
+    }
+
+    /// The same, asking this whether the node is being stopped.
+    #[must_use]
+    pub fn stopping(self, stopping: Stopping) -> Self {
+        Self { stopping, ..self }
     }
 
     /// Whether the registry port takes connections; after the first time it is taken for granted.
@@ -83,10 +95,12 @@ impl Status {
                 up: parent.up(),
             })
             .collect();
-        let ready = self.answers().await;
+        let stopping = (self.stopping)();
+        let answers = self.answers().await;
         let trouble = self.store.trouble();
         let unkept = trouble.map(|trouble| format!("the disk takes nothing, and pulls go through unkept: {trouble}"));
-        let starting = (!ready).then(|| format!("the registry does not answer on {} yet", self.registry));
+        let ending = stopping.then(|| "stopping; replies under way are finished first".to_owned());
+        let starting = (!answers).then(|| format!("the registry does not answer on {} yet", self.registry));
         let down = upstreams.iter().filter(|upstream| !upstream.up);
         let away = down.map(|upstream| {
             format!(
@@ -95,11 +109,11 @@ impl Status {
             )
         });
         Readiness {
-            ready,
+            ready: answers && !stopping,
             node: self.node.clone(),
             mode: self.mode,
             version: env!("CARGO_PKG_VERSION"),
-            reasons: starting.into_iter().chain(unkept).chain(away).collect(),
+            reasons: ending.into_iter().chain(starting).chain(unkept).chain(away).collect(),
             upstreams,
         }
     }
