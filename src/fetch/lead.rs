@@ -129,7 +129,7 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
         match transfer.attempt().await {
             Ok(()) => return transfer.finish().await,
             Err(Cut::Final(error)) => {
-                transfer.give_up(&error);
+                transfer.give_up(&error).await;
                 return Err(error);
             }
             Err(Cut::Again(error)) => {
@@ -312,9 +312,9 @@ impl Transfer<'_> {
     }
 
     /// What a parent sent that lies is not built upon later; what it sent before it went is.
-    fn give_up(&mut self, error: &Error) {
+    async fn give_up(&mut self, error: &Error) {
         if let (Some(writer), Error::Corrupt { .. }) = (self.writer.take(), error) {
-            writer.discard();
+            writer.discard().await;
         }
     }
 

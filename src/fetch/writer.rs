@@ -110,7 +110,9 @@ impl Writer {
                     return Ok(true);
                 };
                 pass_by(shared, flight, &error);
-                *self = Self::past(flight, self.written, staged.abandon());
+                let abandoning = tokio::task::spawn_blocking(move || staged.abandon());
+                let hasher = abandoning.await.map_err(|_| Error::Interrupted)?;
+                *self = Self::past(flight, self.written, hasher);
                 pieces
             }
             other => {
@@ -168,9 +170,10 @@ impl Writer {
     }
 
     /// Keeps nothing of it.
-    pub(super) fn discard(self) {
+    pub(super) async fn discard(self) {
         if let End::File(staged) = self.end {
-            staged.discard();
+            // Waited for: the next transfer of this content may not begin before.
+            let _ = tokio::task::spawn_blocking(move || staged.discard()).await;
         }
     }
 }

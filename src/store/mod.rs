@@ -233,7 +233,9 @@ impl Store {
 
     /// Every repository that has a tag here, in the order of their names.
     pub fn repositories(&self) -> Vec<Repository> {
-        self.shared.records.lock().repositories()
+        let mut repositories = self.shared.records.lock().repositories();
+        repositories.sort_by_cached_key(ToString::to_string);
+        repositories
     }
 
     /// The sequence number of the last event; it can be waited on.

@@ -212,9 +212,7 @@ impl Records {
             .repositories
             .iter()
             .filter(|(_, entry)| entry.slots.keys().any(|key| !key.starts_with('@')));
-        let mut repositories: Vec<Repository> = named.map(|(repository, _)| repository.clone()).collect();
-        repositories.sort_by_key(ToString::to_string);
-        repositories
+        named.map(|(repository, _)| repository.clone()).collect()
     }
 
     /// Every repository, with a tag or without.
