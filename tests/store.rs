@@ -267,6 +267,19 @@ async fn a_second_process_on_the_same_folder_is_refused_and_the_first_goes_on() 
     assert_pulls(&first, "a", &image).await;
 }
 
+#[tokio::test]
+async fn a_path_that_is_a_file_is_refused_and_left_as_it_is() {
+    let mut node = Setup::alone().placed();
+    fs::write(node.data(), "settings of somebody").unwrap();
+
+    node.spawn();
+    let status = node.ended().await;
+
+    assert_eq!(status.code(), Some(1));
+    assert!(node.log().contains("is not a folder"), "{}", node.log());
+    assert_eq!(fs::read(node.data()).unwrap(), b"settings of somebody");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_budget_holds_at_every_instant_and_every_pull_is_right() {
     let parent = Upstream::start().await;

@@ -48,6 +48,13 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// The operator's: what is named as the store's folder is something else. Nothing was touched.
+    #[error("storage.path {} is not a folder; name one, or one that does not exist yet", path.display())]
+    NotAFolder {
+        /// What is there.
+        path: PathBuf,
+    },
+
     /// The operator's: an older wharf was started on a newer one's folder. Nothing was touched.
     #[error("{} has format {found}, and this wharf knows formats up to {known}; start the newer wharf again, or choose another storage.path", path.display())]
     Newer {

@@ -24,6 +24,10 @@ impl Layout {
     pub(super) fn open(root: &Path) -> Result<Self, Error> {
         // The one link that is followed: an operator may keep the store elsewhere.
         if !root.is_dir() {
+            // Not moved aside like what stands in the way within: a slip in a path must not touch what is there.
+            if root.symlink_metadata().is_ok() {
+                return Err(Error::NotAFolder { path: root.to_owned() });
+            }
             make_folder(root).map_err(Error::io("making the folder", root))?;
         }
         let lock = lock(&root.join("wharf.lock"))?;
