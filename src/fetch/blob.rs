@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::flight::{Flight, Kind};
+use super::flight::{Flight, Head, Kind};
 use super::lead;
 use super::{Asker, Error, Fetch, Outcome, Shared, Source};
 use crate::oci::{Digest, Repository};
 use crate::parent::{Ask, What};
 
 /// The part one plays in a flight.
-pub(super) enum Part {
+enum Part {
     Lead(Arc<Flight>),
     Follow(Arc<Flight>),
     /// It was committed between two looks.
@@ -95,32 +95,13 @@ impl Shared {
                     return Ok(source);
                 }
             }
-            let (flight, outcome) = match self.take_part(repository, digest, Kind::Blob, asker) {
-                Part::Stored => continue,
-                Part::Lead(flight) => (flight, Outcome::Miss),
-                Part::Follow(flight) => (flight, Outcome::Collapsed),
-            };
-            if !flight.admits(repository) {
-                self.confirm(repository, digest, Kind::Blob, asker).await?;
-                flight.admit(repository);
-                if flight.is_done() {
-                    self.store.link(repository, digest);
-                }
-            }
-            if flight.kind == Some(Kind::Manifest) {
-                // Its answers are not ours: registries say 404 to the one question and 200 to the other.
-                drop(flight.landed().await);
+            let Some((flight, head, outcome)) = self.join(repository, digest, Kind::Blob, asker).await? else {
                 continue;
-            }
-            match flight.head().await {
-                Ok(head) => match Source::flight(self, &flight, &head, asker, outcome, 0) {
-                    Some(source) => return Ok(source),
-                    // Nothing is kept and the beginning is gone: wait for the end of that one.
-                    None => drop(flight.landed().await),
-                },
-                // Another repository's upstream failed; ours was not asked yet.
-                Err(_) if flight.repository != *repository => {}
-                Err(error) => return Err(error),
+            };
+            match Source::flight(self, &flight, &head, asker, outcome, 0) {
+                Some(source) => return Ok(source),
+                // Nothing is kept and the beginning is gone: wait for the end of that one.
+                None => drop(flight.landed().await),
             }
         }
     }
@@ -148,14 +129,44 @@ impl Shared {
         self.store.size(&self.store.linked(repository, digest)?)
     }
 
-    /// Joins the flight of `digest`, or begins one for `repository`.
-    pub(super) fn take_part(
+    /// The flight that answers this question, joined or begun, and its header.
+    ///
+    /// `None`: look again. It lies here by now, or the flight under way was for another question, or it failed another
+    /// repository.
+    pub(super) async fn join(
         self: &Arc<Self>,
         repository: &Repository,
         digest: &Digest,
         kind: Kind,
         asker: &Asker,
-    ) -> Part {
+    ) -> Result<Option<(Arc<Flight>, Arc<Head>, Outcome)>, Error> {
+        let (flight, outcome) = match self.take_part(repository, digest, kind, asker) {
+            Part::Stored => return Ok(None),
+            Part::Lead(flight) => (flight, Outcome::Miss),
+            Part::Follow(flight) => (flight, Outcome::Collapsed),
+        };
+        if !flight.admits(repository) {
+            self.confirm(repository, digest, kind, asker).await?;
+            flight.admit(repository);
+            if flight.is_done() {
+                self.store.link(repository, digest);
+            }
+        }
+        if flight.kind.is_some_and(|other| other != kind) {
+            // Its answers are not ours: registries say 404 to the one question and 200 to the other.
+            drop(flight.landed().await);
+            return Ok(None);
+        }
+        match flight.head().await {
+            Ok(head) => Ok(Some((flight, head, outcome))),
+            // Another repository's upstream failed; ours was not asked yet.
+            Err(_) if flight.repository != *repository => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Joins the flight of `digest`, or begins one for `repository`.
+    fn take_part(self: &Arc<Self>, repository: &Repository, digest: &Digest, kind: Kind, asker: &Asker) -> Part {
         let mut flights = self.flights.lock();
         if let Some(flight) = flights.get(digest) {
             return Part::Follow(flight.clone());

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use super::blob::Part;
 use super::flight::Kind;
 use super::{Asker, Error, Fetch, Outcome, Piece, Shared, Source};
 use crate::oci::{Digest, Reference, Repository};
@@ -103,27 +102,8 @@ impl Shared {
                     return Ok(Document::of(held, Outcome::Miss));
                 }
             }
-            let (flight, outcome) = match self.take_part(repository, digest, Kind::Manifest, asker) {
-                Part::Stored => continue,
-                Part::Lead(flight) => (flight, Outcome::Miss),
-                Part::Follow(flight) => (flight, Outcome::Collapsed),
-            };
-            if !flight.admits(repository) {
-                self.confirm(repository, digest, Kind::Manifest, asker).await?;
-                flight.admit(repository);
-                if flight.is_done() {
-                    self.store.link(repository, digest);
-                }
-            }
-            if flight.kind == Some(Kind::Blob) {
-                // Its answers are not ours: registries say 404 to the one question and 200 to the other.
-                drop(flight.landed().await);
+            let Some((flight, head, outcome)) = self.join(repository, digest, Kind::Manifest, asker).await? else {
                 continue;
-            }
-            let head = match flight.head().await {
-                Ok(head) => head,
-                Err(_) if flight.repository != *repository => continue,
-                Err(error) => return Err(error),
             };
             let Some(mut source) = Source::flight(self, &flight, &head, asker, outcome, 0) else {
                 drop(flight.landed().await);

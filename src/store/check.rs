@@ -52,12 +52,10 @@ impl Blob {
     ///
     /// As [`Blob::verify`].
     pub fn checked_bytes(&self) -> Result<Bytes, Error> {
-        let bytes = self.bytes();
-        let hash = |bytes: &Bytes| Digest::of_with(self.digest().algorithm(), bytes);
-        match bytes {
-            Ok(bytes) => self.judge(Ok(hash(&bytes))).map(|()| bytes),
-            Err(error) => self.judge(Err(error)).map(|()| Bytes::new()),
-        }
+        let mut bytes = Bytes::new();
+        let read = self.bytes().map(|read| bytes = read);
+        self.judge(read.map(|()| Digest::of_with(self.digest().algorithm(), &bytes)))?;
+        Ok(bytes)
     }
 
     /// Has the content hashed before it is trusted again: the disk failed while it was read.

@@ -359,10 +359,7 @@ fn apply(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
     let mut run =
         |sql: &str, params: &[&dyn rusqlite::ToSql]| transaction.prepare_cached(sql)?.execute(params).map(drop);
     match row {
-        Row::Repository { id, repository } => run(
-            "INSERT OR REPLACE INTO repository VALUES (?1, ?2, ?3)",
-            params![id, repository.registry.as_str(), repository.name.as_str()],
-        ),
+        Row::Repository { id, repository } => name(&mut run, *id, repository),
         Row::Blob {
             digest,
             size,
@@ -395,20 +392,12 @@ fn apply(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
             repositories,
         } => {
             let digest = digest.to_string();
-            run(
-                "INSERT OR REPLACE INTO blob VALUES (?1, ?2, ?3, ?4)",
-                params![digest, signed(*size), media_type.as_deref(), signed(*used)],
-            )?;
-            run("DELETE FROM link WHERE digest = ?1", params![digest])?;
-            repositories
-                .iter()
-                .try_for_each(|repository| run("INSERT INTO link VALUES (?1, ?2)", params![digest, repository]))
+            let known = params![digest, signed(*size), media_type.as_deref(), signed(*used)];
+            run("INSERT OR REPLACE INTO blob VALUES (?1, ?2, ?3, ?4)", known)?;
+            link_only(&mut run, &digest, repositories)
         }
         Row::WholeRepository { id, repository, slots } => {
-            run(
-                "INSERT OR REPLACE INTO repository VALUES (?1, ?2, ?3)",
-                params![id, repository.registry.as_str(), repository.name.as_str()],
-            )?;
+            name(&mut run, *id, repository)?;
             run("DELETE FROM slot WHERE repository = ?1", params![id])?;
             slots
                 .iter()
@@ -428,6 +417,21 @@ fn apply(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
         }
         Row::Flush(_) => Ok(()),
     }
+}
+
+fn name(run: &mut impl Run, id: RepositoryId, repository: &Repository) -> rusqlite::Result<()> {
+    run(
+        "INSERT OR REPLACE INTO repository VALUES (?1, ?2, ?3)",
+        params![id, repository.registry.as_str(), repository.name.as_str()],
+    )
+}
+
+/// Links a digest to these repositories and to no other.
+fn link_only(run: &mut impl Run, digest: &str, repositories: &[RepositoryId]) -> rusqlite::Result<()> {
+    run("DELETE FROM link WHERE digest = ?1", params![digest])?;
+    repositories
+        .iter()
+        .try_for_each(|repository| run("INSERT INTO link VALUES (?1, ?2)", params![digest, repository]))
 }
 
 fn move_slot(run: &mut impl Run, repository: RepositoryId, key: &str, row: &TagRow) -> rusqlite::Result<()> {
