@@ -59,11 +59,12 @@ sabotage: ## Break wharf in ten ways, one after the other: each must be caught b
 	@scripts/setup test
 	scripts/sabotage $(ARGS)
 
-bench: ## Warm pulls beside nginx and docker-registry, a cold one through three layers; ARGS=--quick for a glance
+bench: ## Warm and cold pulls beside nginx and other registries, a cold one through three layers; ARGS=--quick for a glance
 	@scripts/setup bench
 	$(CARGO) build $(BUILD) $(WHAT)
 	@missed=0; \
 	benches/warm_pulls_beside_nginx --build $(RELEASE) $(ARGS) || missed=1; \
+	benches/cold_pulls_beside_peers --build $(RELEASE) $(ARGS) || missed=1; \
 	benches/cold_through_three_layers --build $(RELEASE) $(ARGS) || missed=1; \
 	exit $$missed
 

@@ -1,8 +1,10 @@
 //! Pulls one blob over kept-alive connections, each client a thread, and prints what that took.
 //!
 //! ```text
-//! blob_load ADDRESS PATH CLIENTS PULLS_EACH   ->   {"bytes": 268435456, "seconds": 0.131}
+//! blob_load ADDRESS PATH CLIENTS PULLS_EACH   ->   {"bytes": 268435456, "seconds": 0.131, "first_byte": [0.0004]}
 //! ```
+//!
+//! `first_byte` has the seconds until the first byte of each client's first pull, ascending.
 //!
 //! It copies the bytes out of the kernel and drops them, as a client must that wants them; what that costs is the
 //! caller's to measure. All clients are connected before the first one asks. Any reply that is not a whole 200 ends
@@ -40,27 +42,49 @@ fn main() {
         .collect();
     start.wait();
     let began = Instant::now();
-    let bytes = threads
+    let pulled: Vec<Pulled> = threads
         .into_iter()
         .map(|client| client.join().unwrap_or_else(|_| fail("a client panicked")))
-        .sum();
-    report(bytes, began.elapsed());
+        .collect();
+    report(&pulled, began.elapsed());
 }
 
-fn report(bytes: u64, took: Duration) {
-    println!("{{\"bytes\": {bytes}, \"seconds\": {:.6}}}", took.as_secs_f64());
+fn report(pulled: &[Pulled], took: Duration) {
+    let bytes: u64 = pulled.iter().map(|pulled| pulled.bytes).sum();
+    let mut first: Vec<Duration> = pulled.iter().filter_map(|pulled| pulled.first_byte).collect();
+    first.sort();
+    let first: Vec<String> = first
+        .iter()
+        .map(|after| format!("{:.6}", after.as_secs_f64()))
+        .collect();
+    println!(
+        "{{\"bytes\": {bytes}, \"seconds\": {:.6}, \"first_byte\": [{}]}}",
+        took.as_secs_f64(),
+        first.join(", ")
+    );
 }
 
-fn pull_all(address: &str, path: &str, pulls: usize, start: &Barrier) -> u64 {
+/// What one client did.
+struct Pulled {
+    bytes: u64,
+    /// Of its first pull; none if that was empty.
+    first_byte: Option<Duration>,
+}
+
+fn pull_all(address: &str, path: &str, pulls: usize, start: &Barrier) -> Pulled {
     let mut client = Client::connect(address).unwrap_or_else(|error| fail(&format!("connect to {address}: {error}")));
     start.wait();
-    (0..pulls)
+    let bytes = (0..pulls)
         .map(|_| {
             client
                 .pull(path)
                 .unwrap_or_else(|error| fail(&format!("pull from {address}: {error}")))
         })
-        .sum()
+        .sum();
+    Pulled {
+        bytes,
+        first_byte: client.first_byte,
+    }
 }
 
 /// One connection, its buffer kept from pull to pull.
@@ -68,6 +92,7 @@ struct Client {
     stream: TcpStream,
     host: String,
     buffer: Vec<u8>,
+    first_byte: Option<Duration>,
 }
 
 impl Client {
@@ -79,21 +104,27 @@ impl Client {
             stream,
             host: address.to_owned(),
             buffer: vec![0; READ_AT_ONCE],
+            first_byte: None,
         })
     }
 
     /// Reads one whole reply and returns the bytes of its body.
     fn pull(&mut self, path: &str) -> io::Result<u64> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nAccept: */*\r\n\r\n", self.host);
+        let asked = Instant::now();
         self.stream.write_all(request.as_bytes())?;
 
         let (length, mut got) = self.head()?;
         while got < length {
+            if got > 0 {
+                self.first_byte.get_or_insert_with(|| asked.elapsed());
+            }
             got += match self.stream.read(&mut self.buffer)? {
                 0 => return Err(io::Error::other(format!("cut after {got} of {length} bytes"))),
                 read => read as u64,
             };
         }
+        self.first_byte.get_or_insert_with(|| asked.elapsed());
         if got > length {
             return Err(io::Error::other(format!("{got} bytes of {length}")));
         }

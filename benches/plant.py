@@ -119,8 +119,9 @@ class Plant:
         self.servers.append(server)
         return server
 
-    def docker_registry(self, name="docker-registry"):
-        """Debian's package with the settings that it comes with, but for port and folder."""
+    def docker_registry(self, name="docker-registry", program="docker-registry", parent=None):
+        """Debian's package (or another `program` of distribution) with the settings that it comes with, but for port,
+        folder and, where it is a cache, its parent."""
         place, port = self.place(name), free_port()
         settings = {
             "version": 0.1,
@@ -129,19 +130,29 @@ class Plant:
             "http": {"addr": f"127.0.0.1:{port}", "headers": {"X-Content-Type-Options": ["nosniff"]}},
             "health": {"storagedriver": {"enabled": True, "interval": "10s", "threshold": 3}},
         }
+        if parent:
+            settings["proxy"] = {"remoteurl": f"http://{parent.address}"}
         # JSON is YAML.
         (place / "config.yml").write_text(json.dumps(settings))
-        return self._start(name, ["docker-registry", "serve", place / "config.yml"], port)
+        return self._start(name, [program, "serve", place / "config.yml"], port)
 
     def nginx(self, root, name="nginx"):
+        """A static file server."""
+        return self._nginx(name, "nginx.conf.in", ROOT=root)
+
+    def nginx_cache(self, parent, name="nginx"):
+        """A cache of another server."""
+        return self._nginx(name, "nginx_cache.conf.in", PARENT=parent.address)
+
+    def _nginx(self, name, template, **more):
         place, port = self.place(name), free_port()
-        config = (HERE / "nginx.conf.in").read_text()
+        config = (HERE / template).read_text()
         for key, value in {
             "USER": pwd.getpwuid(os.getuid()).pw_name,
             "CORES": os.cpu_count(),
             "RUN": place,
             "PORT": port,
-            "ROOT": root,
+            **more,
         }.items():
             config = config.replace(f"@{key}@", str(value))
         (place / "nginx.conf").write_text(config)
@@ -205,9 +216,13 @@ class Image:
 
     def check(self, server):
         """Pulls both, so that they are warm from here on, and compares every byte."""
-        for path, content in ((self.manifest_path, self.manifest), (self.blob_path, self.layer)):
-            if request(server, "GET", path, want=200).content != content:
-                sys.exit(f"{server.name} gave other bytes than were pushed: {path}")
+        if request(server, "GET", self.manifest_path, want=200).content != self.manifest:
+            sys.exit(f"{server.name} gave other bytes than were pushed: {self.manifest_path}")
+        self.check_blob(server)
+
+    def check_blob(self, server):
+        if request(server, "GET", self.blob_path, want=200).content != self.layer:
+            sys.exit(f"{server.name} gave other bytes than were pushed: {self.blob_path}")
 
 
 def built(folder, *programs):
