@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::support::client::{Client, Request, blob, manifest};
+use crate::support::client::{Request, blob, manifest};
 use crate::support::content::Image;
 use crate::support::node::{Node, Setup};
 use crate::support::ports::{Family, free};
@@ -130,7 +130,7 @@ async fn the_host_of_a_request_can_choose_the_upstream() {
 async fn a_port_of_its_own_can_choose_the_upstream() {
     let address = free(Family::V4);
     let two = Two::start(&[&format!("listen = \"{address}\"")]).await;
-    let bound = Client::of(address);
+    let bound = two.node.client_at(address);
 
     bound
         .get("/v2/plant/app/manifests/v1")
@@ -164,7 +164,7 @@ async fn an_address_is_told_from_another_with_the_same_port() {
         node.start().await;
 
         let main = node.get("/v2/plant/app/manifests/v1").await;
-        let beside = Client::of(bound).get("/v2/plant/app/manifests/v1").await;
+        let beside = node.client_at(bound).get("/v2/plant/app/manifests/v1").await;
 
         main.assert_is(&own.manifest.bytes);
         beside.assert_is(&theirs.manifest.bytes);
@@ -180,7 +180,7 @@ async fn a_port_on_every_address_chooses_the_upstream_by_each_of_them() {
         for address in [loopback, SocketAddr::from(([127, 0, 0, 2], loopback.port()))] {
             // Asked for at once the second time, from memory.
             for _ in 0..2 {
-                let reply = Client::of(address).get("/v2/plant/app/manifests/v1").await;
+                let reply = two.node.client_at(address).get("/v2/plant/app/manifests/v1").await;
                 reply.assert_is(&two.theirs.manifest.bytes);
             }
         }

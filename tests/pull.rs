@@ -7,6 +7,7 @@ use crate::support::client::{Request, blob, manifest};
 use crate::support::content::{Image, Manifest, OCI_MANIFEST, index, random};
 use crate::support::node::{Node, Setup};
 use crate::support::ports::Family;
+use crate::support::transport;
 use crate::support::upstream::{Fault, Gate, Length, Upstream};
 
 const API: &str = "docker-distribution-api-version";
@@ -228,7 +229,7 @@ async fn a_parent_is_found_by_name_on_whichever_address_it_listens() {
     {
         let parent = Upstream::on(family).await;
         let image = parent.new_image("a", "v1", &[10]);
-        let named = format!("http://localhost:{}", parent.address().port());
+        let named = format!("{}://localhost:{}", transport::scheme(), parent.address().port());
         let node = Setup::below(&named).start().await;
 
         node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);

@@ -17,7 +17,7 @@ pub struct Authority {
 
 impl Authority {
     pub fn new() -> Self {
-        Self::of(&["localhost", "127.0.0.1", "::1"])
+        Self::of(&["localhost", "127.0.0.1", "127.0.0.2", "::1"])
     }
 
     /// With a leaf for a server of these names and addresses.

@@ -20,6 +20,8 @@ pub mod node;
 pub mod ports;
 /// A node, its parent, and a blob that the parent alone has.
 pub mod stage;
+/// Plain HTTP or TLS, for all.
+pub mod transport;
 /// A registry that can be told to lie.
 pub mod upstream;
 

@@ -21,6 +21,7 @@ use crate::support::eventually;
 use crate::support::metrics::Metrics;
 use crate::support::needs::path;
 use crate::support::ports::{Family, free};
+use crate::support::transport;
 use crate::support::upstream::Upstream;
 
 /// What is written into the configuration file of a node.
@@ -143,6 +144,9 @@ impl Setup {
     fn written(&self, address: SocketAddr, admin: SocketAddr, data: &Path) -> String {
         let mut text = format!("mode = \"mirror\"\n[node]\nname = \"{}\"\n", self.name);
         text += &format!("[listen]\naddress = \"{address}\"\n{}\n", self.listen.join("\n"));
+        if transport::authority().is_some() {
+            text += "cert_file = \"leaf.pem\"\nkey_file = \"leaf.key\"\n";
+        }
         text += &format!("[admin]\naddress = \"{admin}\"\n");
         text += &format!(
             "[storage]\npath = \"{}\"\ncapacity = \"{}\"\n",
@@ -189,11 +193,19 @@ impl Node {
     }
 
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", transport::scheme(), self.address)
     }
 
     pub fn client(&self) -> Client {
-        Client::of(self.address)
+        self.client_at(self.address)
+    }
+
+    /// A client of another address on which it listens.
+    pub fn client_at(&self, address: SocketAddr) -> Client {
+        match transport::client() {
+            Some(config) => Client::tls(address, config),
+            None => Client::of(address),
+        }
     }
 
     /// The folder of the test, in which data, log and configuration lie.
@@ -269,6 +281,12 @@ impl Node {
         let config = self.folder.path().join("wharf.toml");
         let text = self.setup.written(self.address, self.admin, &self.data());
         std::fs::write(&config, text).expect("a writable folder");
+        if let Some(authority) = transport::authority() {
+            authority.leaf_files(self.folder.path());
+            // As if it were among those that the machine trusts.
+            let ca = authority.ca_file(self.folder.path());
+            self.environment.insert(0, ("SSL_CERT_FILE".into(), ca.into()));
+        }
         let log = File::options()
             .create(true)
             .append(true)

@@ -22,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::support::authority::Authority;
 use crate::support::content::{Image, Manifest, sha256};
 use crate::support::ports::{Family, free};
+use crate::support::transport;
 
 pub use fault::{Cut, Fault, Gate, Length, RangeRule};
 pub use ledger::Seen;
@@ -50,13 +51,14 @@ struct Shared {
 }
 
 impl Upstream {
-    /// Over `http`, on 127.0.0.1.
+    /// Over what all speak, on 127.0.0.1.
     pub async fn start() -> Self {
         Self::on(Family::V4).await
     }
 
     pub async fn on(family: Family) -> Self {
-        Self::begun(family, None).await
+        let tls = transport::authority().map(|authority| authority.server(&[b"http/1.1"]).into());
+        Self::begun(family, tls).await
     }
 
     /// Over `https`, HTTP/1.1 alone.

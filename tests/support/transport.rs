@@ -1,0 +1,27 @@
+//! What parents, nodes and clients speak where a test does not say it: plain HTTP, or TLS if `WHARF_TEST_TLS` is set.
+//!
+//! One authority signs for all of them. A node is told of it as a machine is: by the system's authorities.
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::ClientConfig;
+
+use crate::support::authority::Authority;
+
+static AUTHORITY: LazyLock<Option<Authority>> =
+    LazyLock::new(|| std::env::var_os("WHARF_TEST_TLS").map(|_| Authority::new()));
+
+/// Who signs for everyone, if all speak TLS.
+pub fn authority() -> Option<&'static Authority> {
+    AUTHORITY.as_ref()
+}
+
+/// `http` or `https`.
+pub fn scheme() -> &'static str {
+    if authority().is_some() { "https" } else { "http" }
+}
+
+/// What a client needs, if all speak TLS.
+pub fn client() -> Option<Arc<ClientConfig>> {
+    authority().map(|authority| authority.client(&[b"http/1.1"]))
+}
