@@ -18,8 +18,9 @@ use super::bound::Bound;
 use super::broken::Broken;
 use super::log::Entry;
 use super::pace::Pace;
+use super::refused::Limit;
 use super::send::{self, Meter, Socket};
-use super::{Config, Connections, RequestLog};
+use super::{Config, Connections, Refused, RequestLog};
 use crate::oci::{Code, error_body};
 use crate::serve::{Body, Content, Kind, Reply, Request, Serve};
 
@@ -36,6 +37,7 @@ pub(super) struct Door {
     pub(super) bound: Bound,
     pub(super) config: Config,
     pub(super) connections: Connections,
+    pub(super) refused: Refused,
     pub(super) log: RequestLog,
     options: HttpServerOptions,
 }
@@ -46,6 +48,7 @@ impl Door {
         bound: Bound,
         config: Config,
         connections: Connections,
+        refused: Refused,
         log: RequestLog,
     ) -> Self {
         let mut options = HttpServerOptions::default();
@@ -55,6 +58,7 @@ impl Door {
             bound,
             config,
             connections,
+            refused,
             log,
             options,
         }
@@ -81,6 +85,11 @@ impl Door {
         if field.is_none() && head.version == http::Version::HTTP_11 {
             session.set_keepalive(None);
             return self.send(session, malformed()).await;
+        }
+        if head.headers.len() > self.config.head_fields {
+            self.refused.count(Limit::HeadFields);
+            session.set_keepalive(None);
+            return self.send(session, too_large()).await;
         }
         let reply = serve.answer(&request).await;
         self.send(session, reply).await
@@ -109,6 +118,9 @@ impl Door {
                 Box::pin(body(session, header, large, &mut content, pace, &mut sent.meter)).await
             }
         };
+        if let Err(Broken::Slow) = outcome {
+            self.refused.count(Limit::MinRate);
+        }
         sent.broken = outcome.err().map(|broken| describe(&broken));
         sent
     }
@@ -187,6 +199,7 @@ impl HttpServerApp for Door {
             session.set_keepalive(None);
         }
         if !drain_small(&mut session).await {
+            self.refused.count(Limit::Body);
             session.set_keepalive(None);
         }
         let sent = self.answer(&mut session).await;
@@ -212,8 +225,8 @@ impl HttpServerApp for Door {
         options
             .initial_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
-            .max_concurrent_streams(64)
-            .max_header_list_size(16 << 10);
+            .max_concurrent_streams(self.config.http2_streams)
+            .max_header_list_size(u32::try_from(self.config.head_size.bytes()).unwrap_or(u32::MAX));
         Some(options)
     }
 }
@@ -236,11 +249,22 @@ fn header(reply: &Reply) -> Option<Box<ResponseHeader>> {
 }
 
 /// What is said to bytes that are no request, also for want of the one Host (RFC 9112, section 3.2).
-fn malformed() -> Reply {
+pub(super) fn malformed() -> Reply {
     let message = "this is no request of HTTP/1.1; look at its first line, its lengths, and its one Host field";
+    refusal(400, message)
+}
+
+/// What is said to a head without end (RFC 6585, section 5).
+pub(super) fn too_large() -> Reply {
+    let message = "the first line and the fields of this request are more than listen.head_size or listen.head_fields \
+        allows; send less";
+    refusal(431, message)
+}
+
+fn refusal(status: u16, message: &str) -> Reply {
     let body = error_body(Code::Unknown, message, None);
     Reply {
-        status: 400,
+        status,
         headers: vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))],
         length: Some(body.len() as u64),
         body: Body::Bytes(body.into()),
