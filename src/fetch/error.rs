@@ -56,7 +56,7 @@ pub enum Error {
     },
 
     /// The parent's, or the operator's, if it may have so much: it is beyond a limit of the settings.
-    #[error("{layer} has {what} beyond limits.{}; whoever trusts it with more raises that", limit.as_str())]
+    #[error("{layer} has {what} with more {} than limits.{} allows", limit.of(), limit.as_str())]
     Beyond {
         /// Who sent it.
         layer: String,
@@ -108,6 +108,17 @@ impl Limit {
         Self::ListPages,
         Self::Attempts,
     ];
+
+    /// What it counts.
+    fn of(self) -> &'static str {
+        match self {
+            Self::Manifest | Self::Blob | Self::List => "bytes",
+            Self::JsonDepth => "levels of JSON",
+            Self::Descriptors => "entries",
+            Self::ListPages => "pages",
+            Self::Attempts => "interruptions",
+        }
+    }
 
     /// As the settings and the metrics name it.
     pub fn as_str(self) -> &'static str {

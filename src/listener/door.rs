@@ -198,9 +198,16 @@ impl HttpServerApp for Door {
         if self.connections.is_draining() || *shutdown.borrow() {
             session.set_keepalive(None);
         }
-        if !drain_small(&mut session).await {
-            self.refused.count(Limit::Body);
-            session.set_keepalive(None);
+        match drain_small(&mut session).await {
+            Drained::All => {}
+            Drained::Part => {
+                self.refused.count(Limit::Body);
+                session.set_keepalive(None);
+            }
+            Drained::Malformed => {
+                self.refuse(&mut session).await;
+                return None;
+            }
         }
         let sent = self.answer(&mut session).await;
         self.record(&session, &sent, began);
@@ -327,28 +334,38 @@ async fn header_alone(session: &mut ServerSession, header: Box<ResponseHeader>, 
     written
 }
 
-/// Reads a small body that no route here wants. False if there is more: then the connection ends with the answer.
-async fn drain_small(session: &mut ServerSession) -> bool {
+/// What became of a body that nobody asked for.
+enum Drained {
+    /// There is nothing more of it.
+    All,
+    /// It is too large, too slow, or waits to be asked for: the connection ends with the answer.
+    Part,
+    /// Nobody can say where it ends.
+    Malformed,
+}
+
+/// Reads a small body that no route here wants.
+async fn drain_small(session: &mut ServerSession) -> Drained {
     if session.is_body_empty() {
-        return true;
+        return Drained::All;
     }
     if session.req_header().headers.contains_key(EXPECT) {
-        return false;
+        return Drained::Part;
     }
     let drain = async {
         let mut read = 0;
         while read <= DRAINED {
             match session.read_request_body().await {
                 Ok(Some(bytes)) => read += bytes.len(),
-                Ok(None) => return true,
-                Err(_) => return false,
+                Ok(None) => return Drained::All,
+                Err(_) => return Drained::Malformed,
             }
         }
-        false
+        Drained::Part
     };
     tokio::time::timeout(Duration::from_secs(1), drain)
         .await
-        .unwrap_or(false)
+        .unwrap_or(Drained::Part)
 }
 
 fn describe(broken: &Broken) -> String {

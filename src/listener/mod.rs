@@ -7,6 +7,7 @@ mod broken;
 mod config;
 mod connections;
 mod door;
+mod framing;
 mod kernel;
 mod log;
 mod pace;

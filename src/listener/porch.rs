@@ -2,8 +2,8 @@
 //! plain, and hands everything else over as it came.
 //!
 //! Plain is a GET or HEAD of HTTP/1.1 whose fields are all of a short list, with nothing behind its head.
-//! Whatever is odd in any way is pingora's to judge: this reads no bodies and refuses nothing but silence
-//! and heads without end. Measured: a hot manifest costs half of what it does behind the door.
+//! Whatever is odd in any way is pingora's to judge: this reads no bodies and refuses nothing but silence,
+//! heads without end, and requests whose end is in doubt. Measured: a hot manifest costs half of what it does behind the door.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::connections::{Busy, Open};
 use super::door::{self, Door};
+use super::framing;
 use super::log::Entry;
 use super::pace::Pace;
 use super::refused::Limit;
@@ -113,7 +114,11 @@ impl Porch {
             let busy = self.door.connections.busy();
             let began = now();
             let Some(answer) = self.answer(stream, buffer) else {
-                return Some(busy);
+                if framing::is_certain(buffer) {
+                    return Some(busy);
+                }
+                refuse(stream, &written(&door::malformed())).await;
+                return None;
             };
             let mut pace = Pace::new(&self.door.config, Some(stream.id()));
             let sent = pace.wait(0, send(stream, &answer.bytes)).await;
