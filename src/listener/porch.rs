@@ -79,7 +79,7 @@ impl Porch {
         match timeout(self.door.config.handshake_timeout, acceptor.tls_handshake(*plain)).await {
             Ok(Ok(stream)) => Some(Box::new(stream)),
             Ok(Err(error)) => {
-                tracing::info!(%error, "a client's TLS handshake failed");
+                tracing::debug!(%error, "a client's TLS handshake failed");
                 None
             }
             Err(_) => {

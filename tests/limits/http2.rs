@@ -46,8 +46,8 @@ impl Connection {
         self.bytes(&request(stream, path)).await
     }
 
-    /// The next frame of this stream: type, stream, payload.
-    pub async fn frame_of(&mut self, stream: u32) -> (u8, u32, Vec<u8>) {
+    /// The next frame that is meant; others are passed over.
+    pub async fn frame_with(&mut self, is_meant: impl Fn(&Frame) -> bool) -> Frame {
         let reading = async {
             loop {
                 let mut head = [0; 9];
@@ -58,9 +58,13 @@ impl Connection {
                     .read_exact(&mut payload)
                     .await
                     .expect("the connection goes on");
-                let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-                if id == stream {
-                    return (head[3], id, payload);
+                let frame = Frame {
+                    kind: head[3],
+                    stream: u32::from_be_bytes([head[5], head[6], head[7], head[8]]),
+                    payload,
+                };
+                if is_meant(&frame) {
+                    return frame;
                 }
             }
         };
@@ -69,12 +73,18 @@ impl Connection {
             .expect("a frame comes")
     }
 
-    /// Whether the other side closes within this time; what it says before is passed over.
-    pub async fn is_closed_within(&mut self, limit: Duration) -> bool {
-        let mut buffer = [0; 4096];
-        let closing = async { while let Ok(1..) = self.stream.read(&mut buffer).await {} };
-        tokio::time::timeout(limit, closing).await.is_ok()
+    /// Reads what is there, and makes nothing of it.
+    pub async fn pass_over(&mut self) {
+        let mut buffer = [0; 16 << 10];
+        let reading = async { while let Ok(1..) = self.stream.read(&mut buffer).await {} };
+        let _ = tokio::time::timeout(Duration::from_millis(1), reading).await;
     }
+}
+
+pub struct Frame {
+    pub kind: u8,
+    pub stream: u32,
+    pub payload: Vec<u8>,
 }
 
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
