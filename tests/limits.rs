@@ -516,6 +516,13 @@ async fn more_requests_than_allowed_on_one_connection_of_http_2_are_not_taken() 
     }
 }
 
+/// A well-known client at this address.
+fn reqwest_from(address: std::net::IpAddr, authority: &Authority) -> reqwest::Client {
+    let ca = reqwest::Certificate::from_pem(authority.ca_pem()).expect("our CA");
+    let builder = reqwest::Client::builder().no_proxy().local_address(address);
+    builder.tls_certs_only([ca]).build().expect("a client")
+}
+
 /// Resident memory of a process, in MiB.
 fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("our own child");
@@ -535,7 +542,10 @@ fn resident(pid: u32) -> u64 {
 async fn flooded(node: &Node, authority: &Authority, until: Instant, mut flood: impl FnMut(u32) -> Vec<u8>) -> u32 {
     let mut connections = 0;
     while Instant::now() < until {
-        let mut connection = http2::Connection::to(node, authority).await;
+        let Some(mut connection) = http2::Connection::accepted(node, authority).await else {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            continue;
+        };
         connections += 1;
         let mut round = 0;
         while Instant::now() < until {
@@ -558,17 +568,19 @@ async fn flooded(node: &Node, authority: &Authority, until: Instant, mut flood: 
 async fn floods_of_http_2_take_little_memory_and_others_are_served() {
     let (parent, authority) = (Upstream::start().await, Authority::new());
     parent.new_image("a", "v1", &[10]);
-    let node = behind_tls(&parent, &authority, &[]).await;
-    let client = reqwest_trusting(Some(&authority));
+    let node = behind_tls(&parent, &authority, &["connections_per_address = 500"]).await;
+    // Another client than the flooding one.
+    let client = reqwest_from([127, 0, 0, 2].into(), &authority);
     let url = format!("https://{}{}", node.address(), manifest("a", "v1"));
     client.get(&url).send().await.unwrap();
+    parent.fault(Fault::any("/v2/b").silent());
     let (before, until) = (resident(node.pid()), Instant::now() + Duration::from_secs(10));
 
     let stream = |at: u32| 2 * at + 1;
-    // Begun and given up: what lies here, and what the parent would have to be asked for, each another.
-    let reset = |path: fn(u32) -> String| {
+    // Begun and given up: what lies here, and, few at a time, what a parent is asked for that does not answer.
+    let reset = |batch: u32, path: fn(u32) -> String| {
         move |round: u32| -> Vec<u8> {
-            let streams = (round * 50..(round + 1) * 50).map(stream);
+            let streams = (round * batch..(round + 1) * batch).map(stream);
             let resets = streams.flat_map(|id| {
                 let cancel = http2::frame(http2::RST_STREAM, 0, id, &[0, 0, 0, 8]);
                 [http2::request(id, &path(id)), cancel].concat()
@@ -607,8 +619,13 @@ async fn floods_of_http_2_take_little_memory_and_others_are_served() {
         (most, slowest, count)
     };
     let (known, cold, endless, empty, settings, ping, (most, slowest, count)) = tokio::join!(
-        flooded(&node, &authority, until, reset(|_| manifest("a", "v1"))),
-        flooded(&node, &authority, until, reset(|id| manifest(&format!("b{id}"), "v1"))),
+        flooded(&node, &authority, until, reset(50, |_| manifest("a", "v1"))),
+        flooded(
+            &node,
+            &authority,
+            until,
+            reset(10, |id| manifest(&format!("b{id}"), "v1"))
+        ),
         flooded(&node, &authority, until, endless),
         flooded(&node, &authority, until, empty),
         flooded(&node, &authority, until, settings),
@@ -621,6 +638,7 @@ async fn floods_of_http_2_take_little_memory_and_others_are_served() {
          {before} MiB, then at most {most}; {count} served, the slowest in {slowest:?}; parent asked {}",
         parent.asked()
     );
+    assert!(refused(&node, "http2_streams").await + refused(&node, "connections_per_address").await > 0);
     assert!(most < before + 64, "{before} MiB grew to {most}");
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     assert!(!node.log().contains("panicked"), "{}", node.log());

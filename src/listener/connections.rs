@@ -181,10 +181,23 @@ impl Open {
         if let Some(at) = clients.accepted.iter().position(|(_, other)| *other == client) {
             clients.accepted.remove(at);
         }
-        if let Some(client) = client {
-            *clients.open.entry(client).or_default() += 1;
-        }
         drop(clients);
+        Self::counted(shared, client)
+    }
+
+    /// For one more thing that the same client has in work at the same time, which costs about as much as a
+    /// connection. `None` if that would be one too many.
+    pub(super) fn another(&self) -> Option<Self> {
+        let shared = &self.shared;
+        let one_more = |client| shared.clients.lock().of(client) < shared.each;
+        let is_free = self.client.is_none_or(one_more) && shared.taken() < shared.most;
+        is_free.then(|| Self::counted(shared.clone(), self.client))
+    }
+
+    fn counted(shared: Arc<Shared>, client: Option<IpAddr>) -> Self {
+        if let Some(client) = client {
+            *shared.clients.lock().open.entry(client).or_default() += 1;
+        }
         shared.open.send_modify(|open| *open += 1);
         Self { shared, client }
     }

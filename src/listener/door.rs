@@ -5,7 +5,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderValue;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, RETRY_AFTER, TRANSFER_ENCODING};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -132,7 +132,19 @@ impl Door {
 
     /// Says that what came is no request. There is none that could be looked at.
     async fn refuse(&self, session: &mut ServerSession) {
-        let reply = malformed();
+        self.end_with(session, malformed()).await;
+    }
+
+    /// Says that there is too much to do for this client, which may ask again.
+    pub(super) async fn turn_away(&self, session: &mut ServerSession) {
+        let message = "this client has more requests in work than listen.http2_streams or \
+            listen.connections_per_address allows; ask again in a while";
+        let mut reply = refusal(503, Code::TooManyRequests, message);
+        reply.headers.push((RETRY_AFTER, HeaderValue::from_static("5")));
+        self.end_with(session, reply).await;
+    }
+
+    async fn end_with(&self, session: &mut ServerSession, reply: Reply) {
         if let (Some(header), Body::Bytes(bytes)) = (header(&reply), reply.body) {
             let pace = &mut self.pace(session);
             session.set_keepalive(None);
@@ -258,18 +270,18 @@ fn header(reply: &Reply) -> Option<Box<ResponseHeader>> {
 /// What is said to bytes that are no request, also for want of the one Host (RFC 9112, section 3.2).
 pub(super) fn malformed() -> Reply {
     let message = "this is no request of HTTP/1.1; look at its first line, its lengths, and its one Host field";
-    refusal(400, message)
+    refusal(400, Code::Unknown, message)
 }
 
 /// What is said to a head without end (RFC 6585, section 5).
 pub(super) fn too_large() -> Reply {
     let message = "the first line and the fields of this request are more than listen.head_size or listen.head_fields \
         allows; send less";
-    refusal(431, message)
+    refusal(431, Code::Unknown, message)
 }
 
-fn refusal(status: u16, message: &str) -> Reply {
-    let body = error_body(Code::Unknown, message, None);
+fn refusal(status: u16, code: Code, message: &str) -> Reply {
+    let body = error_body(code, message, None);
     Reply {
         status,
         headers: vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))],

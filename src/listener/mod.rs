@@ -15,6 +15,7 @@ mod porch;
 mod refused;
 mod send;
 mod stamp;
+mod streams;
 mod tls;
 
 use std::net::SocketAddr;
@@ -41,7 +42,7 @@ use crate::serve::Serve;
 const BUFFER: usize = 16 << 10;
 
 /// What pingora has to say of its own is an error at most: clients that go are no news. For a filter of events.
-pub const QUIET: &str = "pingora_core::services=error,pingora_core::apps=error";
+pub const QUIET: &str = "pingora_core::services=error,pingora_core::apps=error,h2=error";
 
 /// What the registry port is made of.
 pub struct Parts {

@@ -27,6 +27,7 @@ use super::framing;
 use super::log::Entry;
 use super::pace::Pace;
 use super::refused::Limit;
+use super::streams::Streams;
 use crate::serve::{Body, Reply, Request};
 
 /// Fields that a plain request may have.
@@ -266,10 +267,11 @@ struct Answer<'a> {
 #[async_trait]
 impl ServerApp for Porch {
     async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let _open = Open::new(&self.door.connections, remote(&stream));
+        let open = Open::new(&self.door.connections, remote(&stream));
         let mut stream = self.shake_hands(stream).await?;
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-            return self.door.process_new(stream, shutdown).await;
+            let streams = Arc::new(Streams::new(self.door.clone(), open));
+            return streams.process_new(stream, shutdown).await;
         }
         let mut buffer = BytesMut::with_capacity(4 << 10);
         while let Some(busy) = self.linger(&mut stream, &mut buffer).await {

@@ -23,12 +23,14 @@ pub(super) enum Limit {
     Connections,
     /// Connections of one address.
     PerAddress,
+    /// Streams of HTTP/2 beyond the requests in work.
+    Streams,
     /// A body that nobody asked for and that is too large, or too slow, to be read.
     Body,
 }
 
 impl Limit {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::HeadSize,
         Self::HeadFields,
         Self::HeaderTimeout,
@@ -36,6 +38,7 @@ impl Limit {
         Self::MinRate,
         Self::Connections,
         Self::PerAddress,
+        Self::Streams,
         Self::Body,
     ];
 
@@ -48,6 +51,7 @@ impl Limit {
             Self::MinRate => "min_rate",
             Self::Connections => "connections",
             Self::PerAddress => "connections_per_address",
+            Self::Streams => "http2_streams",
             Self::Body => "request_body",
         }
     }

@@ -26,15 +26,18 @@ pub struct Connection {
 
 impl Connection {
     pub async fn to(node: &Node, authority: &Authority) -> Self {
+        Self::accepted(node, authority).await.expect("it is accepted")
+    }
+
+    /// `None` if the node takes no more of ours.
+    pub async fn accepted(node: &Node, authority: &Authority) -> Option<Self> {
         let connector = TlsConnector::from(authority.client(&[b"h2"]));
-        let stream = TcpStream::connect(node.address()).await.unwrap();
-        let name = node.address().ip().into();
-        let mut connection = Self {
-            stream: connector.connect(name, stream).await.unwrap(),
-        };
+        let stream = TcpStream::connect(node.address()).await.ok()?;
+        let stream = connector.connect(node.address().ip().into(), stream).await.ok()?;
+        let mut connection = Self { stream };
         connection.bytes(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
         connection.bytes(&frame(SETTINGS, 0, 0, &[])).await;
-        connection
+        Some(connection)
     }
 
     /// False once the other side has closed.
