@@ -104,7 +104,6 @@ pub(crate) struct Shared {
 
 impl Fetch {
     /// `parents`: who is asked for each registry, and gives no more than `limits`. Flights run on `runtime`.
-    #[expect(clippy::too_many_arguments, reason = "the assembly alone calls it, once")]
     pub fn new(
         config: Config,
         limits: Limits,

@@ -78,7 +78,7 @@ impl Manifest {
         let claims = [own, media_type];
         let claimed = |is: fn(&str) -> bool| claims.into_iter().any(is);
         let (as_image, as_index) = (claimed(media::is_image), claimed(media::is_index));
-        (image && index || as_image && (as_index || index) || as_index && image).then_some(ONE)
+        ((image || as_image) && (index || as_index)).then_some(ONE)
     }
 
     /// The type that the document claims, else the OCI type that its fields fit (image spec:
