@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 use crate::support::authority::Authority;
 use crate::support::client::{Request, blob, manifest, reqwest_trusting};
 use crate::support::content::{
-    DOCKER_MANIFEST, Image, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, random, sha256,
+    DOCKER_MANIFEST, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, random, sha256,
 };
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
