@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
-use prometheus::Registry as Metrics;
+use prometheus::{IntCounterVec, Opts, Registry as Metrics};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -120,6 +120,7 @@ impl App {
             parent,
             upstreams,
             freshness,
+            limits,
             log,
         } = config;
         let Mode::Mirror = mode;
@@ -144,14 +145,24 @@ impl App {
         let status = status(&id, mode, &store, &parents, &ports, &metrics)?;
         let fetching = fetching_runtime().map_err(Error::Runtime)?;
         let within = fetching.handle().clone();
-        let counted = fetch::Metrics::new(&metrics)?;
+        let refused = refused(&metrics)?;
+        let counted = fetch::Metrics::new(&metrics, &refused)?;
         let answer_within = freshness.answer_within;
-        let fetch = Fetch::new(freshness, store.clone(), parents, within, clock.clone(), counted);
+        let fetch = Fetch::new(
+            freshness,
+            limits,
+            store.clone(),
+            parents,
+            within,
+            clock.clone(),
+            counted,
+        );
         let (gate, shelf) = (Gate::new(filters), Shelf::new(store.clone(), fetch));
         let counted = serve::Metrics::new(&metrics)?;
         let serve = Serve::new(id, names, gate, shelf, counted, clock, answer_within);
 
-        let connections = connections(&listen, descriptors);
+        let refused = listener::Refused::new(&refused);
+        let connections = connections(&listen, descriptors, refused.clone());
         let watched = connections.clone();
         let status = status.stopping(Box::new(move || watched.is_draining()));
         ports.say();
@@ -162,6 +173,7 @@ impl App {
             identity: ports.identity,
             config: listen,
             connections: connections.clone(),
+            refused,
             log: request_log.clone(),
         }));
         server.add_service(admin::service(&ports.admin, status, metrics));
@@ -307,11 +319,24 @@ fn server_settings() -> ServerConf {
     }
 }
 
-fn connections(listen: &listener::Config, descriptors: u64) -> Connections {
-    Connections::new(match listen.connections {
+/// Counts what limits refuse; each room names its own limits.
+fn refused(metrics: &Metrics) -> Result<IntCounterVec, prometheus::Error> {
+    let options = Opts::new("wharf_refused_total", "What a limit refused, cut off or made to wait");
+    let refused = IntCounterVec::new(options, &["limit"])?;
+    metrics.register(Box::new(refused.clone()))?;
+    Ok(refused)
+}
+
+fn connections(listen: &listener::Config, descriptors: u64, refused: listener::Refused) -> Connections {
+    let most = match listen.connections {
         0 => Connections::within(descriptors),
         most => most,
-    })
+    };
+    let each = match listen.connections_per_address {
+        0 => usize::MAX,
+        each => each,
+    };
+    Connections::new(most, each, refused)
 }
 
 fn status(

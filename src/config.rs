@@ -40,6 +40,9 @@ pub struct Config {
     /// How fresh answers are.
     #[serde(default)]
     pub freshness: fetch::Config,
+    /// How much is taken from a parent.
+    #[serde(default)]
+    pub limits: fetch::Limits,
     /// What is written down.
     #[serde(default)]
     pub log: Log,
@@ -314,6 +317,7 @@ impl Config {
             parent,
             upstreams,
             freshness,
+            limits,
             log,
         } = self;
         let mut lines = Lines::default();
@@ -327,10 +331,16 @@ impl Config {
             lines.key("key_file", key.display());
         }
         lines.key("header_timeout", Span::from(listen.header_timeout));
+        lines.key("handshake_timeout", Span::from(listen.handshake_timeout));
         lines.key("idle_timeout", Span::from(listen.idle_timeout));
         lines.key("write_timeout", Span::from(listen.write_timeout));
         lines.key("min_rate", listen.min_rate);
+        lines.key("head_size", listen.head_size);
+        lines.bare("head_fields", listen.head_fields);
         lines.bare("connections", listen.connections);
+        lines.bare("connections_per_address", listen.connections_per_address);
+        lines.bare("http2", listen.http2);
+        lines.bare("http2_streams", listen.http2_streams);
         lines.section("[admin]");
         lines.key("address", admin.address);
         lines.section("[storage]");
@@ -359,6 +369,14 @@ impl Config {
         lines.key("absent_ttl", Span::from(freshness.absent_ttl));
         lines.key("stale_after", Span::from(freshness.stale_after));
         lines.key("answer_within", Span::from(freshness.answer_within));
+        lines.section("[limits]");
+        lines.key("manifest", limits.manifest);
+        lines.bare("json_depth", limits.json_depth);
+        lines.bare("descriptors", limits.descriptors);
+        lines.key("blob", limits.blob);
+        lines.key("list", limits.list);
+        lines.bare("list_pages", limits.list_pages);
+        lines.bare("attempts", limits.attempts);
         lines.section("[log]");
         lines.key("format", log.format.as_str());
         lines.key("level", log.level.as_str());

@@ -40,6 +40,10 @@ mod budget;
 mod discovery;
 // What is refused, and how.
 mod refusals;
+// Where a request ends, and where an answer.
+mod framing;
+// What is too much, and that one less is not.
+mod limits;
 // Slow clients, and odd ones.
 mod wire;
 // Three nodes in a row.

@@ -55,6 +55,17 @@ pub enum Error {
         expected: &'static str,
     },
 
+    /// The parent's, or the operator's, if it may have so much: it is beyond a limit of the settings.
+    #[error("{layer} has {what} with more {} than limits.{} allows", limit.of(), limit.as_str())]
+    Beyond {
+        /// Who sent it.
+        layer: String,
+        /// A manifest, a blob, a list.
+        what: &'static str,
+        /// Which limit.
+        limit: Limit,
+    },
+
     /// The disk's fault, where nothing could be done without it.
     #[error("{0}")]
     Store(#[source] Arc<store::Error>),
@@ -68,6 +79,61 @@ pub enum Error {
     Interrupted,
 }
 
+/// A limit of the settings; the closed set of the label `limit`, as far as fetching goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Limit {
+    /// Bytes of a manifest.
+    Manifest,
+    /// Levels of a manifest.
+    JsonDepth,
+    /// Entries of a manifest.
+    Descriptors,
+    /// Bytes of a blob.
+    Blob,
+    /// Bytes of a list.
+    List,
+    /// Pages of a list.
+    ListPages,
+    /// Fruitless attempts.
+    Attempts,
+}
+
+impl Limit {
+    pub(super) const ALL: [Self; 7] = [
+        Self::Manifest,
+        Self::JsonDepth,
+        Self::Descriptors,
+        Self::Blob,
+        Self::List,
+        Self::ListPages,
+        Self::Attempts,
+    ];
+
+    /// What it counts.
+    fn of(self) -> &'static str {
+        match self {
+            Self::Manifest | Self::Blob | Self::List => "bytes",
+            Self::JsonDepth => "levels of JSON",
+            Self::Descriptors => "entries",
+            Self::ListPages => "pages",
+            Self::Attempts => "interruptions",
+        }
+    }
+
+    /// As the settings and the metrics name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Manifest => "manifest",
+            Self::JsonDepth => "json_depth",
+            Self::Descriptors => "descriptors",
+            Self::Blob => "blob",
+            Self::List => "list",
+            Self::ListPages => "list_pages",
+            Self::Attempts => "attempts",
+        }
+    }
+}
+
 impl Error {
     /// Whether old content may be served instead: anything but a definite "does not exist".
     pub fn allows_stale(&self) -> bool {
@@ -77,7 +143,7 @@ impl Error {
     /// Whether the parent answered, at length perhaps, with what is good for nothing, and will do so again.
     pub(super) fn is_useless(&self) -> bool {
         match self {
-            Self::Nonsense { .. } => true,
+            Self::Nonsense { .. } | Self::Beyond { .. } => true,
             Self::Parent(error) => matches!(**error, parent::Error::TooLarge { .. }),
             _ => false,
         }

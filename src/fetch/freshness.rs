@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use super::error::is_method_refused;
 use super::manifest::{Document, Stale};
-use super::{Asker, Error, Outcome, Shared};
+use super::{Asker, Error, Limit, Outcome, Shared};
 use crate::oci::{Digest, Reference, Repository, Tag};
-use crate::parent::{Answer, Ask, What};
+use crate::parent::{self, Answer, Ask, What};
 use crate::store::{Confirmed, Held, Slot, TagRow};
 
 /// How long a refresh may go on when nobody waits for it any more: for all its questions and their bytes.
@@ -213,8 +213,13 @@ impl Shared {
                 let answer = parent.ask(ask(false)).await?;
                 let head = Head::of(&answer);
                 let media_type = answer.head.media_type.clone();
-                let bytes = answer.bytes(4 << 20).await?;
+                let most = usize::try_from(self.limits.manifest.bytes()).unwrap_or(usize::MAX);
+                let bytes = answer.bytes(most).await.map_err(|error| match error {
+                    parent::Error::TooLarge { .. } => self.beyond(repository, "a manifest", Limit::Manifest),
+                    other => other.into(),
+                })?;
                 let held = Arc::new(Held::new(Digest::of(&bytes), media_type.as_deref(), bytes));
+                self.judge(repository, &held)?;
                 self.keep(repository, held.clone()).await;
                 Ok(self.settle(repository, &slot, held, asked, &head))
             }

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use super::error::is_passing;
 use super::flight::{Flight, Head, Kind};
 use super::writer::{Finished, Writer};
-use super::{Asker, Error, Shared};
+use super::{Asker, Error, Limit, Shared};
 use crate::oci::Reference;
 use crate::parent::{self, Answer, Ask, Parent, What};
 use crate::store::Staged;
@@ -16,17 +16,8 @@ use crate::store::Staged;
 /// Bytes gathered before they are hashed and written in one go.
 const GATHER: usize = 512 << 10;
 
-/// Attempts in a row that bring next to nothing.
-const FRUITLESS: u32 = 8;
-
 /// Bytes that make an attempt worth it.
 const FRUIT: u64 = 4 << 10;
-
-/// Bytes that a manifest may have: what every registry must take.
-const MANIFEST: u64 = 4 << 20;
-
-/// Bytes taken of a blob that does not say beforehand how many it has; at most what the store could hold.
-const UNANNOUNCED: u64 = 16 << 30;
 
 /// What a transfer has done so far.
 struct Transfer<'a> {
@@ -135,7 +126,8 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
             Err(Cut::Again(error)) => {
                 let brought = transfer.written().saturating_sub(before);
                 fruitless = if brought >= FRUIT { 0 } else { fruitless + 1 };
-                if fruitless >= FRUITLESS {
+                if fruitless >= shared.limits.attempts {
+                    shared.metrics.refused(Limit::Attempts);
                     return Err(error);
                 }
                 shared.metrics.resumed.inc();
@@ -238,8 +230,8 @@ impl Transfer<'_> {
                 .into());
         }
         self.total = self.total.or(total);
-        if self.kind == Kind::Manifest && self.total.is_some_and(|total| total > MANIFEST) {
-            return Err(self.corrupt("more bytes than a manifest may have").into());
+        if self.total.is_some_and(|total| total > self.most()) {
+            return Err(self.beyond().into());
         }
         Ok(self.written() - start)
     }
@@ -267,11 +259,17 @@ impl Transfer<'_> {
     }
 
     async fn take_in(&self, answer: &mut Answer, mut skip: u64, writer: &mut Writer) -> Result<(), Cut> {
-        let most = self.total.unwrap_or_else(|| self.most_unannounced());
+        // Without a word how much comes, no more is taken than the store could hold.
+        let most = self
+            .total
+            .unwrap_or_else(|| self.most().min(self.shared.store.capacity()));
         loop {
             let (mut pieces, end) = gather(answer).await;
             pass_over(&mut pieces, &mut skip);
             let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+            if self.total.is_none() && writer.written() + bytes > self.most() {
+                return Err(self.beyond().into());
+            }
             if writer.written() + bytes > most {
                 return Err(self
                     .corrupt("more bytes than it announced, or than are taken unannounced")
@@ -291,11 +289,20 @@ impl Transfer<'_> {
         }
     }
 
-    fn most_unannounced(&self) -> u64 {
+    /// Bytes that the content may have.
+    fn most(&self) -> u64 {
         match self.kind {
-            Kind::Manifest => MANIFEST,
-            Kind::Blob => UNANNOUNCED.min(self.shared.store.capacity()),
+            Kind::Manifest => self.shared.limits.manifest.bytes(),
+            Kind::Blob => self.shared.limits.blob.bytes(),
         }
+    }
+
+    fn beyond(&self) -> Error {
+        let (what, limit) = match self.kind {
+            Kind::Manifest => ("a manifest", Limit::Manifest),
+            Kind::Blob => ("a blob", Limit::Blob),
+        };
+        self.shared.beyond(&self.flight.repository, what, limit)
     }
 
     /// The last check; then everyone may read to the end.
@@ -313,7 +320,7 @@ impl Transfer<'_> {
 
     /// What a parent sent that lies is not built upon later; what it sent before it went is.
     async fn give_up(&mut self, error: &Error) {
-        if let (Some(writer), Error::Corrupt { .. }) = (self.writer.take(), error) {
+        if let (Some(writer), Error::Corrupt { .. } | Error::Beyond { .. }) = (self.writer.take(), error) {
             writer.discard().await;
         }
     }

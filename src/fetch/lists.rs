@@ -11,19 +11,15 @@ use serde_json::value::RawValue;
 
 use super::freshness::{Head, Refreshed};
 use super::manifest::{Document, Stale};
-use super::{Asker, Error, Fetch, Outcome, Shared};
+use super::{Asker, Error, Fetch, Limit, Outcome, Shared};
 use crate::oci::{Digest, Repository, Tag, media};
 use crate::parent::{self, Ask, What};
 use crate::store::{Held, Slot};
 
-/// Pages followed at the most.
-const PAGES: usize = 1000;
 /// Pages in a row that may bring nothing new: some registries cut their pages first and filter them afterwards.
 const BARREN: usize = 10;
 /// Tags asked for at a time.
 const PAGE: usize = 1000;
-/// Bytes of all pages together. What is kept of them has no more: some 250,000 of the longest tags in use.
-const MOST: usize = 16 << 20;
 
 /// What is listed.
 #[derive(Clone, Copy)]
@@ -145,10 +141,12 @@ impl Shared {
     ) -> Result<Head, Error> {
         let (mut first, mut next) = (None, None);
         let mut been = HashSet::new();
-        let (mut left, mut barren) = (MOST, 0);
-        for _ in 0..PAGES {
+        // Of all pages together. What is kept of them has no more.
+        let mut left = usize::try_from(self.limits.list.bytes()).unwrap_or(usize::MAX);
+        let mut barren = 0;
+        for _ in 0..self.limits.list_pages {
             let what = list.page(next.as_deref());
-            let (bytes, head, link) = self.page(repository, what, asker, left).await?;
+            let (bytes, head, link) = self.page(repository, list, what, asker, left).await?;
             left -= bytes.len();
             let head = first.get_or_insert(head);
             let new = take(&bytes).ok_or_else(|| self.nonsense(repository, list.name()))?;
@@ -158,10 +156,10 @@ impl Shared {
                 return Ok(head.clone());
             }
             if barren == BARREN {
-                break;
+                return Err(self.nonsense(repository, list.name_of_whole()));
             }
         }
-        Err(self.nonsense(repository, list.name_of_whole()))
+        Err(self.beyond(repository, list.name(), Limit::ListPages))
     }
 
     /// The tag `sha256-<hex>` that clients keep where the API is missing.
@@ -203,6 +201,7 @@ impl Shared {
     async fn page(
         &self,
         repository: &Repository,
+        list: List<'_>,
         what: What<'_>,
         asker: &Asker,
         left: usize,
@@ -220,11 +219,7 @@ impl Shared {
         let (head, next) = (Head::of(&answer), answer.head.link.clone());
         match answer.bytes(left).await {
             Ok(bytes) => Ok((bytes, head, next)),
-            Err(parent::Error::TooLarge { layer, .. }) => Err(parent::Error::TooLarge {
-                layer,
-                limit_bytes: MOST,
-            }
-            .into()),
+            Err(parent::Error::TooLarge { .. }) => Err(self.beyond(repository, list.name(), Limit::List)),
             Err(error) => Err(error.into()),
         }
     }
@@ -247,11 +242,22 @@ impl Shared {
         read.await.ok()?
     }
 
-    fn nonsense(&self, repository: &Repository, expected: &'static str) -> Error {
-        let layer = self
-            .parent(repository)
-            .map_or_else(|_| repository.registry.to_string(), |parent| parent.name().to_owned());
+    pub(super) fn nonsense(&self, repository: &Repository, expected: &'static str) -> Error {
+        let layer = self.layer(repository);
         Error::Nonsense { layer, expected }
+    }
+
+    /// What a limit refused, counted.
+    pub(super) fn beyond(&self, repository: &Repository, what: &'static str, limit: Limit) -> Error {
+        self.metrics.refused(limit);
+        let layer = self.layer(repository);
+        Error::Beyond { layer, what, limit }
+    }
+
+    /// Who is asked for a repository.
+    pub(super) fn layer(&self, repository: &Repository) -> String {
+        self.parent(repository)
+            .map_or_else(|_| repository.registry.to_string(), |parent| parent.name().to_owned())
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::flight::Kind;
-use super::{Asker, Error, Fetch, Outcome, Piece, Shared, Source};
+use super::{Asker, Error, Fetch, Limit, Outcome, Piece, Shared, Source};
 use crate::oci::{Digest, Reference, Repository};
 use crate::store::{Held, Slot};
 
@@ -75,7 +75,8 @@ impl Fetch {
 impl Shared {
     /// A linked document that is in memory.
     pub(super) fn held_at_once(&self, repository: &Repository, digest: &Digest) -> Option<Arc<Held>> {
-        self.store.held_at_once(&self.store.linked(repository, digest)?)
+        let held = self.store.held_at_once(&self.store.linked(repository, digest)?)?;
+        self.objection(&held).is_none().then_some(held)
     }
 
     /// A manifest by digest: from here, or along a flight.
@@ -85,16 +86,50 @@ impl Shared {
         digest: &Digest,
         asker: &Asker,
     ) -> Result<Document, Error> {
+        let document = self.any_manifest(repository, digest, asker).await?;
+        self.judge(repository, &document.held)?;
+        Ok(document)
+    }
+
+    /// Refuses what clients would read in different ways, or choke on. It is not asked for again: it lies here.
+    pub(super) fn judge(&self, repository: &Repository, held: &Held) -> Result<(), Error> {
+        match self.objection(held) {
+            None => Ok(()),
+            Some(Objection::Ambiguous(expected)) => Err(self.nonsense(repository, expected)),
+            Some(Objection::Beyond(limit)) => Err(self.beyond(repository, "a manifest", limit)),
+        }
+    }
+
+    fn objection(&self, held: &Held) -> Option<Objection> {
+        let limits = &self.limits;
+        let beyond = [
+            (held.bytes().len() as u64 > limits.manifest.bytes(), Limit::Manifest),
+            (held.depth() > limits.json_depth, Limit::JsonDepth),
+            (held.entries() > limits.descriptors, Limit::Descriptors),
+        ];
+        let beyond = beyond.into_iter().find(|(is_beyond, _)| *is_beyond);
+        beyond
+            .map(|(_, limit)| Objection::Beyond(limit))
+            .or_else(|| held.ambiguity().map(Objection::Ambiguous))
+    }
+
+    async fn any_manifest(
+        self: &Arc<Self>,
+        repository: &Repository,
+        digest: &Digest,
+        asker: &Asker,
+    ) -> Result<Document, Error> {
+        let most = self.limits.manifest.bytes();
         loop {
-            if let Some(held) = self.held(repository, digest).await? {
-                return Ok(Document::of(held, Outcome::Hit));
-            }
             if self
                 .store
                 .linked(repository, digest)
-                .is_some_and(|link| self.store.size(&link) > Some(Held::MOST))
+                .is_some_and(|link| self.store.size(&link) > Some(most))
             {
                 return Err(too_large(self, repository));
+            }
+            if let Some(held) = self.held(repository, digest).await? {
+                return Ok(Document::of(held, Outcome::Hit));
             }
             if self.store.holds(digest) {
                 self.confirm(repository, digest, Kind::Manifest, asker).await?;
@@ -109,10 +144,10 @@ impl Shared {
                 drop(flight.landed().await);
                 continue;
             };
-            if source.size().is_some_and(|size| size > Held::MOST) {
+            if source.size().is_some_and(|size| size > most) {
                 return Err(too_large(self, repository));
             }
-            let Some(bytes) = whole(&mut source).await? else {
+            let Some(bytes) = whole(&mut source, most).await? else {
                 return Err(too_large(self, repository));
             };
             // The stored one first: it may be held already, and then there is one copy of it.
@@ -154,6 +189,13 @@ impl Shared {
     }
 }
 
+/// Why a document is not handed out as a manifest.
+enum Objection {
+    /// What it should have been instead.
+    Ambiguous(&'static str),
+    Beyond(Limit),
+}
+
 impl Document {
     pub(super) fn of(held: Arc<Held>, outcome: Outcome) -> Self {
         Self {
@@ -168,17 +210,15 @@ impl Document {
 
 /// A blob of that digest exists perhaps, but no manifest.
 fn too_large(shared: &Shared, repository: &Repository) -> Error {
-    let layer = shared
-        .parent(repository)
-        .map_or_else(|_| repository.to_string(), |parent| parent.name().to_owned());
+    let layer = shared.layer(repository);
     Error::Absent { layer }
 }
 
 /// All of it; `None` if it is more than a document may have.
-async fn whole(source: &mut Source) -> Result<Option<Bytes>, Error> {
+async fn whole(source: &mut Source, most: u64) -> Result<Option<Bytes>, Error> {
     let mut whole = BytesMut::new();
     while let Some(piece) = source.piece(whole.len() as u64..u64::MAX).await? {
-        if whole.len() as u64 + piece.len() > Held::MOST {
+        if whole.len() as u64 + piece.len() > most {
             return Ok(None);
         }
         match piece {

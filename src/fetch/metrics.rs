@@ -1,4 +1,6 @@
-use prometheus::{IntCounter, IntGauge, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
+
+use super::Limit;
 
 /// What fetching shows of itself.
 #[derive(Clone)]
@@ -13,15 +15,16 @@ pub struct Metrics {
     pub(super) unkept: IntCounter,
     /// Transfers that were continued after a cut.
     pub(super) resumed: IntCounter,
+    refused: IntCounterVec,
 }
 
 impl Metrics {
-    /// Registers in `registry`.
+    /// Registers in `registry`. `refused` counts what limits refuse, by `limit`.
     ///
     /// # Errors
     ///
     /// A name that is taken: a mistake in this program.
-    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+    pub fn new(registry: &Registry, refused: &IntCounterVec) -> prometheus::Result<Self> {
         let metrics = Self {
             flights: IntGauge::new("wharf_flights", "Transfers under way")?,
             ranged: IntCounter::new(
@@ -37,12 +40,20 @@ impl Metrics {
                 "Transfers that found no room on disk and went through unkept",
             )?,
             resumed: IntCounter::new("wharf_resumed_transfers_total", "Cuts that a transfer survived")?,
+            refused: refused.clone(),
         };
         registry.register(Box::new(metrics.flights.clone()))?;
         registry.register(Box::new(metrics.ranged.clone()))?;
         registry.register(Box::new(metrics.corrupt.clone()))?;
         registry.register(Box::new(metrics.unkept.clone()))?;
         registry.register(Box::new(metrics.resumed.clone()))?;
+        for limit in Limit::ALL {
+            refused.with_label_values(&[limit.as_str()]);
+        }
         Ok(metrics)
+    }
+
+    pub(super) fn refused(&self, limit: Limit) {
+        self.refused.with_label_values(&[limit.as_str()]).inc();
     }
 }

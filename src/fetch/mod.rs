@@ -13,6 +13,7 @@ mod error;
 mod flight;
 mod freshness;
 mod lead;
+mod limits;
 mod lists;
 mod manifest;
 mod metrics;
@@ -31,7 +32,8 @@ use tokio::runtime::Handle;
 
 pub use asker::Asker;
 pub use config::Config;
-pub use error::Error;
+pub use error::{Error, Limit};
+pub use limits::Limits;
 pub use manifest::{Document, Stale};
 pub use metrics::Metrics;
 pub use piece::{Piece, Readable};
@@ -77,6 +79,7 @@ impl Outcome {
 
 pub(crate) struct Shared {
     config: Config,
+    limits: Limits,
     store: Store,
     /// By the registry that a repository names.
     parents: HashMap<Registry, Parent>,
@@ -100,9 +103,10 @@ pub(crate) struct Shared {
 }
 
 impl Fetch {
-    /// `parents`: who is asked for each registry. Flights run on `runtime`.
+    /// `parents`: who is asked for each registry, and gives no more than `limits`. Flights run on `runtime`.
     pub fn new(
         config: Config,
+        limits: Limits,
         store: Store,
         parents: HashMap<Registry, Parent>,
         runtime: Handle,
@@ -127,6 +131,7 @@ impl Fetch {
             .build();
         let shared = Shared {
             config,
+            limits,
             store,
             parents,
             flights: Mutex::default(),

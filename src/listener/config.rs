@@ -16,14 +16,26 @@ pub struct Config {
     pub certificate: Option<(PathBuf, PathBuf)>,
     /// A request's header is here by then.
     pub header_timeout: Duration,
+    /// A TLS handshake is done by then.
+    pub handshake_timeout: Duration,
     /// A connection without a request is closed after.
     pub idle_timeout: Duration,
     /// A client that takes nothing for so long is cut off.
     pub write_timeout: Duration,
     /// A second: so is one that takes less, on average over `write_timeout`.
     pub min_rate: Size,
+    /// Bytes that the first line and the fields of a request may have together.
+    pub head_size: Size,
+    /// Fields that a request may have.
+    pub head_fields: usize,
     /// Connections at a time; 0 derives them from the limit of open files.
     pub connections: usize,
+    /// Those of them that one address may have, or one /64 of IPv6; 0: as many as there may be at all.
+    pub connections_per_address: usize,
+    /// Whether HTTP/2 is offered where there is TLS.
+    pub http2: bool,
+    /// Requests at a time over one connection of HTTP/2.
+    pub http2_streams: u32,
 }
 
 /// What may stand in the file, before it is checked.
@@ -34,11 +46,20 @@ struct Written {
     cert_file: Option<PathBuf>,
     key_file: Option<PathBuf>,
     header_timeout: Span,
+    handshake_timeout: Span,
     idle_timeout: Span,
     write_timeout: Span,
     min_rate: Size,
+    head_size: Size,
+    head_fields: usize,
     connections: usize,
+    connections_per_address: usize,
+    http2: bool,
+    http2_streams: u32,
 }
+
+/// More of a head than this is not read by pingora, bytes and fields.
+const MOST_HEAD: (u64, usize) = (1 << 20, 256);
 
 impl Default for Written {
     fn default() -> Self {
@@ -47,10 +68,16 @@ impl Default for Written {
             cert_file: None,
             key_file: None,
             header_timeout: Span::seconds(10),
+            handshake_timeout: Span::seconds(10),
             idle_timeout: Span::seconds(75),
             write_timeout: Span::seconds(30),
             min_rate: Size::kib(1),
+            head_size: Size::kib(16),
+            head_fields: 64,
             connections: 0,
+            connections_per_address: 2048,
+            http2: true,
+            http2_streams: 64,
         }
     }
 }
@@ -75,18 +102,41 @@ impl TryFrom<Written> for Config {
                 return Err("listen.key_file stands without listen.cert_file; write both, or neither for plain HTTP");
             }
         };
-        let timeouts = [written.header_timeout, written.idle_timeout, written.write_timeout];
+        let timeouts = [
+            written.header_timeout,
+            written.handshake_timeout,
+            written.idle_timeout,
+            written.write_timeout,
+        ];
         if timeouts.iter().any(|span| span.duration() < Duration::from_secs(1)) {
             return Err("a timeout of [listen] is below 1s, too short for any client; write 1s or more");
+        }
+        let (most_bytes, most_fields) = MOST_HEAD;
+        if !(1024..=most_bytes).contains(&written.head_size.bytes()) {
+            return Err("listen.head_size is not between 1KiB and 1MiB; clients send up to some 8KiB; write 16KiB");
+        }
+        if !(16..=most_fields).contains(&written.head_fields) {
+            return Err("listen.head_fields is not between 16 and 256; clients send up to some 20; write 64");
+        }
+        if written.http2_streams == 0 {
+            return Err(
+                "listen.http2_streams is 0, so nothing could be asked; write 64, or http2 = false for HTTP/1.1",
+            );
         }
         Ok(Self {
             address: written.address,
             certificate,
             header_timeout: written.header_timeout.duration(),
+            handshake_timeout: written.handshake_timeout.duration(),
             idle_timeout: written.idle_timeout.duration(),
             write_timeout: written.write_timeout.duration(),
             min_rate: written.min_rate,
+            head_size: written.head_size,
+            head_fields: written.head_fields,
             connections: written.connections,
+            connections_per_address: written.connections_per_address,
+            http2: written.http2,
+            http2_streams: written.http2_streams,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! How many connections there are, may be, and when none are taken any more.
 
-use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -12,11 +12,13 @@ use parking_lot::Mutex;
 use pingora::listeners::ConnectionFilter;
 use tokio::sync::watch;
 
+use super::refused::{Limit, Refused};
+
 /// Descriptors kept for files, upstreams and the index.
 const RESERVED: u64 = 256;
 
-/// pingora gives a handshake so long.
-const HANDSHAKE: Duration = Duration::from_secs(60);
+/// The task of a connection that was accepted begins long before; if not, there was none.
+const BEGINS: Duration = Duration::from_secs(10);
 
 /// Counts connections and requests; cheap to clone.
 #[derive(Clone, Debug)]
@@ -27,21 +29,33 @@ pub struct Connections {
 #[derive(Debug)]
 struct Shared {
     most: usize,
+    /// Of one address.
+    each: usize,
     open: watch::Sender<usize>,
-    /// When those were accepted whose task has not begun. One whose TLS handshake fails never begins.
-    accepted: Mutex<VecDeque<Instant>>,
+    clients: Mutex<Clients>,
+    refused: Refused,
     /// Requests that are being answered.
     busy: AtomicUsize,
     draining: watch::Sender<bool>,
 }
 
+/// Whose connections there are.
+#[derive(Debug, Default)]
+struct Clients {
+    /// Those whose task has not begun, and since when.
+    accepted: VecDeque<(Instant, Option<IpAddr>)>,
+    open: HashMap<IpAddr, usize>,
+}
+
 impl Connections {
-    /// At most `most` at a time; beyond that accepting pauses.
-    pub fn new(most: usize) -> Self {
+    /// At most `most` at a time, beyond which accepting pauses; of one address `each`, beyond which they are closed.
+    pub fn new(most: usize, each: usize, refused: Refused) -> Self {
         let shared = Shared {
             most,
+            each,
             open: watch::Sender::new(0),
-            accepted: Mutex::default(),
+            clients: Mutex::default(),
+            refused,
             busy: AtomicUsize::new(0),
             draining: watch::Sender::new(false),
         };
@@ -83,14 +97,28 @@ impl Connections {
 impl Shared {
     /// Connections, and those about to be.
     fn taken(&self) -> usize {
-        let mut accepted = self.accepted.lock();
-        while accepted
-            .front()
-            .is_some_and(|since| now().duration_since(*since) > HANDSHAKE)
-        {
-            accepted.pop_front();
+        let mut clients = self.clients.lock();
+        let is_late = |(since, _): &(Instant, _)| now().duration_since(*since) > BEGINS;
+        while clients.accepted.front().is_some_and(is_late) {
+            clients.accepted.pop_front();
         }
-        accepted.len() + *self.open.borrow()
+        clients.accepted.len() + *self.open.borrow()
+    }
+}
+
+impl Clients {
+    /// Connections of an address, and those about to be.
+    fn of(&self, client: IpAddr) -> usize {
+        let about = self.accepted.iter().filter(|(_, other)| *other == Some(client));
+        self.open.get(&client).copied().unwrap_or(0) + about.count()
+    }
+}
+
+/// Who is counted as one client: an address of IPv4, the network of a host of IPv6 (RFC 6177: never less than /64).
+fn client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(four) => four.into(),
+        IpAddr::V6(six) => IpAddr::V6((six.to_bits() >> 64 << 64).into()),
     }
 }
 
@@ -112,8 +140,13 @@ impl Drop for Busy {
 /// Accepting waits here, before it takes the next connection.
 #[async_trait]
 impl ConnectionFilter for Connections {
-    async fn should_accept(&self, _address: Option<&SocketAddr>) -> bool {
+    async fn should_accept(&self, address: Option<&SocketAddr>) -> bool {
+        let client = address.map(|address| client(address.ip()));
         if self.is_draining() {
+            return false;
+        }
+        if client.is_some_and(|client| self.shared.clients.lock().of(client) >= self.shared.each) {
+            self.shared.refused.count(Limit::PerAddress);
             return false;
         }
         if self.shared.taken() >= self.shared.most {
@@ -121,13 +154,14 @@ impl ConnectionFilter for Connections {
                 connections = self.shared.most,
                 "as many connections as allowed; accepting pauses"
             );
+            self.shared.refused.count(Limit::Connections);
             let mut open = self.shared.open.subscribe();
             while self.shared.taken() >= self.shared.most {
-                // Also looked at anew now and then, as a handshake that failed tells nobody.
+                // Also looked at anew now and then, as a connection that never began tells nobody.
                 let _ = tokio::time::timeout(Duration::from_secs(1), open.changed()).await;
             }
         }
-        self.shared.accepted.lock().push_back(now());
+        self.shared.clients.lock().accepted.push_back((now(), client));
         true
     }
 }
@@ -135,19 +169,52 @@ impl ConnectionFilter for Connections {
 /// Counts one connection.
 pub(super) struct Open {
     shared: Arc<Shared>,
+    client: Option<IpAddr>,
 }
 
 impl Open {
-    pub(super) fn new(connections: &Connections) -> Self {
-        let shared = &connections.shared;
-        shared.accepted.lock().pop_front();
+    /// From its task's first moment on.
+    pub(super) fn new(connections: &Connections, address: Option<IpAddr>) -> Self {
+        let shared = connections.shared.clone();
+        let client = address.map(client);
+        let mut clients = shared.clients.lock();
+        if let Some(at) = clients.accepted.iter().position(|(_, other)| *other == client) {
+            clients.accepted.remove(at);
+        }
+        drop(clients);
+        Self::counted(shared, client)
+    }
+
+    /// For one more thing that the same client has in work at the same time, which costs about as much as a
+    /// connection. `None` if that would be one too many.
+    pub(super) fn another(&self) -> Option<Self> {
+        let shared = &self.shared;
+        let one_more = |client| shared.clients.lock().of(client) < shared.each;
+        let is_free = self.client.is_none_or(one_more) && shared.taken() < shared.most;
+        is_free.then(|| Self::counted(shared.clone(), self.client))
+    }
+
+    fn counted(shared: Arc<Shared>, client: Option<IpAddr>) -> Self {
+        if let Some(client) = client {
+            *shared.clients.lock().open.entry(client).or_default() += 1;
+        }
         shared.open.send_modify(|open| *open += 1);
-        Self { shared: shared.clone() }
+        Self { shared, client }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
+        let mut clients = self.shared.clients.lock();
+        if let Some(client) = self.client
+            && let Some(open) = clients.open.get_mut(&client)
+        {
+            *open -= 1;
+            if *open == 0 {
+                clients.open.remove(&client);
+            }
+        }
+        drop(clients);
         self.shared.open.send_modify(|open| *open -= 1);
     }
 }
@@ -169,4 +236,20 @@ pub fn raise_descriptor_limit() -> u64 {
 )]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_one_network_of_version_six_are_one_client() {
+        let same = |one: &str, other: &str| client(one.parse().unwrap()) == client(other.parse().unwrap());
+
+        assert!(same("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
+        assert!(same("::ffff:10.0.0.1", "10.0.0.1"));
+        assert!(!same("::ffff:10.0.0.1", "::ffff:10.0.0.2"));
+        assert!(!same("10.0.0.1", "10.0.0.2"));
+    }
 }

@@ -5,7 +5,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderValue;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, RETRY_AFTER, TRANSFER_ENCODING};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
@@ -18,8 +18,9 @@ use super::bound::Bound;
 use super::broken::Broken;
 use super::log::Entry;
 use super::pace::Pace;
+use super::refused::Limit;
 use super::send::{self, Meter, Socket};
-use super::{Config, Connections, RequestLog};
+use super::{Config, Connections, Refused, RequestLog};
 use crate::oci::{Code, error_body};
 use crate::serve::{Body, Content, Kind, Reply, Request, Serve};
 
@@ -36,6 +37,7 @@ pub(super) struct Door {
     pub(super) bound: Bound,
     pub(super) config: Config,
     pub(super) connections: Connections,
+    pub(super) refused: Refused,
     pub(super) log: RequestLog,
     options: HttpServerOptions,
 }
@@ -46,6 +48,7 @@ impl Door {
         bound: Bound,
         config: Config,
         connections: Connections,
+        refused: Refused,
         log: RequestLog,
     ) -> Self {
         let mut options = HttpServerOptions::default();
@@ -55,6 +58,7 @@ impl Door {
             bound,
             config,
             connections,
+            refused,
             log,
             options,
         }
@@ -81,6 +85,11 @@ impl Door {
         if field.is_none() && head.version == http::Version::HTTP_11 {
             session.set_keepalive(None);
             return self.send(session, malformed()).await;
+        }
+        if head.headers.len() > self.config.head_fields {
+            self.refused.count(Limit::HeadFields);
+            session.set_keepalive(None);
+            return self.send(session, too_large()).await;
         }
         let reply = serve.answer(&request).await;
         self.send(session, reply).await
@@ -109,6 +118,9 @@ impl Door {
                 Box::pin(body(session, header, large, &mut content, pace, &mut sent.meter)).await
             }
         };
+        if let Err(Broken::Slow) = outcome {
+            self.refused.count(Limit::MinRate);
+        }
         sent.broken = outcome.err().map(|broken| describe(&broken));
         sent
     }
@@ -120,7 +132,19 @@ impl Door {
 
     /// Says that what came is no request. There is none that could be looked at.
     async fn refuse(&self, session: &mut ServerSession) {
-        let reply = malformed();
+        self.end_with(session, malformed()).await;
+    }
+
+    /// Says that there is too much to do for this client, which may ask again.
+    pub(super) async fn turn_away(&self, session: &mut ServerSession) {
+        let message = "this client has more requests in work than listen.http2_streams or \
+            listen.connections_per_address allows; ask again in a while";
+        let mut reply = refusal(503, Code::TooManyRequests, message);
+        reply.headers.push((RETRY_AFTER, HeaderValue::from_static("5")));
+        self.end_with(session, reply).await;
+    }
+
+    async fn end_with(&self, session: &mut ServerSession, reply: Reply) {
         if let (Some(header), Body::Bytes(bytes)) = (header(&reply), reply.body) {
             let pace = &mut self.pace(session);
             session.set_keepalive(None);
@@ -186,8 +210,16 @@ impl HttpServerApp for Door {
         if self.connections.is_draining() || *shutdown.borrow() {
             session.set_keepalive(None);
         }
-        if !drain_small(&mut session).await {
-            session.set_keepalive(None);
+        match drain_small(&mut session).await {
+            Drained::All => {}
+            Drained::Part => {
+                self.refused.count(Limit::Body);
+                session.set_keepalive(None);
+            }
+            Drained::Malformed => {
+                self.refuse(&mut session).await;
+                return None;
+            }
         }
         let sent = self.answer(&mut session).await;
         self.record(&session, &sent, began);
@@ -212,8 +244,8 @@ impl HttpServerApp for Door {
         options
             .initial_window_size(1 << 20)
             .initial_connection_window_size(4 << 20)
-            .max_concurrent_streams(64)
-            .max_header_list_size(16 << 10);
+            .max_concurrent_streams(self.config.http2_streams)
+            .max_header_list_size(u32::try_from(self.config.head_size.bytes()).unwrap_or(u32::MAX));
         Some(options)
     }
 }
@@ -236,11 +268,22 @@ fn header(reply: &Reply) -> Option<Box<ResponseHeader>> {
 }
 
 /// What is said to bytes that are no request, also for want of the one Host (RFC 9112, section 3.2).
-fn malformed() -> Reply {
+pub(super) fn malformed() -> Reply {
     let message = "this is no request of HTTP/1.1; look at its first line, its lengths, and its one Host field";
-    let body = error_body(Code::Unknown, message, None);
+    refusal(400, Code::Unknown, message)
+}
+
+/// What is said to a head without end (RFC 6585, section 5).
+pub(super) fn too_large() -> Reply {
+    let message = "the first line and the fields of this request are more than listen.head_size or listen.head_fields \
+        allows; send less";
+    refusal(431, Code::Unknown, message)
+}
+
+fn refusal(status: u16, code: Code, message: &str) -> Reply {
+    let body = error_body(code, message, None);
     Reply {
-        status: 400,
+        status,
         headers: vec![(CONTENT_TYPE, HeaderValue::from_static("application/json"))],
         length: Some(body.len() as u64),
         body: Body::Bytes(body.into()),
@@ -303,28 +346,38 @@ async fn header_alone(session: &mut ServerSession, header: Box<ResponseHeader>, 
     written
 }
 
-/// Reads a small body that no route here wants. False if there is more: then the connection ends with the answer.
-async fn drain_small(session: &mut ServerSession) -> bool {
+/// What became of a body that nobody asked for.
+enum Drained {
+    /// There is nothing more of it.
+    All,
+    /// It is too large, too slow, or waits to be asked for: the connection ends with the answer.
+    Part,
+    /// Nobody can say where it ends.
+    Malformed,
+}
+
+/// Reads a small body that no route here wants.
+async fn drain_small(session: &mut ServerSession) -> Drained {
     if session.is_body_empty() {
-        return true;
+        return Drained::All;
     }
     if session.req_header().headers.contains_key(EXPECT) {
-        return false;
+        return Drained::Part;
     }
     let drain = async {
         let mut read = 0;
         while read <= DRAINED {
             match session.read_request_body().await {
                 Ok(Some(bytes)) => read += bytes.len(),
-                Ok(None) => return true,
-                Err(_) => return false,
+                Ok(None) => return Drained::All,
+                Err(_) => return Drained::Malformed,
             }
         }
-        false
+        Drained::Part
     };
     tokio::time::timeout(Duration::from_secs(1), drain)
         .await
-        .unwrap_or(false)
+        .unwrap_or(Drained::Part)
 }
 
 fn describe(broken: &Broken) -> String {

@@ -7,12 +7,15 @@ mod broken;
 mod config;
 mod connections;
 mod door;
+mod framing;
 mod kernel;
 mod log;
 mod pace;
 mod porch;
+mod refused;
 mod send;
 mod stamp;
+mod streams;
 mod tls;
 
 use std::net::SocketAddr;
@@ -26,6 +29,7 @@ use pingora::services::listening::Service;
 pub use config::Config;
 pub use connections::{Connections, raise_descriptor_limit};
 pub use log::{Format, RequestLog, Target};
+pub use refused::Refused;
 pub use tls::{Error as TlsError, Identity};
 
 use self::bound::Bound;
@@ -38,7 +42,7 @@ use crate::serve::Serve;
 const BUFFER: usize = 16 << 10;
 
 /// What pingora has to say of its own is an error at most: clients that go are no news. For a filter of events.
-pub const QUIET: &str = "pingora_core::services=error,pingora_core::apps=error";
+pub const QUIET: &str = "pingora_core::services=error,pingora_core::apps=error,h2=error";
 
 /// What the registry port is made of.
 pub struct Parts {
@@ -52,6 +56,8 @@ pub struct Parts {
     pub config: Config,
     /// How many connections, and whether they drain.
     pub connections: Connections,
+    /// What limits refuse.
+    pub refused: Refused,
     /// One line per request.
     pub log: RequestLog,
 }
@@ -59,13 +65,19 @@ pub struct Parts {
 /// The registry port as a service for pingora's server.
 pub fn service(parts: Parts) -> Service<Porch> {
     let bound = Bound::new(&parts.addresses);
-    let door = Door::new(parts.serve, bound, parts.config, parts.connections.clone(), parts.log);
-    let mut service = Service::new("registry".to_owned(), Porch::new(door));
+    let handshake = parts.identity.map(|identity| identity.acceptor(parts.config.http2));
+    let door = Door::new(
+        parts.serve,
+        bound,
+        parts.config,
+        parts.connections.clone(),
+        parts.refused,
+        parts.log,
+    );
+    let mut service = Service::new("registry".to_owned(), Porch::new(door, handshake));
     for (address, _) in &parts.addresses {
-        let mut listener = ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::new(BUFFER, BUFFER));
-        if let Some(identity) = &parts.identity {
-            listener = listener.tls(identity.settings());
-        }
+        // Without TLS: pingora would give a handshake a minute, so the porch makes it.
+        let listener = ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::new(BUFFER, BUFFER));
         service.add_listener(listener);
     }
     service.set_connection_filter(Arc::new(parts.connections));

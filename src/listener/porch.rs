@@ -2,9 +2,10 @@
 //! plain, and hands everything else over as it came.
 //!
 //! Plain is a GET or HEAD of HTTP/1.1 whose fields are all of a short list, with nothing behind its head.
-//! Whatever is odd in any way is pingora's to judge: this reads no bodies and refuses nothing but silence
-//! and heads without end. Measured: a hot manifest costs half of what it does behind the door.
+//! Whatever is odd in any way is pingora's to judge: this reads no bodies and refuses nothing but silence,
+//! heads without end, and requests whose end is in doubt. Measured: a hot manifest costs half of what it does behind the door.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,21 +14,23 @@ use bytes::BytesMut;
 use http::HeaderMap;
 use httparse::Status;
 use pingora::apps::{HttpServerApp, ServerApp};
+use pingora::listeners::tls::Acceptor;
 use pingora::protocols::http::{ServerSession, date::get_cached_date};
-use pingora::protocols::{ALPN, Stream};
+use pingora::protocols::{ALPN, Stream, l4};
 use pingora::server::ShutdownWatch;
 use pingora::time::timeout;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::connections::{Busy, Open};
-use super::door::Door;
+use super::door::{self, Door};
+use super::framing;
 use super::log::Entry;
 use super::pace::Pace;
+use super::refused::Limit;
+use super::streams::Streams;
 use crate::serve::{Body, Reply, Request};
 
-/// Bytes that the head of a request may have.
-const HEAD: usize = 16 << 10;
-/// Fields that the head of a request may have.
+/// Fields that a plain request may have.
 const FIELDS: usize = 64;
 /// Fields that change nothing about a hot answer.
 const PLAIN: [&str; 5] = [
@@ -41,30 +44,50 @@ const PLAIN: [&str; 5] = [
 /// The first to see a connection.
 pub struct Porch {
     door: Arc<Door>,
+    /// `None`: plain HTTP.
+    handshake: Option<Acceptor>,
 }
 
 /// What came of waiting for a request.
 enum Head {
     /// As many bytes as came at once; the head is whole.
     Whole,
-    /// The client is gone, or was silent for too long.
+    /// The client is gone, or asked for nothing for too long.
     Gone,
+    /// It began, and did not get to the end in time.
+    Late,
     /// It sends a head without end.
     TooLarge,
     /// It sends what begins no request, like the greeting of TLS.
     Foreign,
 }
 
-const TOO_LARGE: &[u8] =
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-/// Clients that try HTTPS before HTTP, as Docker and Podman do, see by the first five bytes what to do.
-const FOREIGN: &[u8] = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
 /// How long a client that was refused may take to hear it.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 impl Porch {
-    pub(super) fn new(door: Door) -> Self {
-        Self { door: Arc::new(door) }
+    pub(super) fn new(door: Door, handshake: Option<Acceptor>) -> Self {
+        let door = Arc::new(door);
+        Self { door, handshake }
+    }
+
+    /// The stream behind its TLS, if there is any to be; `None` if it does not come about in time.
+    async fn shake_hands(&self, stream: Stream) -> Option<Stream> {
+        let Some(acceptor) = &self.handshake else {
+            return Some(stream);
+        };
+        let plain = stream.into_any().downcast::<l4::stream::Stream>().ok()?;
+        match timeout(self.door.config.handshake_timeout, acceptor.tls_handshake(*plain)).await {
+            Ok(Ok(stream)) => Some(Box::new(stream)),
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a client's TLS handshake failed");
+                None
+            }
+            Err(_) => {
+                self.door.refused.count(Limit::HandshakeTimeout);
+                None
+            }
+        }
     }
 
     /// Answers requests until one is not for here, which is busy from then on, or the connection ends.
@@ -74,22 +97,35 @@ impl Porch {
             match self.head(stream, buffer).await {
                 Head::Whole => {}
                 Head::Gone => return None,
-                Head::TooLarge => {
-                    refuse(stream, TOO_LARGE).await;
+                Head::Late => {
+                    self.door.refused.count(Limit::HeaderTimeout);
                     return None;
                 }
+                Head::TooLarge => {
+                    self.door.refused.count(Limit::HeadSize);
+                    refuse(stream, &written(&door::too_large())).await;
+                    return None;
+                }
+                // Clients that try HTTPS before HTTP, as Docker and Podman do, see by the first five bytes what to do.
                 Head::Foreign => {
-                    refuse(stream, FOREIGN).await;
+                    refuse(stream, &written(&door::malformed())).await;
                     return None;
                 }
             }
             let busy = self.door.connections.busy();
             let began = now();
             let Some(answer) = self.answer(stream, buffer) else {
-                return Some(busy);
+                if framing::is_certain(buffer) {
+                    return Some(busy);
+                }
+                refuse(stream, &written(&door::malformed())).await;
+                return None;
             };
             let mut pace = Pace::new(&self.door.config, Some(stream.id()));
             let sent = pace.wait(0, send(stream, &answer.bytes)).await;
+            if sent.is_err() {
+                self.door.refused.count(Limit::MinRate);
+            }
             self.record(stream, &answer, began);
             if !matches!(sent, Ok(Ok(()))) || answer.last {
                 return None;
@@ -106,8 +142,9 @@ impl Porch {
         ) {
             return Head::Gone;
         }
+        let most = usize::try_from(self.door.config.head_size.bytes()).unwrap_or(usize::MAX);
         // Most heads come whole, and then this looks at their last bytes only.
-        if buffer.ends_with(b"\r\n\r\n") && buffer[0].is_ascii_uppercase() {
+        if buffer.ends_with(b"\r\n\r\n") && buffer[0].is_ascii_uppercase() && buffer.len() <= most {
             return Head::Whole;
         }
         if !buffer.first().is_some_and(|first| begins_request(*first)) {
@@ -115,20 +152,23 @@ impl Porch {
         }
         let rest = async {
             let mut seen = 0;
-            while !ends_within(buffer, seen) {
+            loop {
+                let end = end_within(buffer, seen);
                 seen = buffer.len();
-                if seen > HEAD {
+                if end.unwrap_or(seen) > most {
                     return Head::TooLarge;
+                }
+                if end.is_some() {
+                    return Head::Whole;
                 }
                 if !matches!(stream.read_buf(buffer).await, Ok(1..)) {
                     return Head::Gone;
                 }
             }
-            Head::Whole
         };
         timeout(self.door.config.header_timeout, rest)
             .await
-            .unwrap_or(Head::Gone)
+            .unwrap_or(Head::Late)
     }
 
     /// The whole reply, if the request is plain and what it asks for is in memory.
@@ -142,7 +182,7 @@ impl Porch {
         else {
             return None;
         };
-        if length != head.len() || !target.starts_with('/') {
+        if length != head.len() || !target.starts_with('/') || parsed.headers.len() > self.door.config.head_fields {
             return None;
         }
         let mut host = None;
@@ -195,11 +235,8 @@ impl Porch {
             .serve
             .load()
             .finished(answer.method, *kind, *status, answer.sent);
-        let remote = stream
-            .get_socket_digest()
-            .and_then(|digest| Some(digest.peer_addr()?.as_inet()?.ip()));
         self.door.log.line(&Entry {
-            remote,
+            remote: remote(stream),
             method: answer.method,
             path: answer.path,
             namespace: answer.query.and_then(super::log::namespace),
@@ -229,10 +266,12 @@ struct Answer<'a> {
 
 #[async_trait]
 impl ServerApp for Porch {
-    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let _open = Open::new(&self.door.connections);
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let open = Open::new(&self.door.connections, remote(&stream));
+        let mut stream = self.shake_hands(stream).await?;
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-            return self.door.process_new(stream, shutdown).await;
+            let streams = Arc::new(Streams::new(self.door.clone(), open));
+            return streams.process_new(stream, shutdown).await;
         }
         let mut buffer = BytesMut::with_capacity(4 << 10);
         while let Some(busy) = self.linger(&mut stream, &mut buffer).await {
@@ -278,6 +317,22 @@ fn render(reply: &Reply, length: usize, last: bool) -> Vec<u8> {
     bytes
 }
 
+/// Who asks.
+fn remote(stream: &Stream) -> Option<IpAddr> {
+    Some(stream.get_socket_digest()?.peer_addr()?.as_inet()?.ip())
+}
+
+/// A refusal as it goes over the wire, the last of its connection.
+fn written(reply: &Reply) -> Vec<u8> {
+    let body: &[u8] = match &reply.body {
+        Body::Bytes(bytes) => bytes,
+        _ => &[],
+    };
+    let mut bytes = render(reply, body.len(), true);
+    bytes.extend_from_slice(body);
+    bytes
+}
+
 async fn send(stream: &mut Stream, bytes: &[u8]) -> std::io::Result<()> {
     stream.write_all(bytes).await?;
     stream.flush().await
@@ -300,18 +355,19 @@ fn begins_request(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~\r\n".contains(&byte)
 }
 
-/// Whether the head's last, empty line is here; the first `seen` bytes were looked at before.
+/// Where the head ends, behind its last, empty line, if that is here; the first `seen` bytes were looked at before.
 ///
 /// A line may end without its carriage return, and empty lines before the first one are none of the head
 /// (RFC 9112, section 2.2).
-fn ends_within(head: &[u8], seen: usize) -> bool {
-    let Some(first) = head.iter().position(|byte| !b"\r\n".contains(byte)) else {
-        return false;
-    };
+fn end_within(head: &[u8], seen: usize) -> Option<usize> {
+    let first = head.iter().position(|byte| !b"\r\n".contains(byte))?;
     // What begins the end may be among the last bytes that were seen.
     let from = first.max(seen.saturating_sub(2));
-    let rest = &head[from..];
-    rest.windows(2).any(|two| two == b"\n\n") || rest.windows(3).any(|three| three == b"\n\r\n")
+    (from..head.len()).find_map(|at| match &head[at..] {
+        [b'\n', b'\n', ..] => Some(at + 2),
+        [b'\n', b'\r', b'\n', ..] => Some(at + 3),
+        _ => None,
+    })
 }
 
 #[expect(clippy::disallowed_methods, reason = "the outermost function reads the clock")]
@@ -324,7 +380,7 @@ mod tests {
     use super::*;
 
     fn ends(head: &str) -> bool {
-        ends_within(head.as_bytes(), 0)
+        end_within(head.as_bytes(), 0).is_some()
     }
 
     #[test]
@@ -353,11 +409,21 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_behind_a_head_is_none_of_it() {
+        assert_eq!(end_within(b"G\r\n\r\nG\r\n\r\n", 0), Some(5));
+        assert_eq!(end_within(b"\r\nG\n\nG", 0), Some(5));
+    }
+
+    #[test]
     fn a_head_that_comes_in_pieces_ends_where_it_ends_whole() {
         for head in ["\r\nG / HTTP/1.1\r\nH: x\r\n\r\n", "G / HTTP/1.1\nH: x\n\r\n", "G\n\n"] {
             for seen in 0..head.len() {
                 assert!(!ends(&head[..seen]), "{head:?}");
-                assert!(ends_within(head.as_bytes(), seen), "{head:?} after {seen}");
+                assert_eq!(
+                    end_within(head.as_bytes(), seen),
+                    Some(head.len()),
+                    "{head:?} after {seen}"
+                );
             }
         }
     }

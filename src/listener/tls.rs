@@ -1,7 +1,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use pingora::listeners::tls::TlsSettings;
+use pingora::listeners::tls::{Acceptor, TlsSettings};
+use pingora::protocols::ALPN;
 use rustls::crypto::ring::sign::any_supported_type;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -69,12 +70,12 @@ impl Identity {
         }
     }
 
-    /// For a listener: HTTP/2 and HTTP/1.1, TLS 1.2 and 1.3.
-    pub(super) fn settings(&self) -> TlsSettings {
+    /// Makes handshakes: TLS 1.2 and 1.3, HTTP/1.1, and HTTP/2 if that is offered.
+    pub(super) fn acceptor(&self, http2: bool) -> Acceptor {
         let mut settings = TlsSettings::with_callbacks(Box::new(NoCallbacks)).expect("no file is read for this");
         settings.set_cert_resolver(Arc::new(self.clone()));
-        settings.enable_h2();
-        settings
+        settings.set_alpn(if http2 { ALPN::H2H1 } else { ALPN::H1 });
+        settings.build()
     }
 }
 

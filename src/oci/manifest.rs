@@ -68,6 +68,19 @@ impl Manifest {
         media::is_index(self.media_type_guess())
     }
 
+    /// What the document would have to be instead, if one client takes it for an image and another for an index:
+    /// by its own fields, or by them and the type that it came with (CVE-2021-41190).
+    pub fn contradiction(&self, media_type: &str) -> Option<&'static str> {
+        const ONE: &str = "a manifest that is either an image's or an index";
+        let image = self.config.is_some() || !self.layers.is_empty();
+        let index = !self.manifests.is_empty();
+        let own = self.media_type.as_deref().unwrap_or_default();
+        let claims = [own, media_type];
+        let claimed = |is: fn(&str) -> bool| claims.into_iter().any(is);
+        let (as_image, as_index) = (claimed(media::is_image), claimed(media::is_index));
+        ((image || as_image) && (index || as_index)).then_some(ONE)
+    }
+
     /// The type that the document claims, else the OCI type that its fields fit (image spec:
     /// `mediaType` need not be there).
     pub fn media_type_guess(&self) -> &str {
@@ -211,6 +224,36 @@ mod tests {
         assert_eq!(own.effective_artifact_type(), Some("own/type"));
         assert_eq!(inherited.effective_artifact_type(), Some("application/vnd.cosign"));
         assert_eq!(index.effective_artifact_type(), None);
+    }
+
+    #[test]
+    fn what_one_client_takes_for_an_image_and_another_for_an_index_is_a_contradiction() {
+        let one = descriptor("x", "one");
+        let image = format!(r#""config":{one},"layers":[{one}]"#);
+        let index = format!(r#""manifests":[{one}]"#);
+        let typed = |media_type: &str| format!(r#""mediaType":"{media_type}""#);
+        let of = |fields: &[&str], media_type: &str| {
+            parse(&format!("{{{}}}", fields.join(",")))
+                .contradiction(media_type)
+                .is_some()
+        };
+
+        assert!(of(&[&image, &index], ""));
+        assert!(of(&[&format!(r#""config":{one}"#), &index], ""));
+        assert!(of(&[&image], media::OCI_INDEX));
+        assert!(of(
+            &[&index],
+            "application/vnd.docker.distribution.manifest.v2+json; charset=utf-8"
+        ));
+        assert!(of(&[&image, &typed(media::DOCKER_LIST)], ""));
+        assert!(of(&[&typed(media::OCI_MANIFEST)], media::OCI_INDEX));
+
+        assert!(!of(&[&image, &typed(media::OCI_MANIFEST)], media::OCI_MANIFEST));
+        assert!(!of(&[&image, &typed(media::OCI_MANIFEST)], media::DOCKER_MANIFEST));
+        assert!(!of(&[&image, r#""manifests":[]"#], media::OCI_MANIFEST));
+        assert!(!of(&[&index, r#""layers":null,"config":null"#], media::DOCKER_LIST));
+        assert!(!of(&[&index], "application/json"));
+        assert!(!of(&[&image, &typed("application/vnd.other+json")], "text/plain"));
     }
 
     #[test]

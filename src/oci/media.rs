@@ -23,6 +23,11 @@ pub fn is_index(media_type: &str) -> bool {
     is_one_of(media_type, &[OCI_INDEX, DOCKER_LIST])
 }
 
+/// Whether the type is that of an image's manifest; parameters are ignored.
+pub fn is_image(media_type: &str) -> bool {
+    is_one_of(media_type, &[OCI_MANIFEST, DOCKER_MANIFEST])
+}
+
 /// Whether the type is that of a manifest or of a list of them; parameters are ignored.
 pub fn is_manifest(media_type: &str) -> bool {
     is_one_of(media_type, &[OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST])

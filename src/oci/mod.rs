@@ -19,6 +19,7 @@ pub use repository::Repository;
 pub use tag::{Tag, TagError};
 
 pub mod media;
+pub mod shape;
 
 mod code;
 mod content_range;

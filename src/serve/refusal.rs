@@ -184,7 +184,7 @@ fn judge_fetch(error: Error, absent: Code, what: &str) -> Verdict {
             retry_after: Some(SOON),
             ..Verdict::new(502, Code::Unavailable, message)
         },
-        Error::Ended { layer, .. } | Error::Nonsense { layer, .. } => Verdict {
+        Error::Ended { layer, .. } | Error::Nonsense { layer, .. } | Error::Beyond { layer, .. } => Verdict {
             layer: Some(layer),
             retry_after: Some(SOON),
             ..Verdict::new(502, Code::Unavailable, message)

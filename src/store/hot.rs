@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 
-use crate::oci::{Digest, Manifest, media};
+use crate::oci::{Digest, Manifest, media, shape};
 
 /// Bytes of documents kept in memory.
 const CAPACITY: u64 = 16 << 20;
@@ -18,17 +18,24 @@ pub struct Held {
     /// `"<digest>"`, written out once: it stands in every answer.
     quoted: Bytes,
     children: Vec<(Digest, u64)>,
+    /// Of its JSON.
+    depth: usize,
+    /// Layers and manifests that it lists.
+    entries: usize,
+    ambiguity: Option<&'static str>,
     /// The store's count of uses when the closure was last renewed.
     pub(super) touched: AtomicU64,
 }
 
 impl Held {
-    /// Bytes that a document may have: what every registry must take as a manifest.
-    pub const MOST: u64 = 4 << 20;
+    /// Bytes that a document may have; the settings allow a manifest no more.
+    pub const MOST: u64 = 16 << 20;
 
     /// `media_type` as the parent sent it; if that is not known, as the document itself says.
     pub fn new(digest: Digest, media_type: Option<&str>, bytes: Bytes) -> Self {
         let manifest = Manifest::parse(&bytes).ok();
+        let ambiguity =
+            shape::ambiguity(&bytes).or_else(|| manifest.as_ref()?.contradiction(media_type.unwrap_or_default()));
         let media_type = media_type
             .or_else(|| manifest.as_ref().map(Manifest::media_type_guess))
             .unwrap_or(media::OCTET_STREAM)
@@ -40,9 +47,14 @@ impl Held {
         Self {
             digest,
             media_type,
-            bytes,
             quoted: format!("\"{digest}\"").into(),
             children,
+            depth: shape::depth(&bytes),
+            entries: manifest
+                .as_ref()
+                .map_or(0, |manifest| manifest.layers.len() + manifest.manifests.len()),
+            ambiguity,
+            bytes,
             touched: AtomicU64::new(0),
         }
     }
@@ -70,6 +82,21 @@ impl Held {
     /// What it references: config, layers, child manifests.
     pub fn children(&self) -> impl Iterator<Item = &Digest> {
         self.children.iter().map(|(digest, _)| digest)
+    }
+
+    /// Arrays and objects within each other.
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Layers and manifests that it lists.
+    pub fn entries(&self) -> usize {
+        self.entries
+    }
+
+    /// What it would have to be instead, if clients may read it in different ways.
+    pub fn ambiguity(&self) -> Option<&'static str> {
+        self.ambiguity
     }
 
     /// The same with the bytes that each is said to have.
