@@ -161,6 +161,10 @@ impl Shared {
             Ok(head) => Ok(Some((flight, head, outcome))),
             // Another repository's upstream failed; ours was not asked yet.
             Err(_) if flight.repository != *repository => Ok(None),
+            // It was given up because its first client left.
+            Err(error) if outcome == Outcome::Collapsed && error.is_late() && asker.outwaits(flight.asker.as_ref()) => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -175,7 +179,7 @@ impl Shared {
         if self.store.holds(digest) {
             return Part::Stored;
         }
-        let flight = Arc::new(Flight::new(*digest, repository.clone(), kind));
+        let flight = Arc::new(Flight::new(*digest, repository.clone(), kind, asker.clone()));
         flights.insert(*digest, flight.clone());
         drop(flights);
         self.runtime
@@ -220,13 +224,8 @@ impl Shared {
             Kind::Blob => What::Blob(digest),
         };
         let ask = Ask {
-            class: asker.class,
             head: true,
-            repository,
-            what,
-            range: None,
-            hops: &asker.hops,
-            budget: self.config.answer_within,
+            ..self.ask(asker, repository, what)
         };
         let answer = self.parent(repository)?.ask(ask).await?;
         self.store.link(repository, digest);

@@ -191,13 +191,8 @@ impl Transfer<'_> {
             Kind::Blob => What::Blob(&self.flight.digest),
         };
         let ask = Ask {
-            class: self.asker.class,
-            head: false,
-            repository: &self.flight.repository,
-            what,
             range: (self.written() > 0).then_some((self.written(), None)),
-            hops: &self.asker.hops,
-            budget: self.shared.config.answer_within,
+            ..self.shared.ask(self.asker, &self.flight.repository, what)
         };
         match self.parent.ask(ask).await {
             Ok(answer) => Ok(answer),

@@ -84,6 +84,8 @@ async fn a_web_page_is_no_manifest() {
         range: None,
         hops: &Hops::default(),
         budget: Duration::from_secs(10),
+        patience: Duration::from_secs(10),
+        is_spare: false,
     };
     let error = parent(&up.url()).ask(ask).await.unwrap_err();
 
