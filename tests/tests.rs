@@ -46,6 +46,8 @@ mod wire;
 mod chain;
 // TLS and HTTP/2, downwards and upwards.
 mod tls;
+// The parent fails, is away, wants rest, is slow.
+mod faults;
 // Credentials upwards, redirects.
 mod tokens;
 // Disk: budget, eviction, crashes, other people's files.

@@ -14,6 +14,8 @@ enum Part {
     Follow(Arc<Flight>),
     /// It was committed between two looks.
     Stored,
+    /// It came wrong too often.
+    None(Error),
 }
 
 impl Fetch {
@@ -142,6 +144,7 @@ impl Shared {
     ) -> Result<Option<(Arc<Flight>, Arc<Head>, Outcome)>, Error> {
         let (flight, outcome) = match self.take_part(repository, digest, kind, asker) {
             Part::Stored => return Ok(None),
+            Part::None(error) => return Err(error),
             Part::Lead(flight) => (flight, Outcome::Miss),
             Part::Follow(flight) => (flight, Outcome::Collapsed),
         };
@@ -178,6 +181,11 @@ impl Shared {
         // A flight leaves the table after its content was committed.
         if self.store.holds(digest) {
             return Part::Stored;
+        }
+        let key = (repository.clone(), *digest);
+        if let Some(error) = self.distrust.refuses(&key, self.clock.now()) {
+            self.metrics.distrusted.inc();
+            return Part::None(error);
         }
         let flight = Arc::new(Flight::new(*digest, repository.clone(), kind, asker.clone()));
         flights.insert(*digest, flight.clone());

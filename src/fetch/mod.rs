@@ -9,6 +9,7 @@
 mod asker;
 mod blob;
 mod config;
+mod distrust;
 mod error;
 mod flight;
 mod freshness;
@@ -94,6 +95,8 @@ pub(crate) struct Shared {
     announced: moka::sync::Cache<(Repository, Digest), u64>,
     /// What just arrived wrong, for a few seconds: whoever wants to go on with its bytes is told at once.
     spoiled: moka::sync::Cache<(Repository, Digest), Error>,
+    /// What came wrong again and again.
+    distrust: distrust::Distrust,
     runtime: Handle,
     clock: Clock,
     metrics: Metrics,
@@ -137,6 +140,7 @@ impl Fetch {
             unreferred,
             announced: moka::sync::Cache::new(100_000),
             spoiled,
+            distrust: distrust::Distrust::new(),
             runtime,
             clock,
             metrics,

@@ -12,7 +12,7 @@ pub use error::{Cause, Error};
 pub use gate::Class;
 pub use metrics::Metrics;
 pub use upstream::Upstream;
-pub use verdict::{LAYER_HEADER, SPOILED_HEADER};
+pub use verdict::{DENIED_HEADER, LAYER_HEADER, SPOILED_HEADER};
 pub use via::{Hops, NodeId};
 pub use within::told;
 
@@ -158,7 +158,7 @@ impl Parent {
             Ok(answer) => Ok(answer?.holding(pass)),
             Err(_) => {
                 let error = self.shared.timed_out(ask.budget);
-                if wire.heard() == heard && left >= ask.budget.min(self.shared.connect_timeout) {
+                if wire.heard() == heard && left >= (ask.budget / 2).min(self.shared.connect_timeout) {
                     wire.note(false);
                     gate.observe(Sign::Away(error.clone()));
                 }

@@ -13,6 +13,7 @@ use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Request, Response, retry};
 use rustls_pki_types::CertificateDer;
+use tower::limit::ConcurrencyLimitLayer;
 use url::Url;
 
 use super::breaker::Sign;
@@ -30,6 +31,9 @@ pub(super) const USER_AGENT: &str = concat!("wharf/", env!("CARGO_PKG_VERSION"))
 /// One transfer may fill a long fat link: bytes under way before the reader takes them.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Connections that are being made at a time, handshakes included.
+const CONNECTS: usize = 8;
 
 /// Below what servers and middle boxes usually grant, so that we hang up first.
 const IDLE_AT_MOST: Duration = Duration::from_secs(30);
@@ -59,6 +63,7 @@ impl Wire {
             .connect_timeout(config.connect_timeout)
             .read_timeout(config.read_timeout)
             .dns_resolver(Arc::new(egress))
+            .connector_layer(ConcurrencyLimitLayer::new(CONNECTS))
             .build()
             .expect("the TLS configuration is given whole, and nothing else can fail");
         Self {

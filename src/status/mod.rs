@@ -101,12 +101,13 @@ impl Status {
         let unkept = trouble.map(|trouble| format!("the disk takes nothing, and pulls go through unkept: {trouble}"));
         let ending = stopping.then(|| "stopping; replies under way are finished first".to_owned());
         let starting = (!answers).then(|| format!("the registry does not answer on {} yet", self.registry));
-        let down = upstreams.iter().filter(|upstream| !upstream.up);
-        let away = down.map(|upstream| {
-            format!(
+        let away = self.parents.iter().filter_map(|parent| match parent.away() {
+            Some(error) => Some(format!("{error}; what is here is served")),
+            None if parent.up() => None,
+            None => Some(format!(
                 "{} did not answer when it was last asked; what is here is served",
-                upstream.name
-            )
+                parent.name()
+            )),
         });
         Readiness {
             ready: answers && !stopping,
