@@ -534,7 +534,9 @@ async fn who_waits_for_a_place_beyond_the_budget_is_told_to_come_again_and_why()
         .freshness("answer_within = \"1s\"")
         .start()
         .await;
-    let _first = node.client().open(Request::get(&new_blob(&parent).0)).await;
+    let (client, (target, _)) = (node.client(), new_blob(&parent));
+    let first = tokio::spawn(async move { client.get(&target).await });
+    eventually("the first comes", async || parent.count("GET", "/blobs/") == 1).await;
 
     let second = node.get(&new_blob(&parent).0).await;
 
@@ -549,6 +551,7 @@ async fn who_waits_for_a_place_beyond_the_budget_is_told_to_come_again_and_why()
     // It says nothing of the parent.
     assert!(is(&node, "closed").await);
     gate.open();
+    first.await.unwrap();
 }
 
 #[tokio::test]
@@ -561,6 +564,7 @@ async fn a_page_of_a_portal_in_between_is_believed_by_nobody() {
     let files = node.files().len();
     let page = "<html><body>Please log in</body></html>";
     let portal = Fault::any("")
+        .status(200)
         .without("Docker-Content-Digest")
         .without("Docker-Distribution-API-Version");
     parent.fault(portal.header("Content-Type", "text/html").body(page));
@@ -674,7 +678,7 @@ async fn a_parent_that_comes_and_goes_breaks_no_warm_pull_and_costs_little() {
     let (begun, before) = (Instant::now(), processor_seconds(node.pid()));
 
     let mut cold = 0;
-    for round in 0..10 {
+    for round in 0..6 {
         match round % 2 {
             0 => parent.stop().await,
             _ => parent.start_again().await,
@@ -694,7 +698,7 @@ async fn a_parent_that_comes_and_goes_breaks_no_warm_pull_and_costs_little() {
         }
     }
 
-    assert_eq!(cold, 5, "cold pulls while it was there");
+    assert_eq!(cold, 3, "cold pulls while it was there");
     let share = (processor_seconds(node.pid()) - before) / begun.elapsed().as_secs_f64();
     assert!(share < 0.2, "{share} of a processor");
 }
