@@ -702,3 +702,25 @@ async fn a_parent_that_comes_and_goes_breaks_no_warm_pull_and_costs_little() {
     let share = (processor_seconds(node.pid()) - before) / begun.elapsed().as_secs_f64();
     assert!(share < 0.2, "{share} of a processor");
 }
+
+#[tokio::test]
+async fn what_the_parent_still_allows_is_shown_as_it_says_it() {
+    let parent = Upstream::start().await;
+    parent.new_image("a", "v1", &[10]);
+    let node = doubting(&parent).start().await;
+
+    for left in [76, 75] {
+        parent.without_faults();
+        let limits = Fault::any("/manifests/").header("RateLimit-Limit", "100;w=21600");
+        parent.fault(limits.header("RateLimit-Remaining", &format!("{left};w=21600")));
+        assert_eq!(node.get(&manifest("a", "v1")).await.status, 200);
+
+        assert_eq!(sum(&node, "wharf_parent_ratelimit_limit", &[]).await, 100.0);
+        assert_eq!(
+            sum(&node, "wharf_parent_ratelimit_remaining", &[]).await,
+            f64::from(left)
+        );
+    }
+    let asked = parent.count("", "") as f64;
+    assert_eq!(sum(&node, "wharf_parent_requests_total", &[]).await, asked);
+}

@@ -26,6 +26,8 @@ mod answers;
 mod range;
 // The parent sends wrong bytes, too few, too many.
 mod integrity;
+// The parent breaks off in the middle, or answers oddly there.
+mod resume;
 // Many clients, one transfer.
 mod flights;
 // Which registry a name means.
