@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::client::{Request, manifest};
 use crate::support::eventually;
+use crate::support::needs::{self, path};
 use crate::support::node::Setup;
 use crate::support::stage::Stage;
 use crate::support::upstream::{Cut, Fault};
@@ -164,4 +165,45 @@ async fn what_comes_wrong_three_times_is_not_fetched_again_for_a_while() {
     })
     .await;
     stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+}
+
+/// Runs `scene` on a line of its own: 64 kbit a second, one packet in twenty lost.
+fn on_a_bad_line(scene: impl AsyncFnOnce() + Send + 'static) {
+    let line = "ip link set lo mtu 1500 up && tc qdisc add dev lo root tbf rate 64kbit burst 3000 latency 1s \
+                && iptables -A INPUT -p tcp -m statistic --mode random --probability 0.05 -j DROP";
+    // The network is that of the thread, which ends with the test.
+    let thread = std::thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root may");
+        let made = std::process::Command::new("sh")
+            .env("PATH", path())
+            .args(["-c", line])
+            .status();
+        assert!(made.expect("sh").success());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(scene());
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn a_small_blob_comes_whole_over_a_slow_line_that_loses_and_resets() {
+    let name = "a_small_blob_comes_whole_over_a_slow_line_that_loses_and_resets";
+    if !needs::met(name, "a network of its own", &["ip", "tc", "iptables"]) {
+        return;
+    }
+    on_a_bad_line(async || {
+        let stage = Stage::cold(24_000).await;
+        stage
+            .parent
+            .fault(Fault::get(&stage.digest).cut_after(12_000, Cut::Rst).times(1));
+
+        let begun = Instant::now();
+        stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+
+        // Twice over the line, once to the node and once to the client.
+        assert!(begun.elapsed() > Duration::from_secs(4), "the line was not slow");
+        assert_eq!(stage.parent.count("GET", &stage.digest), 2);
+    });
 }
