@@ -421,6 +421,8 @@ impl Lines {
         self.list("redirect_hosts", &config.redirect_hosts);
         self.key("connect_timeout", Span::from(config.connect_timeout));
         self.key("read_timeout", Span::from(config.read_timeout));
+        self.bare("transfers", config.transfers);
+        self.bare("requests", config.requests);
         self.filter(&config.filter);
     }
 

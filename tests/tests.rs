@@ -26,6 +26,8 @@ mod answers;
 mod range;
 // The parent sends wrong bytes, too few, too many.
 mod integrity;
+// The parent breaks off in the middle, or answers oddly there.
+mod resume;
 // Many clients, one transfer.
 mod flights;
 // Which registry a name means.
@@ -50,6 +52,8 @@ mod wire;
 mod chain;
 // TLS and HTTP/2, downwards and upwards.
 mod tls;
+// The parent fails, is away, wants rest, is slow.
+mod faults;
 // Credentials upwards, redirects.
 mod tokens;
 // Disk: budget, eviction, crashes, other people's files.

@@ -8,7 +8,10 @@ use std::time::{Duration, Instant};
 
 use super::{Error, Shared};
 use crate::oci::Repository;
-use crate::parent::{self, Class, Hops};
+use crate::parent::{self, Ask, Class, Hops, What};
+
+/// Who has less time left than this is not waiting any more, as far as a parent is concerned.
+const LEAST: Duration = Duration::from_millis(300);
 
 /// For whom something is fetched.
 #[derive(Clone)]
@@ -19,9 +22,58 @@ pub struct Asker {
     pub class: Class,
     /// By then there is an answer, if only the one that there is none. Bytes behind its header may take longer.
     pub deadline: Instant,
+    /// When the first who asked gives up: a parent that is a node explains itself before that.
+    waits_until: Instant,
+    /// Whether something older is served if the parent does not answer: it is not asked twice then.
+    is_spare: bool,
+}
+
+impl Asker {
+    /// Who waits until `deadline`, and has nothing to serve instead.
+    pub fn new(hops: Hops, class: Class, deadline: Instant) -> Self {
+        Self {
+            hops,
+            class,
+            deadline,
+            waits_until: deadline,
+            is_spare: false,
+        }
+    }
+
+    /// The work for this asker and for whoever else wants the same, which goes on until `deadline`.
+    pub(super) fn for_all(&self, deadline: Instant, is_spare: bool) -> Self {
+        Self {
+            deadline,
+            is_spare,
+            ..self.clone()
+        }
+    }
+
+    /// Whether this one would have waited much longer than `other` did.
+    pub(super) fn outwaits(&self, other: Option<&Self>) -> bool {
+        other.is_some_and(|other| self.waits_until > other.waits_until + Duration::from_millis(100))
+    }
 }
 
 impl Shared {
+    /// The question for the header and the body of `what`, on behalf of `asker`.
+    pub(super) fn ask<'a>(&self, asker: &'a Asker, repository: &'a Repository, what: What<'a>) -> Ask<'a> {
+        let budget = self.config.answer_within;
+        let left = asker.waits_until.saturating_duration_since(self.clock.now());
+        Ask {
+            class: asker.class,
+            head: false,
+            repository,
+            what,
+            range: None,
+            hops: &asker.hops,
+            budget,
+            // When who began has left, the question has its own time.
+            patience: if left < LEAST { budget } else { left.min(budget) },
+            is_spare: asker.is_spare,
+        }
+    }
+
     /// What `wanted` brings until the deadline of `asker`.
     ///
     /// # Errors

@@ -14,6 +14,8 @@ enum Part {
     Follow(Arc<Flight>),
     /// It was committed between two looks.
     Stored,
+    /// It came wrong too often.
+    None(Error),
 }
 
 impl Fetch {
@@ -142,6 +144,7 @@ impl Shared {
     ) -> Result<Option<(Arc<Flight>, Arc<Head>, Outcome)>, Error> {
         let (flight, outcome) = match self.take_part(repository, digest, kind, asker) {
             Part::Stored => return Ok(None),
+            Part::None(error) => return Err(error),
             Part::Lead(flight) => (flight, Outcome::Miss),
             Part::Follow(flight) => (flight, Outcome::Collapsed),
         };
@@ -161,6 +164,10 @@ impl Shared {
             Ok(head) => Ok(Some((flight, head, outcome))),
             // Another repository's upstream failed; ours was not asked yet.
             Err(_) if flight.repository != *repository => Ok(None),
+            // It was given up because its first client left.
+            Err(error) if outcome == Outcome::Collapsed && error.is_late() && asker.outwaits(flight.asker.as_ref()) => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -175,7 +182,12 @@ impl Shared {
         if self.store.holds(digest) {
             return Part::Stored;
         }
-        let flight = Arc::new(Flight::new(*digest, repository.clone(), kind));
+        let key = (repository.clone(), *digest);
+        if let Some(error) = self.distrust.refuses(&key, self.clock.now()) {
+            self.metrics.distrusted.inc();
+            return Part::None(error);
+        }
+        let flight = Arc::new(Flight::new(*digest, repository.clone(), kind, asker.clone()));
         flights.insert(*digest, flight.clone());
         drop(flights);
         self.runtime
@@ -220,13 +232,8 @@ impl Shared {
             Kind::Blob => What::Blob(digest),
         };
         let ask = Ask {
-            class: asker.class,
             head: true,
-            repository,
-            what,
-            range: None,
-            hops: &asker.hops,
-            budget: self.config.answer_within,
+            ..self.ask(asker, repository, what)
         };
         let answer = self.parent(repository)?.ask(ask).await?;
         self.store.link(repository, digest);

@@ -140,6 +140,13 @@ impl Error {
         !matches!(self, Self::Absent { .. } | Self::NoUpstream { .. })
     }
 
+    /// Whether time ran out, here or above.
+    pub(super) fn is_late(&self) -> bool {
+        use parent::Error::{Busy, Failed, TimedOut};
+        let Self::Parent(error) = self else { return false };
+        matches!(**error, Failed { status: 504, .. } | TimedOut { .. } | Busy { .. })
+    }
+
     /// Whether the parent answered, at length perhaps, with what is good for nothing, and will do so again.
     pub(super) fn is_useless(&self) -> bool {
         match self {
@@ -167,10 +174,16 @@ impl From<store::Error> for Error {
 
 /// Whether another attempt may bring the rest: the way was cut, or the parent had a bad moment.
 pub(super) fn is_passing(error: &parent::Error) -> bool {
-    use parent::Error::{Cut, Failed, TimedOut, TooMany, Unreachable};
+    use parent::Error::{Busy, Cut, Denied, Failed, TimedOut, TooMany, Unreachable};
     matches!(
         error,
-        Cut { .. } | Failed { .. } | TimedOut { .. } | TooMany { .. } | Unreachable { .. }
+        Busy { .. }
+            | Cut { .. }
+            | Denied { .. }
+            | Failed { .. }
+            | TimedOut { .. }
+            | TooMany { .. }
+            | Unreachable { .. }
     )
 }
 

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::window::{Seat, Window};
-use super::{Error, Piece, Readable};
+use super::{Asker, Error, Piece, Readable};
 use crate::oci::{Digest, Repository};
 
 /// Kept from every follower until the digest agrees: bytes at the end of the content.
@@ -33,6 +33,8 @@ pub(super) struct Flight {
     pub(super) digest: Digest,
     /// Whose upstream is asked.
     pub(super) repository: Repository,
+    /// Who asked first, if anyone is asked.
+    pub(super) asker: Option<Asker>,
     /// Repositories that may follow: their own upstream has the digest.
     admitted: Mutex<HashSet<Repository>>,
     /// What the bytes go into, as long as the disk takes them.
@@ -84,7 +86,12 @@ pub(super) struct Follower {
 }
 
 impl Flight {
-    pub(super) fn new(digest: Digest, repository: Repository, kind: Kind) -> Self {
+    /// One for `asker`, and for all who join.
+    pub(super) fn new(digest: Digest, repository: Repository, kind: Kind, asker: Asker) -> Self {
+        Self::of(digest, repository, Some(kind), Some(asker))
+    }
+
+    fn of(digest: Digest, repository: Repository, kind: Option<Kind>, asker: Option<Asker>) -> Self {
         let admitted = Mutex::new(HashSet::from([repository.clone()]));
         let progress = watch::Sender::new(Progress {
             head: None,
@@ -94,20 +101,18 @@ impl Flight {
         Self {
             digest,
             repository,
+            asker,
             admitted,
             file: OnceLock::new(),
             window: Arc::default(),
             progress,
-            kind: Some(kind),
+            kind,
         }
     }
 
     /// One whose bytes lie here, to be hashed.
     pub(super) fn of_stored(digest: Digest, repository: Repository) -> Self {
-        Self {
-            kind: None,
-            ..Self::new(digest, repository, Kind::Blob)
-        }
+        Self::of(digest, repository, None, None)
     }
 
     pub(super) fn admits(&self, repository: &Repository) -> bool {

@@ -69,7 +69,10 @@ impl Shared {
             Some(_) => self.config.stale_after,
             None => self.config.answer_within,
         };
-        let refreshed = self.refresh(repository, slot, asker);
+        if let Some(error) = self.parent(repository)?.away().filter(|_| old.is_some()) {
+            return self.stale(old, error.into());
+        }
+        let refreshed = self.refresh(repository, slot, asker, old.is_some());
         match self.within(patience, repository, asker, refreshed).await {
             Ok((refreshed, outcome)) => Ok(self.document(refreshed, outcome)),
             Err(error) if error.allows_stale() => self.stale(old, error),
@@ -133,13 +136,11 @@ impl Shared {
         repository: &Repository,
         slot: &Slot,
         asker: &Asker,
+        is_spare: bool,
     ) -> Result<(Refreshed, Outcome), Error> {
         let key = (repository.clone(), slot.clone());
         let shared = self.clone();
-        let asker = Asker {
-            deadline: self.clock.now() + WORK,
-            ..asker.clone()
-        };
+        let asker = asker.for_all(self.clock.now() + WORK, is_spare);
         let work = || {
             let (repository, slot) = key.clone();
             async move {
@@ -189,13 +190,8 @@ impl Shared {
         let slot = Slot::Tag(tag.clone());
         let parent = self.parent(repository)?;
         let ask = |head| Ask {
-            class: asker.class,
             head,
-            repository,
-            what: What::Manifest(&reference),
-            range: None,
-            hops: &asker.hops,
-            budget: self.config.answer_within,
+            ..self.ask(asker, repository, What::Manifest(&reference))
         };
         let answer = match parent.ask(ask(true)).await {
             Err(error) if is_method_refused(&error) => parent.ask(ask(false)).await?,

@@ -19,6 +19,9 @@ const GATHER: usize = 512 << 10;
 /// Bytes that make an attempt worth it.
 const FRUIT: u64 = 4 << 10;
 
+/// A transfer under way waits no longer for a parent that wants to be left alone.
+const LONGEST_WISH: std::time::Duration = std::time::Duration::from_secs(60);
+
 /// What a transfer has done so far.
 struct Transfer<'a> {
     shared: &'a Arc<Shared>,
@@ -55,7 +58,8 @@ pub(super) async fn fly(shared: Arc<Shared>, flight: Arc<Flight>, kind: Kind, as
     let outcome = transfer(&shared, &flight, kind, &asker).await;
     if let Err(error @ Error::Corrupt { .. }) = &outcome {
         let key = (flight.repository.clone(), flight.digest);
-        shared.spoiled.insert(key, error.clone());
+        shared.spoiled.insert(key.clone(), error.clone());
+        shared.distrust.note(key, error, shared.clock.now());
     }
     // Out of the table first: whoever asks after the end must not join a flight that is over.
     drop(place);
@@ -132,7 +136,7 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
                 }
                 shared.metrics.resumed.inc();
                 tracing::info!(digest = %flight.digest, written = transfer.written(), error = %chain(&error), "transfer cut; it goes on where it was");
-                tokio::time::sleep(pause(fruitless)).await;
+                tokio::time::sleep(pause(fruitless).max(wished(&error))).await;
             }
         }
     }
@@ -183,13 +187,8 @@ impl Transfer<'_> {
             Kind::Blob => What::Blob(&self.flight.digest),
         };
         let ask = Ask {
-            class: self.asker.class,
-            head: false,
-            repository: &self.flight.repository,
-            what,
             range: (self.written() > 0).then_some((self.written(), None)),
-            hops: &self.asker.hops,
-            budget: self.shared.config.answer_within,
+            ..self.shared.ask(self.asker, &self.flight.repository, what)
         };
         match self.parent.ask(ask).await {
             Ok(answer) => Ok(answer),
@@ -390,6 +389,15 @@ fn pause(fruitless: u32) -> std::time::Duration {
     } else {
         std::time::Duration::from_millis(100 << fruitless.min(6))
     }
+}
+
+/// A parent that wants to be left alone is left alone, as long as its clients may be expected to wait.
+fn wished(error: &Error) -> std::time::Duration {
+    let wish = match error {
+        Error::Parent(error) => error.retry_after(),
+        _ => None,
+    };
+    wish.unwrap_or_default().min(LONGEST_WISH)
 }
 
 /// An error and its causes on one line.

@@ -13,7 +13,7 @@ use super::freshness::{Head, Refreshed};
 use super::manifest::{Document, Stale};
 use super::{Asker, Error, Fetch, Limit, Outcome, Shared};
 use crate::oci::{Digest, Repository, Tag, media};
-use crate::parent::{self, Ask, What};
+use crate::parent::{self, What};
 use crate::store::{Held, Slot};
 
 /// Pages in a row that may bring nothing new: some registries cut their pages first and filter them afterwards.
@@ -206,15 +206,7 @@ impl Shared {
         asker: &Asker,
         left: usize,
     ) -> Result<(Bytes, Head, Option<String>), Error> {
-        let ask = Ask {
-            class: asker.class,
-            head: false,
-            repository,
-            what,
-            range: None,
-            hops: &asker.hops,
-            budget: self.config.answer_within,
-        };
+        let ask = self.ask(asker, repository, what);
         let answer = self.parent(repository)?.ask(ask).await?;
         let (head, next) = (Head::of(&answer), answer.head.link.clone());
         match answer.bytes(left).await {

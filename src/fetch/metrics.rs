@@ -11,6 +11,8 @@ pub struct Metrics {
     pub(super) ranged: IntCounter,
     /// Transfers whose bytes were not what was asked for.
     pub(super) corrupt: IntCounter,
+    /// Transfers that were not begun, as they had ended wrong again and again.
+    pub(super) distrusted: IntCounter,
     /// Transfers that went through without being kept.
     pub(super) unkept: IntCounter,
     /// Transfers that were continued after a cut.
@@ -35,6 +37,10 @@ impl Metrics {
                 "wharf_corrupt_transfers_total",
                 "Transfers whose bytes were not what was asked for",
             )?,
+            distrusted: IntCounter::new(
+                "wharf_distrusted_transfers_total",
+                "Transfers that were not begun for a while, as they had brought wrong content again and again",
+            )?,
             unkept: IntCounter::new(
                 "wharf_unkept_transfers_total",
                 "Transfers that found no room on disk and went through unkept",
@@ -45,6 +51,7 @@ impl Metrics {
         registry.register(Box::new(metrics.flights.clone()))?;
         registry.register(Box::new(metrics.ranged.clone()))?;
         registry.register(Box::new(metrics.corrupt.clone()))?;
+        registry.register(Box::new(metrics.distrusted.clone()))?;
         registry.register(Box::new(metrics.unkept.clone()))?;
         registry.register(Box::new(metrics.resumed.clone()))?;
         for limit in Limit::ALL {

@@ -9,6 +9,7 @@
 mod asker;
 mod blob;
 mod config;
+mod distrust;
 mod error;
 mod flight;
 mod freshness;
@@ -97,6 +98,8 @@ pub(crate) struct Shared {
     announced: moka::sync::Cache<(Repository, Digest), u64>,
     /// What just arrived wrong, for a few seconds: whoever wants to go on with its bytes is told at once.
     spoiled: moka::sync::Cache<(Repository, Digest), Error>,
+    /// What came wrong again and again.
+    distrust: distrust::Distrust,
     runtime: Handle,
     clock: Clock,
     metrics: Metrics,
@@ -142,6 +145,7 @@ impl Fetch {
             unreferred,
             announced: moka::sync::Cache::new(100_000),
             spoiled,
+            distrust: distrust::Distrust::new(),
             runtime,
             clock,
             metrics,

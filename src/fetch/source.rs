@@ -184,14 +184,12 @@ impl Following {
             return;
         };
         self.shared.metrics.ranged.inc();
+        let what = What::Blob(&self.flight.digest);
         let ask = Ask {
-            class: self.asker.class,
-            head: false,
-            repository: &self.flight.repository,
-            what: What::Blob(&self.flight.digest),
             range: Some((range.start, Some(end - 1))),
-            hops: &self.asker.hops,
-            budget: self.shared.config.answer_within,
+            // The flight brings the same bytes.
+            is_spare: true,
+            ..self.shared.ask(&self.asker, &self.flight.repository, what)
         };
         self.own = match parent.ask(ask).await {
             Ok(answer) if fits(&answer, range.start, end, self.total) => {

@@ -65,6 +65,9 @@ pub struct Parts {
 /// The registry port as a service for pingora's server.
 pub fn service(parts: Parts) -> Service<Porch> {
     let bound = Bound::new(&parts.addresses);
+    // What lay in a buffer below TLS would stay there while more of the body is waited for: pingora flushes at its
+    // end alone. Plain bodies go past the buffer.
+    let buffer = L4BufferSettings::new(BUFFER, if parts.identity.is_some() { 0 } else { BUFFER });
     let handshake = parts.identity.map(|identity| identity.acceptor(parts.config.http2));
     let door = Door::new(
         parts.serve,
@@ -77,7 +80,7 @@ pub fn service(parts: Parts) -> Service<Porch> {
     let mut service = Service::new("registry".to_owned(), Porch::new(door, handshake));
     for (address, _) in &parts.addresses {
         // Without TLS: pingora would give a handshake a minute, so the porch makes it.
-        let listener = ListenerConfig::tcp(address.to_string()).l4_buffer(L4BufferSettings::new(BUFFER, BUFFER));
+        let listener = ListenerConfig::tcp(address.to_string()).l4_buffer(buffer);
         service.add_listener(listener);
     }
     service.set_connection_filter(Arc::new(parts.connections));

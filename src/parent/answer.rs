@@ -28,7 +28,7 @@ pub struct Answer {
     series: Series,
     pace: Pace,
     /// Held until the body has been read.
-    _pass: Pass,
+    _pass: Option<Pass>,
 }
 
 /// What of an answer's headers is believed and used. What is malformed counts as absent.
@@ -67,7 +67,7 @@ pub(super) struct Frame {
     pub(super) layer: String,
     pub(super) series: Series,
     pub(super) clock: Clock,
-    pub(super) pass: Pass,
+    pub(super) read_timeout: Duration,
 }
 
 impl Answer {
@@ -79,9 +79,16 @@ impl Answer {
             body,
             layer: frame.layer,
             series: frame.series,
-            pace: Pace::new(frame.clock),
-            _pass: frame.pass,
+            pace: Pace::new(frame.clock, frame.read_timeout),
+            _pass: None,
         }
+    }
+
+    /// The same, holding the right to it.
+    pub(super) fn holding(mut self, mut pass: Pass) -> Self {
+        pass.answered();
+        self._pass = Some(pass);
+        self
     }
 
     /// The next bytes; `None` at the end. That all announced bytes came is checked, what they

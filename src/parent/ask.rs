@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::gate::Class;
+use super::gate::{Class, Load};
 use super::via::Hops;
 use crate::oci::{Digest, Reference, Registry, Repository};
 
@@ -26,6 +26,11 @@ pub struct Ask<'a> {
     /// The time until the header of the final answer is here: name, connection, tokens and
     /// redirects included, the body not.
     pub budget: Duration,
+    /// Of that, the time for which somebody waits. A parent that is a node is told so, less a little for the way.
+    pub patience: Duration,
+    /// Whether something older is served if there is no answer: then it is asked once, and a parent that is away
+    /// not at all.
+    pub is_spare: bool,
 }
 
 /// The parts of a repository that can be asked for.
@@ -89,6 +94,16 @@ impl Ask<'_> {
     pub(super) fn is_blob(&self) -> bool {
         matches!(self.what, What::Blob(_))
     }
+
+    /// What the answer costs.
+    pub(super) fn load(&self) -> Load {
+        match (self.what, self.range) {
+            (What::Blob(_), _) if self.head => Load::Question,
+            (What::Blob(_), Some((_, Some(_)))) => Load::Part,
+            (What::Blob(_), _) => Load::Transfer,
+            _ => Load::Question,
+        }
+    }
 }
 
 /// The query of another page, the rest as the upstream wrote it: `ns` is ours to say.
@@ -114,6 +129,8 @@ mod tests {
             range: None,
             hops: &Hops::default(),
             budget: Duration::from_secs(1),
+            patience: Duration::from_secs(1),
+            is_spare: false,
         };
         let ns = ns.map(|ns| ns.parse().unwrap());
         ask.url(&Url::parse(base).unwrap(), ns.as_ref()).to_string()

@@ -16,6 +16,9 @@ use crate::units::Secret;
 /// The registry's API is at this host; `docker.io` itself is a web site.
 const DOCKER_HUB: &str = "registry-1.docker.io";
 
+/// More at a time would be no bound.
+const MOST_AT_A_TIME: usize = 10_000;
+
 /// How a registry is reached and what it may be asked for. Files and variables that it names have
 /// been read.
 #[derive(Clone, Debug, Deserialize)]
@@ -40,8 +43,12 @@ pub struct Config {
     pub redirect_hosts: Vec<String>,
     /// How long a connection may take, with its name and its TLS.
     pub connect_timeout: Duration,
-    /// How long the parent may be silent in the middle of an answer.
+    /// How long the parent may be silent in the middle of an answer, or send next to nothing.
     pub read_timeout: Duration,
+    /// Bodies of blobs that come at a time. At least 1.
+    pub transfers: usize,
+    /// Questions at a time whose answer has no header yet. At least 1.
+    pub requests: usize,
 }
 
 /// A user and the password.
@@ -107,6 +114,8 @@ impl Config {
             redirect_hosts: hosts("redirect_hosts", written.redirect_hosts)?,
             connect_timeout: positive("connect_timeout", written.connect_timeout.duration())?,
             read_timeout: positive("read_timeout", written.read_timeout.duration())?,
+            transfers: at_least_one("transfers", written.transfers)?,
+            requests: at_least_one("requests", written.requests)?,
             url,
         })
     }
@@ -158,6 +167,13 @@ fn hosts(key: &str, written: Vec<String>) -> Result<Vec<String>, String> {
         }
     }
     Ok(written)
+}
+
+fn at_least_one(key: &str, count: u32) -> Result<usize, String> {
+    match usize::try_from(count) {
+        Ok(count) if (1..=MOST_AT_A_TIME).contains(&count) => Ok(count),
+        _ => Err(format!("{key} is {count}; write a number from 1 to {MOST_AT_A_TIME}")),
+    }
 }
 
 fn positive(key: &str, span: Duration) -> Result<Duration, String> {
@@ -260,6 +276,8 @@ mod tests {
             ("auth_hosts = [\"https://a\"]", "auth_hosts"),
             ("redirect_hosts = [\"a/b\"]", "redirect_hosts"),
             ("connect_timeout = \"0s\"", "connect_timeout is 0"),
+            ("transfers = 0", "transfers is 0"),
+            ("requests = 10001", "requests is 10001"),
             ("allow = [\"[\"]", "allow"),
             ("name = \"quay.io\"", "belongs to an [[upstream]]"),
             ("listen = \"127.0.0.1:1\"", "belongs to an [[upstream]]"),

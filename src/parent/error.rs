@@ -131,6 +131,15 @@ pub enum Error {
         registry: String,
     },
 
+    /// Passes with time: as much is asked of the upstream already as the settings allow.
+    #[error("{layer} asks its parent for as much at a time as `{limit}` allows, and that takes long")]
+    Busy {
+        /// This node.
+        layer: String,
+        /// The setting.
+        limit: &'static str,
+    },
+
     /// The upstream's fault: what it sends is longer than such a thing may be.
     #[error("{layer} sent more than {limit_bytes} bytes")]
     TooLarge {
@@ -161,6 +170,7 @@ impl Error {
             | Self::Untrusted { layer, .. }
             | Self::Garbled { layer, .. }
             | Self::NeedsWharf { layer, .. }
+            | Self::Busy { layer, .. }
             | Self::TooLarge { layer, .. } => layer,
         }
     }
@@ -176,5 +186,27 @@ impl Error {
             Self::TooMany { retry_after, .. } | Self::Failed { retry_after, .. } => *retry_after,
             _ => None,
         }
+    }
+
+    /// The same, wanting to be left alone for `wait`, if it is an error that can say so.
+    pub(super) fn asking_for(mut self, wait: Duration) -> Self {
+        if let Self::TooMany { retry_after, .. } | Self::Failed { retry_after, .. } = &mut self {
+            *retry_after = Some(wait);
+        }
+        self
+    }
+
+    /// Whether the connection was there and broke before an answer: a moment's fault.
+    pub(super) fn is_broken(&self) -> bool {
+        let Self::Unreachable { source, .. } = self else {
+            return false;
+        };
+        let error = source.downcast_ref::<reqwest::Error>();
+        error.is_some_and(|error| !error.is_connect() && !error.is_timeout())
+    }
+
+    /// Whether the upstream failed in a way that says nothing of what it was asked for.
+    pub(super) fn is_bad_moment(&self) -> bool {
+        matches!(self, Self::Failed { status: 500..600, .. }) && !matches!(self, Self::Failed { status: 501 | 505, .. })
     }
 }

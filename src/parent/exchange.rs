@@ -4,6 +4,8 @@
 //! Nothing of a client's request is sent but what stands here. `Authorization` leaves the request at
 //! the first step to another scheme, host or port, and does not come back.
 
+use std::time::Duration;
+
 use http::{HeaderMap, HeaderValue, header};
 use reqwest::{Method, Response};
 use url::Url;
@@ -11,13 +13,13 @@ use url::Url;
 use super::answer::{Answer, Frame, Head};
 use super::ask::Ask;
 use super::authority::Credential;
+use super::breaker::Sign;
 use super::challenge::{self, Challenge};
 use super::error::Error;
-use super::gate::Pass;
 use super::kind::Kind;
 use super::shared::Shared;
 use super::verdict::Judge;
-use super::{redirect, wire};
+use super::{redirect, wire, within};
 use crate::oci::{Registry, media};
 
 /// A request is refused, given better credentials and sent again no more often than this.
@@ -41,8 +43,8 @@ struct Reply {
 }
 
 impl Shared {
-    /// Asks, and returns the answer if it is 200 or 206.
-    pub(super) async fn exchange(&self, ask: &Ask<'_>, ns: Option<&Registry>, pass: Pass) -> Result<Answer, Error> {
+    /// Asks, and returns the answer if it is 200 or 206. Somebody waits for it for as long as is `left`.
+    pub(super) async fn exchange(&self, ask: &Ask<'_>, ns: Option<&Registry>, left: Duration) -> Result<Answer, Error> {
         let mut exchange = Exchange {
             shared: self,
             method: if ask.head { Method::HEAD } else { Method::GET },
@@ -50,14 +52,17 @@ impl Shared {
             headers: headers(ask, &self.via(ask.hops)),
             repository: ask.repository.name.as_str(),
         };
-        let mut reply = exchange.run().await?;
+        if self.memory.last() == Kind::Wharf {
+            within::tell(&mut exchange.headers, left);
+        }
+        let mut reply = exchange.run().await.inspect_err(|error| self.limited(error))?;
         // A refusal by the storage behind a redirect: the signature has run out, or was made for
         // GET alone. The registry is asked once more, for what needs no HEAD.
         if reply.is_elsewhere && matches!(reply.response.status().as_u16(), 401 | 403 | 405) {
             if ask.head {
                 exchange.peek();
             }
-            reply = exchange.run().await?;
+            reply = exchange.run().await.inspect_err(|error| self.limited(error))?;
         }
         let is_elsewhere = reply.is_elsewhere;
         let response = reply.response;
@@ -68,15 +73,18 @@ impl Shared {
         let status = response.status().as_u16();
         let is_peek = ask.head && exchange.method == Method::GET;
         if !matches!(status, 200 | 206) {
-            return Err(self.refusal(response, is_elsewhere).await);
+            let error = self.refusal(response, is_elsewhere).await;
+            self.gate.observe(self.sign(&error, is_elsewhere));
+            return Err(error);
         }
+        self.gate.observe(Sign::Answered);
         let mut head = Head::parse(response.headers(), &exchange.url);
         self.check(ask, status, &head, is_peek)?;
         let frame = Frame {
             layer: self.wire.layer.clone(),
             series: self.series.clone(),
             clock: self.clock.clone(),
-            pass,
+            read_timeout: self.read_timeout,
         };
         if is_peek {
             if let Some(range) = head.content_range.take() {
@@ -91,16 +99,66 @@ impl Shared {
     /// `GET /v2/` (end-1): what the upstream is, and what it wants to see; counts as an answer
     /// whatever its status.
     pub(super) async fn greet(&self) -> Result<(Kind, Option<Challenge>), Error> {
+        let response = self.front_door().await?;
+        let kind = Kind::of(response.headers());
+        let challenge = Challenge::choose(response.headers());
+        wire::drain(response).await;
+        Ok((kind, challenge))
+    }
+
+    /// The same, for what it tells of the upstream alone.
+    pub(super) async fn knock(&self) -> Sign {
+        match self.front_door().await {
+            Ok(response) if response.status().is_server_error() || response.status() == 429 => {
+                let error = self.refusal(response, false).await;
+                self.sign(&error, false)
+            }
+            Ok(response) => {
+                wire::drain(response).await;
+                Sign::Answered
+            }
+            Err(error) => Sign::Away(error),
+        }
+    }
+
+    async fn front_door(&self) -> Result<Response, Error> {
         let mut url = self.url.clone();
         url.set_path(&format!("{}v2/", self.url.path()));
         let mut headers = HeaderMap::new();
         headers.insert(header::VIA, self.via(&super::Hops::default()));
         let response = self.wire.send(&Method::GET, &url, &headers).await?;
-        let kind = Kind::of(response.headers());
-        let challenge = Challenge::choose(response.headers());
-        self.memory.learn(kind);
-        wire::drain(response).await;
-        Ok((kind, challenge))
+        self.memory.learn(Kind::of(response.headers()));
+        Ok(response)
+    }
+
+    /// Whoever limits, the token service or the storage, does so for all at once.
+    fn limited(&self, error: &Error) {
+        if matches!(error, Error::TooMany { .. }) {
+            self.gate.observe(Sign::Limiting(error.clone()));
+        }
+    }
+
+    /// Whether asking again soon may help: nobody explained the failure, or wished for anything.
+    pub(super) fn is_moment(&self, error: &Error) -> bool {
+        let is_own = error.layer() == self.wire.layer && error.retry_after().is_none();
+        error.is_broken() || (error.is_bad_moment() && is_own)
+    }
+
+    /// What a refusal tells of the upstream. What a node explains is the matter of another layer, or of that one
+    /// question.
+    fn sign(&self, error: &Error, is_elsewhere: bool) -> Sign {
+        match error {
+            error if error.layer() != self.wire.layer => Sign::Answered,
+            Error::TooMany { .. } => Sign::Limiting(error.clone()),
+            Error::Failed { .. } if is_elsewhere => Sign::Answered,
+            Error::Failed {
+                status: 503,
+                retry_after: Some(_),
+                ..
+            } => Sign::Limiting(error.clone()),
+            Error::Failed { .. } if error.is_bad_moment() => Sign::Failing(error.clone()),
+            _ => Sign::Answered,
+        }
     }
 
     async fn refusal(&self, response: Response, is_elsewhere: bool) -> Error {
@@ -221,6 +279,7 @@ impl Exchange<'_> {
             }
             if !wire.is_home(&next) {
                 headers.remove(header::AUTHORIZATION);
+                within::keep_to_ourselves(&mut headers);
             }
             wire::drain(response).await;
             url = next;

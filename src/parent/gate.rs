@@ -1,10 +1,21 @@
-//! The gate that every request to a parent passes, with the class of what it is for.
+//! The gate that every request to one upstream passes, with the class of what it is for: whether it is asked at
+//! all, and how much at a time.
 //!
-//! Nothing is held back yet. What is counted here is what limits and windows will act on.
+//! Two bounds, first come first served: bodies of blobs under way, and questions whose header has not come. A
+//! transfer waits for its body's place first and then asks like all others, so that no question ever waits for
+//! bytes.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 use prometheus::IntGauge;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
+use super::breaker::{Breaker, Phase, Sign, Turn, Verdict};
+use super::error::Error;
 use super::metrics::Series;
+use crate::units::Clock;
 
 /// What a request is for; the first goes before the others.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -31,26 +42,260 @@ impl Class {
     }
 }
 
+/// How much is asked of one upstream at a time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Limits {
+    /// Bodies of blobs.
+    pub(super) transfers: usize,
+    /// Requests whose header has not come.
+    pub(super) requests: usize,
+}
+
+/// What a request brings, if it is answered.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Load {
+    /// A header, or a short body.
+    Question,
+    /// A blob, or the rest of one.
+    Transfer,
+    /// A part of one, read as fast as its client reads; worth having only at once.
+    Part,
+}
+
+/// How long the gate is waited at.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Patience {
+    /// For a place, and for an upstream that is away to come back.
+    pub(super) span: Duration,
+    /// Whether something older is served meanwhile: an upstream that is away is not waited for.
+    pub(super) is_spare: bool,
+}
+
 /// One upstream's gate.
 #[derive(Debug)]
 pub(super) struct Gate {
+    node: String,
+    breaker: Mutex<Watched>,
+    /// Counts what the breaker was told.
+    told: watch::Sender<u64>,
+    /// Somebody waits for a probe.
+    pub(super) wanted: Notify,
+    questions: Arc<Semaphore>,
+    transfers: Arc<Semaphore>,
+    /// Of the transfers, those that a slow client may hold.
+    parts: Arc<Semaphore>,
     /// In the order of [`Class::ALL`].
     inside: [IntGauge; 3],
+    series: Series,
+    clock: Clock,
+}
+
+#[derive(Debug)]
+struct Watched {
+    breaker: Breaker,
+    /// Whether someone probes.
+    probing: bool,
+    /// Ended so far.
+    probes: u64,
 }
 
 impl Gate {
-    pub(super) fn new(series: &Series) -> Self {
+    pub(super) fn new(node: &str, limits: Limits, series: &Series, clock: Clock) -> Self {
+        series.phase(Phase::Closed);
         Self {
+            node: node.to_owned(),
+            breaker: Mutex::new(Watched {
+                breaker: Breaker::new(),
+                probing: false,
+                probes: 0,
+            }),
+            told: watch::Sender::new(0),
+            wanted: Notify::new(),
+            questions: Arc::new(Semaphore::new(limits.requests)),
+            transfers: Arc::new(Semaphore::new(limits.transfers)),
+            parts: Arc::new(Semaphore::new(limits.transfers.div_ceil(2))),
             inside: Class::ALL.map(|class| series.inside(class)),
+            series: series.clone(),
+            clock,
         }
     }
 
     /// Waits until a request of this class may be sent. The pass is held until the answer's body
     /// has been read.
-    pub(super) async fn pass(&self, class: Class) -> Pass {
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`], or why the upstream is not asked.
+    pub(super) async fn pass(self: &Arc<Self>, class: Class, load: Load, patience: Patience) -> Result<Pass, Error> {
+        let until = self.clock.now() + patience.span;
+        if let Some(error) = self.refuses() {
+            return Err(self.refused(error));
+        }
+        let body = self.room(load, until).await?;
+        let turn = self.admitted(patience, until).await?;
+        let question = Arc::clone(&self.questions);
+        let question = self.in_time(until, "requests", question.acquire_owned()).await?;
         let inside = self.inside[class as usize].clone();
         inside.inc();
-        Pass { inside }
+        Ok(Pass {
+            inside,
+            _body: body,
+            question: Some((question, turn)),
+        })
+    }
+
+    /// Why the upstream is not asked now; whoever has something to serve instead need not try.
+    pub(super) fn away(&self) -> Option<Error> {
+        self.breaker.lock().breaker.away(self.clock.now())
+    }
+
+    /// A request told something of the upstream.
+    pub(super) fn observe(&self, sign: Sign) {
+        let now = self.clock.now();
+        self.change(|breaker| breaker.observe(sign, now, rand::random()));
+    }
+
+    /// A probe did.
+    pub(super) fn probed(&self, sign: Sign) {
+        let now = self.clock.now();
+        self.breaker.lock().probes += 1;
+        self.change(|breaker| breaker.probed(sign, now, rand::random()));
+    }
+
+    /// Whether the caller is to probe from now on, until [`Gate::next_probe`] says that it is over.
+    pub(super) fn wants_probing(&self) -> bool {
+        let mut watched = self.breaker.lock();
+        let wants = watched.breaker.probe_at().is_some() && !watched.probing;
+        watched.probing |= wants;
+        wants
+    }
+
+    /// When the next probe is due; `None`: never, and somebody else probes the next time.
+    pub(super) fn next_probe(&self) -> Option<Instant> {
+        let mut watched = self.breaker.lock();
+        let at = watched.breaker.probe_at();
+        watched.probing = at.is_some();
+        at
+    }
+
+    fn refuses(&self) -> Option<Error> {
+        let mut watched = self.breaker.lock();
+        let away = watched.breaker.away(self.clock.now());
+        away.filter(|_| watched.breaker.phase() == Phase::Resting)
+    }
+
+    /// A place for the body that `load` brings.
+    async fn room(&self, load: Load, until: Instant) -> Result<Vec<OwnedSemaphorePermit>, Error> {
+        let at_once = |places: &Arc<Semaphore>| {
+            let place = Arc::clone(places).try_acquire_owned();
+            place.map_err(|_| self.busy("transfers"))
+        };
+        match load {
+            Load::Question => Ok(Vec::new()),
+            Load::Part => Ok(vec![at_once(&self.parts)?, at_once(&self.transfers)?]),
+            Load::Transfer => {
+                let place = Arc::clone(&self.transfers).acquire_owned();
+                Ok(vec![self.in_time(until, "transfers", place).await?])
+            }
+        }
+    }
+
+    /// Waits until the breaker lets a request through, or says why not.
+    async fn admitted(self: &Arc<Self>, patience: Patience, until: Instant) -> Result<Option<Trial>, Error> {
+        let mut told = self.told.subscribe();
+        let mut probes_before = None;
+        loop {
+            let (verdict, probes) = {
+                let mut watched = self.breaker.lock();
+                (watched.breaker.admit(self.clock.now()), watched.probes)
+            };
+            let reason = match verdict {
+                Verdict::Go => return Ok(None),
+                Verdict::Try(turn) => {
+                    let gate = Arc::clone(self);
+                    return Ok(Some(Trial { gate, turn }));
+                }
+                Verdict::Refuse(error) => return Err(self.refused(error)),
+                Verdict::Probe(error) if *probes_before.get_or_insert(probes) < probes => {
+                    return Err(self.refused(error));
+                }
+                Verdict::Probe(error) => {
+                    self.wanted.notify_one();
+                    error
+                }
+                Verdict::Queue(error) => error,
+            };
+            if patience.is_spare {
+                return Err(self.refused(reason));
+            }
+            let left = until.saturating_duration_since(self.clock.now());
+            if tokio::time::timeout(left, told.changed()).await.is_err() {
+                return Err(self.refused(reason));
+            }
+        }
+    }
+
+    async fn in_time<T, E>(
+        &self,
+        until: Instant,
+        limit: &'static str,
+        place: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Error> {
+        let left = until.saturating_duration_since(self.clock.now());
+        let waiting = self.series.waiting();
+        waiting.inc();
+        let place = tokio::time::timeout(left, place).await;
+        waiting.dec();
+        match place {
+            Ok(Ok(place)) => Ok(place),
+            // Nobody closes a semaphore.
+            Ok(Err(_)) | Err(_) => Err(self.busy(limit)),
+        }
+    }
+
+    fn busy(&self, limit: &'static str) -> Error {
+        self.refused(Error::Busy {
+            layer: self.node.clone(),
+            limit,
+        })
+    }
+
+    fn refused(&self, error: Error) -> Error {
+        self.series.refused(match &error {
+            Error::Busy { .. } => "busy",
+            error if error.retry_after().is_some() => "resting",
+            _ => "open",
+        });
+        error
+    }
+
+    /// Changes the breaker, and says so if that changes what it is.
+    fn change(&self, change: impl FnOnce(&mut Breaker)) {
+        let mut watched = self.breaker.lock();
+        let before = watched.breaker.phase();
+        change(&mut watched.breaker);
+        let after = watched.breaker.phase();
+        let away = watched.breaker.away(self.clock.now());
+        if before != after {
+            self.series.phase(after);
+            self.say(after, away);
+        }
+        drop(watched);
+        self.told.send_modify(|times| *times += 1);
+    }
+
+    fn say(&self, phase: Phase, away: Option<Error>) {
+        let upstream = self.series.upstream();
+        match (phase, away) {
+            (Phase::Open, Some(error)) => {
+                tracing::warn!(upstream, %error, "upstream is only probed from now on");
+            }
+            (Phase::Resting, Some(error)) => {
+                let wait_s = error.retry_after().map_or(0, |wait| wait.as_secs());
+                tracing::warn!(upstream, wait_s, %error, "upstream is left alone");
+            }
+            (phase, _) => tracing::info!(upstream, state = phase.as_str(), "upstream is asked again"),
+        }
     }
 }
 
@@ -58,6 +303,15 @@ impl Gate {
 #[derive(Debug)]
 pub(super) struct Pass {
     inside: IntGauge,
+    _body: Vec<OwnedSemaphorePermit>,
+    question: Option<(OwnedSemaphorePermit, Option<Trial>)>,
+}
+
+impl Pass {
+    /// The header is here: others may ask.
+    pub(super) fn answered(&mut self) {
+        self.question = None;
+    }
 }
 
 impl Drop for Pass {
@@ -66,22 +320,77 @@ impl Drop for Pass {
     }
 }
 
+/// The turn to ask while all others wait; given back when dropped.
+#[derive(Debug)]
+struct Trial {
+    gate: Arc<Gate>,
+    turn: Turn,
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        self.gate.change(|breaker| breaker.leave(self.turn));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::metrics::Metrics;
     use super::*;
 
+    fn gate(transfers: usize, requests: usize) -> (Arc<Gate>, Series) {
+        let series = Metrics::new(&prometheus::Registry::new()).of("quay.io");
+        let limits = Limits { transfers, requests };
+        (Arc::new(Gate::new("here", limits, &series, Clock::system())), series)
+    }
+
+    const SHORT: Patience = Patience {
+        span: Duration::from_millis(20),
+        is_spare: false,
+    };
+    const LONG: Patience = Patience {
+        span: Duration::from_secs(9),
+        is_spare: false,
+    };
+
     #[tokio::test]
     async fn a_pass_is_counted_by_class_until_it_is_dropped() {
-        let registry = prometheus::Registry::new();
-        let series = Metrics::new(&registry).of("quay.io");
-        let gate = Gate::new(&series);
+        let (gate, series) = gate(1, 1);
 
-        let pass = gate.pass(Class::Synchronisation).await;
+        let pass = gate.pass(Class::Synchronisation, Load::Question, SHORT).await.unwrap();
         assert_eq!(series.inside(Class::Synchronisation).get(), 1);
         assert_eq!(series.inside(Class::Interactive).get(), 0);
 
         drop(pass);
         assert_eq!(series.inside(Class::Synchronisation).get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_transfer_keeps_its_place_while_its_bytes_come_and_a_question_until_its_header() {
+        let (gate, _) = gate(1, 1);
+        let mut transfer = gate.pass(Class::Interactive, Load::Transfer, SHORT).await.unwrap();
+
+        let asked = gate.pass(Class::Interactive, Load::Question, SHORT).await;
+        assert!(matches!(asked, Err(Error::Busy { limit: "requests", .. })));
+        transfer.answered();
+        drop(gate.pass(Class::Interactive, Load::Question, SHORT).await.unwrap());
+        let second = gate.pass(Class::Interactive, Load::Transfer, SHORT).await;
+        assert!(matches!(second, Err(Error::Busy { limit: "transfers", .. })));
+
+        drop(transfer);
+        gate.pass(Class::Interactive, Load::Transfer, SHORT).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn parts_take_no_more_than_half_of_the_places_and_wait_for_none() {
+        let (gate, _) = gate(4, 64);
+        let part = || gate.pass(Class::Interactive, Load::Part, LONG);
+        let held = [part().await.unwrap(), part().await.unwrap()];
+
+        assert!(matches!(part().await, Err(Error::Busy { .. })));
+        let transfer = gate.pass(Class::Interactive, Load::Transfer, SHORT).await;
+
+        assert!(transfer.is_ok());
+        drop(held);
     }
 }

@@ -62,7 +62,9 @@ impl Memory {
     /// What it is, from memory or by `ask`, of which only one runs at a time; those who wait for
     /// it share its failure, and the next caller asks anew.
     pub(super) async fn settle(&self, ask: impl Future<Output = Result<Kind, Error>>) -> Result<Kind, Error> {
-        let is_open = |known: &Result<Kind, Error>| known.is_err() || self.doubted.load(Ordering::Relaxed);
+        // A probe may have found another since.
+        let is_same = |known: &Result<Kind, Error>| known.as_ref().is_ok_and(|kind| *kind == self.last());
+        let is_open = |known: &Result<Kind, Error>| !is_same(known) || self.doubted.load(Ordering::Relaxed);
         self.asked.entry(()).or_insert_with_if(ask, is_open).await.into_value()
     }
 

@@ -2,6 +2,7 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+use super::breaker::Phase;
 use super::gate::Class;
 
 /// The counters of all upstreams of a process. Clones count together.
@@ -12,6 +13,11 @@ pub struct Metrics {
     up: IntGaugeVec,
     inside: IntGaugeVec,
     left: IntGaugeVec,
+    limit: IntGaugeVec,
+    phase: IntGaugeVec,
+    opened: IntCounterVec,
+    waiting: IntGaugeVec,
+    refused: IntCounterVec,
 }
 
 impl Metrics {
@@ -26,6 +32,56 @@ impl Metrics {
                         "Requests that the upstream said it still allows",
                     ),
                     &["upstream"],
+                ),
+            ),
+            limit: register(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "wharf_parent_ratelimit_limit",
+                        "Requests that the upstream said it allows at all",
+                    ),
+                    &["upstream"],
+                ),
+            ),
+            phase: register(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "wharf_parent_state",
+                        "1 for what holds: closed (asked), open (only probed), resting (as it wished), trying (one at a time)",
+                    ),
+                    &["upstream", "state"],
+                ),
+            ),
+            opened: register(
+                registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "wharf_parent_opened_total",
+                        "How often the upstream was left alone, by the state that it came to",
+                    ),
+                    &["upstream", "state"],
+                ),
+            ),
+            waiting: register(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "wharf_parent_waiting",
+                        "Requests that wait for a place under `transfers` or `requests`",
+                    ),
+                    &["upstream"],
+                ),
+            ),
+            refused: register(
+                registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "wharf_parent_refused_total",
+                        "Requests that were not sent: busy (no place in time), open, resting",
+                    ),
+                    &["upstream", "reason"],
                 ),
             ),
             requests: register(
@@ -110,6 +166,44 @@ impl Series {
     /// The upstream said how many requests it still allows.
     pub(super) fn allows(&self, left: i64) {
         self.metrics.left.with_label_values(&[&self.upstream]).set(left);
+    }
+
+    /// The upstream said how many requests it allows.
+    pub(super) fn limits_to(&self, limit: i64) {
+        self.metrics.limit.with_label_values(&[&self.upstream]).set(limit);
+    }
+
+    /// The upstream came to this phase.
+    pub(super) fn phase(&self, now: Phase) {
+        for phase in Phase::ALL {
+            let labels = [self.upstream.as_str(), phase.as_str()];
+            self.metrics
+                .phase
+                .with_label_values(&labels)
+                .set(i64::from(phase == now));
+        }
+        if matches!(now, Phase::Open | Phase::Resting) {
+            let labels = [self.upstream.as_str(), now.as_str()];
+            self.metrics.opened.with_label_values(&labels).inc();
+        }
+    }
+
+    /// Requests that wait for a place.
+    pub(super) fn waiting(&self) -> IntGauge {
+        self.metrics.waiting.with_label_values(&[&self.upstream])
+    }
+
+    /// Counts a request that was not sent.
+    pub(super) fn refused(&self, reason: &str) {
+        self.metrics
+            .refused
+            .with_label_values(&[self.upstream.as_str(), reason])
+            .inc();
+    }
+
+    /// What it is called.
+    pub(super) fn upstream(&self) -> &str {
+        &self.upstream
     }
 
     /// The requests of a class that are under way.

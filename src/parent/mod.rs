@@ -12,8 +12,9 @@ pub use error::{Cause, Error};
 pub use gate::Class;
 pub use metrics::Metrics;
 pub use upstream::Upstream;
-pub use verdict::{LAYER_HEADER, SPOILED_HEADER};
+pub use verdict::{DENIED_HEADER, LAYER_HEADER, SPOILED_HEADER};
 pub use via::{Hops, NodeId};
+pub use within::told;
 
 pub mod http;
 
@@ -23,6 +24,7 @@ pub mod fuzz;
 mod answer;
 mod ask;
 mod authority;
+mod breaker;
 mod challenge;
 mod config;
 mod egress;
@@ -34,6 +36,7 @@ mod link;
 mod metrics;
 mod origin;
 mod pace;
+mod probe;
 mod realm;
 mod redirect;
 mod shared;
@@ -43,14 +46,18 @@ mod upstream;
 mod verdict;
 mod via;
 mod wire;
+mod within;
 mod written;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::oci::{Name, Registry};
 use crate::select::Filter;
 use crate::units::Clock;
 
+use breaker::Sign;
+use gate::Patience;
 use kind::Kind;
 use shared::Shared;
 
@@ -113,7 +120,8 @@ impl Parent {
         self.filter.admits(name.as_str())
     }
 
-    /// Asks, and returns as soon as the head of a 200 or 206 is here.
+    /// Asks, and returns as soon as the head of a 200 or 206 is here. After a bad moment of the upstream it asks
+    /// again, unless something older is served instead.
     ///
     /// # Errors
     ///
@@ -129,21 +137,62 @@ impl Parent {
                 layer: self.shared.node.name.clone(),
             });
         }
-        let answer = async {
-            let pass = self.shared.gate.pass(ask.class).await;
-            let ns = self.ns(&ask.repository.registry).await?;
-            self.shared.exchange(&ask, ns, pass).await
+        // One that nobody probes would stay closed to all.
+        probe::watch(&self.shared);
+        let outcome = self.ask_in_time(&ask).await;
+        probe::watch(&self.shared);
+        outcome
+    }
+
+    async fn ask_in_time(&self, ask: &Ask<'_>) -> Result<Answer, Error> {
+        let Shared { gate, clock, wire, .. } = &*self.shared;
+        let began = clock.now();
+        let patience = Patience {
+            span: within::less_the_way(ask.patience),
+            is_spare: ask.is_spare,
         };
-        match tokio::time::timeout(ask.budget, answer).await {
-            Ok(answer) => answer,
+        let pass = gate.pass(ask.class, ask.load(), patience).await?;
+        let heard = wire.heard();
+        let left = ask.budget.saturating_sub(clock.now() - began);
+        match tokio::time::timeout(left, self.ask_again(ask, began + patience.span)).await {
+            Ok(answer) => Ok(answer?.holding(pass)),
             Err(_) => {
-                self.shared.wire.note(false);
-                Err(Error::TimedOut {
-                    layer: layer(),
-                    after: ask.budget,
-                })
+                let error = self.shared.timed_out(ask.budget);
+                if wire.heard() == heard && left >= (ask.budget / 2).min(self.shared.connect_timeout) {
+                    wire.note(false);
+                    gate.observe(Sign::Away(error.clone()));
+                }
+                Err(error)
             }
         }
+    }
+
+    /// Asks, and again after a bad moment, if that is before `until`.
+    async fn ask_again(&self, ask: &Ask<'_>, until: Instant) -> Result<Answer, Error> {
+        let Shared { gate, clock, .. } = &*self.shared;
+        let ns = self.ns(&ask.repository.registry).await?;
+        let mut again = if ask.is_spare { 0 } else { AGAIN };
+        loop {
+            let left = until.saturating_duration_since(clock.now());
+            let error = match self.shared.exchange(ask, ns, left).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let pause = LEAST_PAUSE + (MOST_PAUSE - LEAST_PAUSE).mul_f64(rand::random());
+            let is_moment = self.shared.is_moment(&error) && gate.away().is_none();
+            if again == 0 || !is_moment || pause >= left {
+                return Err(error);
+            }
+            // A dead connection was replaced once already.
+            again = if error.is_broken() { 0 } else { again - 1 };
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    /// Why it is not asked now; `None`: a question would be sent at once. Who has something to serve instead need
+    /// not wait for it.
+    pub fn away(&self) -> Option<Error> {
+        self.shared.gate.away()
     }
 
     /// Asks whether it is there (end-1) and what it is.
@@ -185,6 +234,11 @@ impl Parent {
         }
     }
 }
+
+/// A question is repeated so often after a bad moment, each time after a pause by chance between these.
+const AGAIN: u32 = 2;
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
+const MOST_PAUSE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

@@ -8,12 +8,13 @@ use crate::units::Clock;
 
 /// Less than this in a window of waiting is no progress.
 const LEAST_BYTES: usize = 1024;
-const WINDOW: Duration = Duration::from_secs(30);
 
 /// Of one body.
 #[derive(Debug)]
 pub(super) struct Pace {
     clock: Clock,
+    /// How long so little is borne.
+    window: Duration,
     /// Of the current window.
     waited: Duration,
     bytes: usize,
@@ -23,9 +24,10 @@ pub(super) struct Pace {
 pub(super) struct Wait(Instant);
 
 impl Pace {
-    pub(super) fn new(clock: Clock) -> Self {
+    pub(super) fn new(clock: Clock, window: Duration) -> Self {
         Self {
             clock,
+            window,
             waited: Duration::ZERO,
             bytes: 0,
         }
@@ -39,7 +41,7 @@ impl Pace {
     pub(super) fn came(&mut self, wait: Wait, bytes: usize) -> Result<(), Duration> {
         self.waited += self.clock.now().saturating_duration_since(wait.0);
         self.bytes += bytes;
-        if self.waited < WINDOW {
+        if self.waited < self.window {
             return Ok(());
         }
         if self.bytes < LEAST_BYTES {
@@ -58,7 +60,7 @@ mod tests {
     #[test]
     fn a_drip_is_given_up_after_thirty_seconds_of_waiting_and_a_slow_reader_is_not() {
         let (clock, hand) = Clock::manual();
-        let mut pace = Pace::new(clock);
+        let mut pace = Pace::new(clock, Duration::from_secs(30));
 
         for _ in 0..5 {
             let wait = pace.wait();
@@ -79,7 +81,7 @@ mod tests {
     #[test]
     fn a_kibibyte_in_half_a_minute_is_enough() {
         let (clock, hand) = Clock::manual();
-        let mut pace = Pace::new(clock);
+        let mut pace = Pace::new(clock, Duration::from_secs(30));
 
         for _ in 0..100 {
             let wait = pace.wait();

@@ -1,5 +1,8 @@
 //! What all who ask one upstream have in common.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use http::HeaderValue;
 use url::Url;
 
@@ -7,7 +10,7 @@ use super::authority::Authority;
 use super::config::Config;
 use super::egress::Egress;
 use super::error::Error;
-use super::gate::Gate;
+use super::gate::{Gate, Limits};
 use super::kind::{Kind, Memory};
 use super::metrics::{Metrics, Series};
 use super::via::{Hops, NodeId};
@@ -23,7 +26,9 @@ pub(super) struct Shared {
     pub(super) authority: Authority,
     pub(super) egress: Egress,
     pub(super) memory: Memory,
-    pub(super) gate: Gate,
+    pub(super) gate: Arc<Gate>,
+    pub(super) connect_timeout: Duration,
+    pub(super) read_timeout: Duration,
     pub(super) series: Series,
     pub(super) clock: Clock,
 }
@@ -33,14 +38,21 @@ impl Shared {
         let series = metrics.of(name);
         let listed = config.auth_hosts.iter().chain(&config.redirect_hosts);
         let egress = Egress::new(&config.url, listed);
+        let limits = Limits {
+            transfers: config.transfers,
+            requests: config.requests,
+        };
+        let gate = Arc::new(Gate::new(&node.name, limits, &series, clock.clone()));
         Self {
             url: config.url.clone(),
             node: node.clone(),
-            wire: Wire::new(config, name.to_owned(), egress.clone(), series.clone()),
+            wire: Wire::new(config, name.to_owned(), egress.clone(), series.clone(), gate.clone()),
             authority: Authority::new(config, clock.clone()),
             egress,
             memory: Memory::new(),
-            gate: Gate::new(&series),
+            gate,
+            connect_timeout: config.connect_timeout,
+            read_timeout: config.read_timeout,
             series,
             clock,
         }
@@ -58,6 +70,11 @@ impl Shared {
     /// What a request says of the way it came.
     pub(super) fn via(&self, hops: &Hops) -> HeaderValue {
         HeaderValue::from_str(&hops.with(&self.node).to_string()).expect("hops are printable ASCII")
+    }
+
+    pub(super) fn timed_out(&self, after: Duration) -> Error {
+        let layer = self.wire.layer.clone();
+        Error::TimedOut { layer, after }
     }
 
     pub(super) fn untrusted(&self, reason: &'static str) -> Error {

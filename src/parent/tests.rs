@@ -79,6 +79,8 @@ impl Question {
             range: self.range,
             hops: &self.hops,
             budget: self.budget,
+            patience: self.budget,
+            is_spare: false,
         };
         parent.ask(ask).await
     }

@@ -51,6 +51,11 @@ impl Judge<'_> {
                 status,
                 anonymous: self.anonymous,
             },
+            404 if headers.contains_key(DENIED_HEADER) => Error::Denied {
+                layer,
+                status: 401,
+                anonymous: true,
+            },
             404 | 410 => Error::Absent { layer },
             416 => Error::RangeUnsatisfiable { layer },
             429 => Error::TooMany { layer, retry_after },
@@ -89,6 +94,9 @@ pub const LAYER_HEADER: &str = "wharf-layer";
 
 /// On an error of a wharf node: what it sent of this content before was wrong; nothing can be built on it.
 pub const SPOILED_HEADER: &str = "wharf-spoiled";
+
+/// On a 404 of a wharf node: a registry above refused access, asked anonymously. Whether it exists nobody knows.
+pub const DENIED_HEADER: &str = "wharf-denied";
 
 /// How long to leave the upstream alone (RFC 9110, 10.2.3: seconds or a date).
 pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
@@ -178,6 +186,16 @@ mod tests {
         assert!(matches!(sort(500), Error::Failed { status: 500, .. }));
         assert!(matches!(sort(508), Error::Loop { .. }));
         assert!(matches!(sort(304), Error::Failed { status: 304, .. }));
+    }
+
+    #[test]
+    fn a_node_that_was_refused_anonymously_does_not_say_that_it_is_gone() {
+        let mut headers = HeaderMap::new();
+        headers.insert(DENIED_HEADER, "1".parse().unwrap());
+
+        let error = judge(Kind::Wharf).sort(404, &headers, b"");
+
+        assert!(matches!(error, Error::Denied { anonymous: true, .. }), "{error}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -13,11 +13,14 @@ use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Request, Response, retry};
 use rustls_pki_types::CertificateDer;
+use tower::limit::ConcurrencyLimitLayer;
 use url::Url;
 
+use super::breaker::Sign;
 use super::config::Config;
 use super::egress::Egress;
 use super::error::Error;
+use super::gate::Gate;
 use super::metrics::Series;
 use super::origin::Origin;
 use super::tls;
@@ -28,6 +31,9 @@ pub(super) const USER_AGENT: &str = concat!("wharf/", env!("CARGO_PKG_VERSION"))
 /// One transfer may fill a long fat link: bytes under way before the reader takes them.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+
+/// Connections that are being made at a time, handshakes included.
+const CONNECTS: usize = 8;
 
 /// Below what servers and middle boxes usually grant, so that we hang up first.
 const IDLE_AT_MOST: Duration = Duration::from_secs(30);
@@ -44,16 +50,20 @@ pub(super) struct Wire {
     pub(super) layer: String,
     home: Option<Origin>,
     series: Series,
+    gate: Arc<Gate>,
+    /// Requests that the upstream itself answered.
+    heard: AtomicU64,
     /// Whether the upstream itself answered last time; true before the first.
     up: AtomicBool,
 }
 
 impl Wire {
-    pub(super) fn new(config: &Config, layer: String, egress: Egress, series: Series) -> Self {
+    pub(super) fn new(config: &Config, layer: String, egress: Egress, series: Series, gate: Arc<Gate>) -> Self {
         let client = builder(&config.authorities)
             .connect_timeout(config.connect_timeout)
             .read_timeout(config.read_timeout)
             .dns_resolver(Arc::new(egress))
+            .connector_layer(ConcurrencyLimitLayer::new(CONNECTS))
             .build()
             .expect("the TLS configuration is given whole, and nothing else can fail");
         Self {
@@ -61,12 +71,19 @@ impl Wire {
             layer,
             home: Origin::of(&config.url),
             series,
+            gate,
+            heard: AtomicU64::new(0),
             up: AtomicBool::new(true),
         }
     }
 
     pub(super) fn is_up(&self) -> bool {
         self.up.load(Ordering::Relaxed)
+    }
+
+    /// Counts the requests that the upstream itself answered.
+    pub(super) fn heard(&self) -> u64 {
+        self.heard.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_home(&self, url: &Url) -> bool {
@@ -87,9 +104,13 @@ impl Wire {
                     tracing::debug!(upstream = self.layer, %method, status, "upstream answered");
                     self.series.answered(status);
                     if is_home {
+                        self.heard.fetch_add(1, Ordering::Relaxed);
                         self.note(true);
-                        if let Some(left) = allowance(response.headers()) {
+                        if let Some(left) = allowance(response.headers(), "ratelimit-remaining") {
                             self.series.allows(left);
+                        }
+                        if let Some(limit) = allowance(response.headers(), "ratelimit-limit") {
+                            self.series.limits_to(limit);
                         }
                     }
                     return Ok(response);
@@ -102,10 +123,16 @@ impl Wire {
                         continue;
                     }
                     tracing::debug!(upstream = self.layer, %method, ?error, "upstream did not answer");
-                    if is_home && !is_ours(&error) {
+                    let is_told = is_home && !is_ours(&error);
+                    let error = self.unreachable(error);
+                    if is_told {
                         self.note(false);
+                        self.gate.observe(match error.is_broken() {
+                            true => Sign::Failing(error.clone()),
+                            false => Sign::Away(error.clone()),
+                        });
                     }
-                    return Err(self.unreachable(error));
+                    return Err(error);
                 }
             }
         }
@@ -140,9 +167,9 @@ fn is_ours(error: &reqwest::Error) -> bool {
         .any(|number| matches!(number, libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
 }
 
-/// How many requests are left, as Docker Hub says it: `76;w=21600`.
-fn allowance(headers: &HeaderMap) -> Option<i64> {
-    let written = headers.get("ratelimit-remaining")?.to_str().ok()?;
+/// How many requests are allowed or left, as Docker Hub says it: `76;w=21600`.
+fn allowance(headers: &HeaderMap, name: &str) -> Option<i64> {
+    let written = headers.get(name)?.to_str().ok()?;
     written.split(';').next()?.trim().parse().ok()
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Written {
     pub(super) redirect_hosts: Vec<String>,
     pub(super) connect_timeout: Span,
     pub(super) read_timeout: Span,
+    pub(super) transfers: u32,
+    pub(super) requests: u32,
 
     // Of [[upstream]] alone.
     pub(super) name: Option<String>,
@@ -63,6 +65,8 @@ impl Default for Written {
             redirect_hosts: Vec::new(),
             connect_timeout: Span::seconds(5),
             read_timeout: Span::seconds(30),
+            transfers: 16,
+            requests: 64,
             name: None,
             aliases: Vec::new(),
             hosts: Vec::new(),
@@ -109,6 +113,8 @@ impl Written {
             ("redirect_hosts", !self.redirect_hosts.is_empty()),
             ("connect_timeout", self.connect_timeout != defaults.connect_timeout),
             ("read_timeout", self.read_timeout != defaults.read_timeout),
+            ("transfers", self.transfers != defaults.transfers),
+            ("requests", self.requests != defaults.requests),
         ];
         match stray.iter().find(|(_, written)| *written) {
             Some((key, _)) => Err(format!(

@@ -25,7 +25,7 @@ pub use request::Request;
 use crate::auth::{Gate, Permit, Principal, Shelf};
 use crate::fetch::Asker;
 use crate::oci::Repository;
-use crate::parent::{Class, NodeId};
+use crate::parent::{self, Class, NodeId};
 use crate::router::{self, Names, Route, Routed};
 use crate::units::Clock;
 
@@ -142,10 +142,7 @@ impl Serve {
         if hops.contains(&self.node) || hops.is_too_long() {
             return Err(Refusal::Loop);
         }
-        Ok(Asker {
-            hops,
-            class: Class::Interactive,
-            deadline: self.clock.now() + self.answer_within,
-        })
+        let within = parent::told(request.headers).map_or(self.answer_within, |told| told.min(self.answer_within));
+        Ok(Asker::new(hops, Class::Interactive, self.clock.now() + within))
     }
 }

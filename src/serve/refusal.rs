@@ -10,7 +10,7 @@ use super::Reply;
 use crate::auth::Denied;
 use crate::fetch::Error;
 use crate::oci::{Code, Digest, Reference, Repository, error_body};
-use crate::parent::{self, LAYER_HEADER, NodeId, SPOILED_HEADER};
+use crate::parent::{self, DENIED_HEADER, LAYER_HEADER, NodeId, SPOILED_HEADER};
 use crate::router;
 
 /// Why a request is not answered with what it asked for.
@@ -65,6 +65,8 @@ struct Verdict {
     allow: Option<&'static str>,
     /// What was sent of it before was wrong.
     spoiled: bool,
+    /// Nobody said that it does not exist.
+    denied: bool,
 }
 
 impl From<router::Error> for Refusal {
@@ -93,6 +95,9 @@ impl Refusal {
         }
         if verdict.spoiled {
             reply = reply.with(HeaderName::from_static(SPOILED_HEADER), HeaderValue::from_static("1"));
+        }
+        if verdict.denied {
+            reply = reply.with(HeaderName::from_static(DENIED_HEADER), HeaderValue::from_static("1"));
         }
         if let Some(allow) = verdict.allow {
             reply = reply.with(ALLOW, HeaderValue::from_static(allow));
@@ -147,6 +152,7 @@ impl Verdict {
             retry_after: None,
             allow: None,
             spoiled: false,
+            denied: false,
         }
     }
 }
@@ -207,7 +213,7 @@ fn judge_parent(error: &parent::Error, absent: Code, message: String) -> Verdict
         parent::Error::TimedOut { .. } => (504, Some(SOON)),
         // A 429 would make containerd ask six times at once.
         parent::Error::TooMany { retry_after, .. } => (503, Some(retry_after.unwrap_or(SOON))),
-        parent::Error::Unreachable { .. } => (503, Some(SOON)),
+        parent::Error::Unreachable { .. } | parent::Error::Busy { .. } => (503, Some(SOON)),
         parent::Error::Failed {
             status: 503,
             retry_after,
@@ -226,6 +232,7 @@ fn judge_parent(error: &parent::Error, absent: Code, message: String) -> Verdict
     Verdict {
         layer: Some(error.layer().to_owned()),
         retry_after,
+        denied: matches!(error, parent::Error::Denied { anonymous: true, .. }),
         ..Verdict::new(status, code, message)
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use prometheus::{Gauge, IntGaugeVec, Opts, Registry};
 use tokio::net::TcpStream;
 
-use crate::parent::Parent;
+use crate::parent::{self, Parent};
 use crate::store::Store;
 
 /// The node, as its operator sees it.
@@ -101,12 +101,15 @@ impl Status {
         let unkept = trouble.map(|trouble| format!("the disk takes nothing, and pulls go through unkept: {trouble}"));
         let ending = stopping.then(|| "stopping; replies under way are finished first".to_owned());
         let starting = (!answers).then(|| format!("the registry does not answer on {} yet", self.registry));
-        let down = upstreams.iter().filter(|upstream| !upstream.up);
-        let away = down.map(|upstream| {
-            format!(
+        let away = self.parents.iter().filter_map(|parent| match parent.away() {
+            _ if !parent.up() => Some(format!(
                 "{} did not answer when it was last asked; what is here is served",
-                upstream.name
-            )
+                parent.name()
+            )),
+            Some(error @ (parent::Error::Failed { .. } | parent::Error::TooMany { .. })) => {
+                Some(format!("{error}, and is left alone for now; what is here is served"))
+            }
+            _ => None,
         });
         Readiness {
             ready: answers && !stopping,

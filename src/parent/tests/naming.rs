@@ -150,6 +150,8 @@ async fn a_manifest_is_asked_for_in_every_form_there_is() {
         range: None,
         hops: &Hops::default(),
         budget: Duration::from_secs(10),
+        patience: Duration::from_secs(10),
+        is_spare: false,
     };
     parent(&up.url()).ask(ask).await.unwrap();
 

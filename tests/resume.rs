@@ -1,0 +1,209 @@
+//! A transfer that the parent breaks off, drips or answers oddly in the middle goes on where it was, or ends broken.
+
+use std::time::{Duration, Instant};
+
+use crate::support::client::{Request, manifest};
+use crate::support::eventually;
+use crate::support::needs::{self, path};
+use crate::support::node::Setup;
+use crate::support::stage::Stage;
+use crate::support::upstream::{Cut, Fault};
+
+const SIZE: usize = 1_000_000;
+
+impl Stage {
+    async fn with(size: usize, change: impl FnOnce(Setup) -> Setup) -> Self {
+        let mut stage = Self::placed(size).await;
+        stage.node.setup = change(stage.node.setup.clone());
+        stage.node.start().await;
+        stage
+    }
+
+    async fn sum(&self, name: &str) -> f64 {
+        self.node.metrics().await.sum(name, &[])
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_cuts_are_mended_inside_one_reply() {
+    for cut in [Cut::Fin, Cut::Rst] {
+        let stage = Stage::cold(101 * 20_000).await;
+        stage
+            .parent
+            .fault(Fault::get(&stage.digest).cut_after(20_000, cut).times(100));
+
+        stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+
+        assert_eq!(stage.sum("wharf_resumed_transfers_total").await, 100.0, "{cut:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_drip_is_left_and_the_rest_comes_over_another_connection() {
+    let stage = Stage::with(SIZE, |setup| setup.parent("read_timeout = \"1s\"")).await;
+    stage.parent.fault(Fault::get(&stage.digest).pace(200).times(1));
+
+    let begun = Instant::now();
+    let reply = stage.node.get(&stage.target).await;
+
+    reply.assert_is(&stage.bytes);
+    assert!(reply.head_after < Duration::from_secs(1), "{:?}", reply.head_after);
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let asked = stage.parent.seen("GET", &stage.digest);
+    assert_eq!(asked.len(), 2);
+    assert!(asked[1].header("range").is_some());
+}
+
+#[tokio::test]
+async fn a_header_that_never_comes_costs_one_budget_and_the_next_pull_succeeds() {
+    let stage = Stage::with(SIZE, |setup| setup.freshness("answer_within = \"1s\"")).await;
+    stage.parent.fault(Fault::get(&stage.digest).silent().times(1));
+
+    let first = stage.node.get(&stage.target).await;
+    assert_eq!(first.status, 504, "{first}");
+    assert!(first.has("retry-after"), "{first}");
+
+    stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+}
+
+#[tokio::test]
+async fn a_refusal_in_the_middle_is_waited_out_while_a_client_waits() {
+    for fault in [
+        Fault::get("/blobs/").status(403),
+        Fault::get("/blobs/").status(500),
+        Fault::get("/blobs/").status(429).header("Retry-After", "1"),
+    ] {
+        let stage = Stage::cold(SIZE).await;
+        let half = SIZE as u64 / 2;
+        stage
+            .parent
+            .fault(Fault::get("/blobs/").cut_after(half, Cut::Fin).times(1));
+        stage.parent.fault(fault.times(2));
+
+        stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+
+        assert!(
+            stage.parent.body_bytes(&stage.digest) < SIZE as u64 + 10_000,
+            "the rest alone is fetched"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_digest_decides_when_the_rest_is_said_to_be_of_another_version() {
+    for (is_right, flip) in [(true, None), (false, Some(SIZE as u64 * 3 / 4))] {
+        let stage = Stage::cold(SIZE).await;
+        let half = SIZE as u64 / 2;
+        stage.parent.fault(
+            Fault::get(&stage.digest)
+                .cut_after(half, Cut::Fin)
+                .header("ETag", "\"one\"")
+                .times(1),
+        );
+        let other = Fault::get(&stage.digest).ranged().header("ETag", "\"another\"");
+        stage.parent.fault(match flip {
+            Some(offset) => other.flip_at(offset),
+            None => other,
+        });
+
+        let (reply, _) = stage.node.client().open(Request::get(&stage.target)).await.rest().await;
+
+        assert_eq!(reply.complete, is_right, "{reply}");
+        assert_eq!(stage.node.has_stored(&stage.digest), is_right);
+        assert_eq!(reply.body == stage.bytes, is_right);
+    }
+}
+
+#[tokio::test]
+async fn a_rest_of_another_length_breaks_the_reply_and_nothing_is_kept() {
+    let stage = Stage::cold(SIZE).await;
+    let half = SIZE as u64 / 2;
+    stage
+        .parent
+        .fault(Fault::get(&stage.digest).cut_after(half, Cut::Fin).times(1));
+    let said = format!("bytes {half}-{}/{}", SIZE - 1, SIZE + 1);
+    stage
+        .parent
+        .fault(Fault::get(&stage.digest).ranged().header("Content-Range", &said));
+
+    let (reply, _) = stage.node.client().open(Request::get(&stage.target)).await.rest().await;
+
+    assert!(!reply.complete, "{reply}");
+    assert!(stage.bytes.starts_with(&reply.body));
+    assert!(!stage.node.has_stored(&stage.digest));
+    stage.parent.without_faults();
+    stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+}
+
+#[tokio::test]
+async fn what_comes_wrong_three_times_is_not_fetched_again_for_a_while() {
+    let stage = Stage::cold(SIZE).await;
+    stage.parent.fault(Fault::get(&stage.digest).flip_at(SIZE as u64 / 2));
+    for _ in 0..3 {
+        let reply = stage.node.get(&stage.target).await;
+        assert!(reply.status != 200 || !reply.complete, "{reply}");
+    }
+    let asked = stage.parent.asked();
+    stage.parent.without_faults();
+
+    let refused = stage.node.get(&stage.target).await;
+
+    assert_eq!(asked, 3);
+    refused.assert_error(502, "UNAVAILABLE");
+    assert!(refused.has("retry-after"), "{refused}");
+    assert_eq!(stage.parent.asked(), asked, "it was asked for again");
+    assert_eq!(stage.sum("wharf_distrusted_transfers_total").await, 1.0);
+    // Other content of the same parent is none the worse for it.
+    let image = stage.parent.new_image("a", "v1", &[10]);
+    stage
+        .node
+        .get(&manifest("a", "v1"))
+        .await
+        .assert_is(&image.manifest.bytes);
+    eventually("it is tried again", async || {
+        stage.node.get(&stage.target).await.status == 200
+    })
+    .await;
+    stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+}
+
+/// Runs `scene` on a line of its own: 64 kbit a second, one packet in twenty lost.
+fn on_a_bad_line(scene: impl AsyncFnOnce() + Send + 'static) {
+    let line = "ip link set lo mtu 1500 up && tc qdisc add dev lo root tbf rate 64kbit burst 3000 latency 1s \
+                && iptables -A INPUT -p tcp -m statistic --mode random --probability 0.05 -j DROP";
+    // The network is that of the thread, which ends with the test.
+    let thread = std::thread::spawn(move || {
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("root may");
+        let made = std::process::Command::new("sh")
+            .env("PATH", path())
+            .args(["-c", line])
+            .status();
+        assert!(made.expect("sh").success());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(scene());
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn a_small_blob_comes_whole_over_a_slow_line_that_loses_and_resets() {
+    let name = "a_small_blob_comes_whole_over_a_slow_line_that_loses_and_resets";
+    if !needs::met(name, "a network of its own", &["ip", "tc", "iptables"]) {
+        return;
+    }
+    on_a_bad_line(async || {
+        let stage = Stage::cold(24_000).await;
+        stage
+            .parent
+            .fault(Fault::get(&stage.digest).cut_after(12_000, Cut::Rst).times(1));
+
+        let begun = Instant::now();
+        stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+
+        // Twice over the line, once to the node and once to the client.
+        assert!(begun.elapsed() > Duration::from_secs(4), "the line was not slow");
+        assert_eq!(stage.parent.count("GET", &stage.digest), 2);
+    });
+}
