@@ -127,6 +127,7 @@ impl Blob {
     }
 
     pub(super) fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        fail_point!("store.hash", |_| Err(io::Error::from_raw_os_error(libc::EIO)));
         loop {
             match self.file.read_at(buffer, position) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

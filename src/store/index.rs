@@ -412,10 +412,17 @@ impl Writer {
         if !self.read_only {
             return Ok(());
         }
-        self.connection = open_writable(&self.path).map_err(|unusable| match unusable {
+        // Closed first: connections of one process share what was mapped for reading alone.
+        self.connection = Connection::open_in_memory()?;
+        let connection = open_writable(&self.path).map_err(|unusable| match unusable {
             Unusable::Damaged(error) | Unusable::Refused(error) => error,
             Unusable::Newer(_) => rusqlite::Error::InvalidQuery,
         })?;
+        // What may not be written to is opened for reading, without a word.
+        if connection.is_readonly("main")? {
+            return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_READONLY), None));
+        }
+        self.connection = connection;
         self.read_only = false;
         Ok(())
     }

@@ -32,6 +32,7 @@ fn check(layout: &Layout) -> Result<(), Error> {
     if path.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
         layout.set_aside(&path)?;
     }
+    layout::make_ours(&path);
     let read = File::open(&path).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head));
     match read.map(|_| version(&head)) {
         Ok(Some(VERSION)) => return Ok(()),

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -206,6 +206,16 @@ pub(super) fn open_private(path: &Path, truncate: bool) -> io::Result<File> {
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
         .open(path)
+}
+
+/// Gives a record file of this user back the rights that somebody took from it. Of another user's, opening tells.
+pub(super) fn make_ours(path: &Path) {
+    const OURS: u32 = 0o600;
+    let Ok(metadata) = path.symlink_metadata() else { return };
+    if metadata.is_file() && metadata.mode() & OURS != OURS {
+        let changed = fs::set_permissions(path, fs::Permissions::from_mode(OURS));
+        tracing::warn!(path = %path.display(), ?changed, "a record file could not be read and written by its owner");
+    }
 }
 
 /// Opens a committed file for reading, never through a link.

@@ -107,6 +107,7 @@ fn open_index(layout: &Layout) -> Result<(index::Opened, Contents), Error> {
         if file.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
             layout.set_aside(file)?;
         }
+        layout::make_ours(file);
     }
     match index::open(&path) {
         Ok(opened) => return Ok(opened),

@@ -83,7 +83,11 @@ impl Shared {
             ledger.see(spare);
             ledger.make_way()
         };
-        if !victims.is_empty() {
+        if victims.is_empty() {
+            if spare.bytes < 0 || spare.files < 0 {
+                self.space.refused(&spare, 0);
+            }
+        } else {
             tracing::warn!(
                 files = victims.len(),
                 free = spare.free,
@@ -93,9 +97,6 @@ impl Shared {
             self.unlink(victims);
             // What could not be had is said in words.
             let _ = self.is_made(0);
-        }
-        if spare.bytes < 0 || spare.files < 0 {
-            self.space.refused(&spare, 0);
         }
     }
 

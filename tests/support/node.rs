@@ -35,6 +35,7 @@ pub struct Setup {
     freshness: Vec<String>,
     tag_ttl: String,
     capacity: String,
+    storage: Vec<String>,
     more: String,
 }
 
@@ -51,6 +52,7 @@ impl Setup {
             freshness: Vec::new(),
             tag_ttl: "60s".to_owned(),
             capacity: "2GiB".to_owned(),
+            storage: Vec::new(),
             more: String::new(),
         }
     }
@@ -111,6 +113,12 @@ impl Setup {
         self
     }
 
+    /// A line of the section `[storage]`, other than `path` and `capacity`.
+    pub fn storage(mut self, line: &str) -> Self {
+        self.storage.push(line.to_owned());
+        self
+    }
+
     /// Further sections, as they stand.
     pub fn more(mut self, sections: &str) -> Self {
         self.more += sections;
@@ -145,9 +153,10 @@ impl Setup {
         text += &format!("[listen]\naddress = \"{address}\"\n{}\n", self.listen.join("\n"));
         text += &format!("[admin]\naddress = \"{admin}\"\n");
         text += &format!(
-            "[storage]\npath = \"{}\"\ncapacity = \"{}\"\n",
+            "[storage]\npath = \"{}\"\ncapacity = \"{}\"\n{}\n",
             data.display(),
-            self.capacity
+            self.capacity,
+            self.storage.join("\n")
         );
         if !self.parent.is_empty() {
             text += &format!("[parent]\n{}\n", self.parent.join("\n"));
@@ -218,6 +227,11 @@ impl Node {
     /// A shell command that is run before the program starts, in a mount namespace of its own. Needs root.
     pub fn mount(&mut self, command: &str) {
         self.mounts += &format!("{command} && ");
+    }
+
+    /// The next start has the mounts of the test again.
+    pub fn forget_mounts(&mut self) {
+        self.mounts.clear();
     }
 
     /// Runs a shell command where the node's own mounts are seen.
