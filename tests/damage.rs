@@ -210,7 +210,9 @@ async fn with_records() -> (Upstream, Node, crate::support::content::Image) {
 /// Has all rows in the one file.
 fn whole_index(path: &Path) {
     let index = rusqlite::Connection::open(path).unwrap();
-    index.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    index
+        .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        .unwrap();
 }
 
 async fn assert_pulls(node: &Node, image: &crate::support::content::Image) {
@@ -359,6 +361,9 @@ async fn ten_thousand_files_of_others_hold_up_no_start_and_no_link_among_them_is
     assert_eq!(node.metrics().await.sum("wharf_unkept_transfers_total", &[]), 0.0);
     assert_eq!(fs::read(&secret).unwrap(), bytes);
     assert_eq!(elsewhere.path().read_dir().unwrap().count(), 1, "a link was followed");
-    let junk = node.files().into_iter().filter(|(path, _)| path.to_string_lossy().contains("junk-"));
+    let junk = node
+        .files()
+        .into_iter()
+        .filter(|(path, _)| path.to_string_lossy().contains("junk-"));
     assert_eq!(junk.count(), JUNK);
 }

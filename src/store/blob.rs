@@ -46,7 +46,9 @@ impl Blob {
             Ok(())
         };
         // From here on the reader is counted, and is discounted when this is dropped.
-        let opened = refused().and_then(|()| layout::open_blob(&path)).and_then(|file| file.metadata().map(|metadata| (file, metadata.len())));
+        let opened = refused()
+            .and_then(|()| layout::open_blob(&path))
+            .and_then(|file| file.metadata().map(|metadata| (file, metadata.len())));
         match opened {
             Ok((file, length)) => {
                 let blob = Self {

@@ -420,7 +420,10 @@ impl Writer {
         })?;
         // What may not be written to is opened for reading, without a word.
         if connection.is_readonly("main")? {
-            return Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_READONLY), None));
+            return Err(rusqlite::Error::SqliteFailure(
+                ffi::Error::new(ffi::SQLITE_READONLY),
+                None,
+            ));
         }
         self.connection = connection;
         self.read_only = false;

@@ -601,7 +601,10 @@ mod tests {
         let blob = stored(&mut ledger, b"a", 100);
         ledger.keep_scrap(PathBuf::from("partial"), 100);
 
-        assert_eq!(ledger.reserve(50, 0).unwrap(), [Victim::Scrap(PathBuf::from("partial"))]);
+        assert_eq!(
+            ledger.reserve(50, 0).unwrap(),
+            [Victim::Scrap(PathBuf::from("partial"))]
+        );
         assert!(ledger.holds(&blob));
     }
 
@@ -680,5 +683,53 @@ mod tests {
 
         assert_eq!(victims.len(), 3);
         assert_eq!(ledger.free(), 50);
+    }
+
+    fn spare(bytes: i64, yields: bool) -> Spare {
+        Spare {
+            bytes,
+            yields,
+            ..Spare::UNKNOWN
+        }
+    }
+
+    #[test]
+    fn what_is_promised_and_not_written_counts_against_the_disk_and_what_is_leaving_for_it() {
+        let mut ledger = Ledger::new(1000);
+        let old = Victim::Blob(stored(&mut ledger, b"a", 100));
+        let unwritten = ledger.begin_writing(&Digest::of(b"b")).unwrap();
+        unwritten.store(60, Ordering::Relaxed);
+
+        ledger.see(spare(100, true));
+        assert_eq!(ledger.reserve(40, 0).unwrap(), []);
+        assert_eq!(ledger.reserve(41, 0).unwrap(), [old]);
+        assert!(matches!(
+            ledger.reserve(141, 0),
+            Err(Error::Crowded { wanted: 141, .. })
+        ));
+        assert_eq!(ledger.reserve(140, 0).unwrap(), []);
+    }
+
+    #[test]
+    fn while_leaving_makes_no_room_nothing_leaves_for_the_disk() {
+        let mut ledger = Ledger::new(1000);
+        let kept = stored(&mut ledger, b"a", 100);
+        ledger.see(spare(-50, false));
+
+        ledger.reserve(10, 0).unwrap_err();
+
+        assert_eq!(ledger.make_way(), []);
+        assert!(ledger.holds(&kept));
+    }
+
+    #[test]
+    fn as_much_leaves_as_is_missing_below_the_floor() {
+        let mut ledger = Ledger::new(1000);
+        let [old, warm] = [b"a", b"b"].map(|content| stored(&mut ledger, content, 100));
+        ledger.see(spare(-50, true));
+
+        assert_eq!(ledger.make_way(), [Victim::Blob(old)]);
+        assert_eq!(ledger.make_way(), []);
+        assert!(ledger.holds(&warm));
     }
 }

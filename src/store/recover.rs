@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::health::Health;
 use super::hot::Hot;
-use super::index::{self, now, Contents, Row, StoredBlob, Unusable};
+use super::index::{self, Contents, Row, StoredBlob, Unusable, now};
 use super::layout::{self, Layout};
 use super::ledger::{Entry, Ledger, Trust};
 use super::records::Records;

@@ -2,8 +2,8 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Weak;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use fail::fail_point;
@@ -136,4 +136,3 @@ pub(super) fn watch(shared: Weak<Shared>) -> io::Result<()> {
     };
     thread::Builder::new().name("space".into()).spawn(run).map(drop)
 }
-
