@@ -39,24 +39,24 @@ pub struct Staged {
 struct Turn {
     shared: Arc<Shared>,
     digest: Digest,
-    /// Bytes that are granted and not on the disk yet.
-    unwritten: Arc<AtomicU64>,
 }
 
 impl Turn {
     /// Waits until files of an earlier life of the digest have left: whoever unlinks them waits for nobody.
-    fn take(shared: &Arc<Shared>, digest: &Digest) -> Result<Self, Error> {
+    ///
+    /// With it comes what counts the bytes that are granted and not on the disk yet.
+    fn take(shared: &Arc<Shared>, digest: &Digest) -> Result<(Self, Arc<AtomicU64>), Error> {
         let files = [Victim::Blob(*digest), Victim::Scrap(shared.layout.partial(digest))];
         let mut ledger = shared.ledger.lock();
         while files.iter().any(|file| ledger.is_leaving(file)) {
             shared.left.wait(&mut ledger);
         }
         let unwritten = ledger.begin_writing(digest).ok_or(Error::Busy { digest: *digest })?;
-        Ok(Self {
+        let turn = Self {
             shared: shared.clone(),
             digest: *digest,
-            unwritten,
-        })
+        };
+        Ok((turn, unwritten))
     }
 }
 
@@ -87,9 +87,9 @@ enum Fate {
 
 impl Staged {
     pub(super) fn begin(shared: &Arc<Shared>, digest: &Digest, size: Option<u64>) -> Result<Self, Error> {
-        let turn = Turn::take(shared, digest)?;
+        let (turn, unwritten) = Turn::take(shared, digest)?;
         let path = shared.layout.partial(digest);
-        let reserved = shared.make_room_over(&path, room_for(size.unwrap_or(0)), &turn.unwritten)?;
+        let reserved = shared.make_room_over(&path, room_for(size.unwrap_or(0)), &unwritten)?;
         let file = match shared.layout.open_partial(digest) {
             Ok(file) => file,
             Err(error) => {
@@ -101,7 +101,7 @@ impl Staged {
             shared: shared.clone(),
             file,
             reserved: Mutex::new(reserved),
-            unwritten: turn.unwritten.clone(),
+            unwritten,
             most: AtomicU64::new(size.map_or(shared.ledger.lock().capacity() / UNANNOUNCED, |_| u64::MAX)),
             committed: OnceLock::new(),
         });
