@@ -46,6 +46,14 @@ impl Stage {
 
     /// What `/readyz` says of the disk, empty if it says nothing; the node is ready all the same.
     pub async fn trouble(&self) -> String {
+        let said = self.reason().await;
+        let degraded = self.node.metrics().await.sum("wharf_storage_degraded", &[]);
+        assert_eq!(degraded, f64::from(!said.is_empty()));
+        said
+    }
+
+    /// The same without a look at the gauge, which may have changed since.
+    pub async fn reason(&self) -> String {
         let reply = self.node.admin("/readyz").await;
         assert_eq!(reply.status, 200, "{reply}");
         let said = reply.json();
@@ -54,8 +62,6 @@ impl Stage {
             .iter()
             .filter_map(|reason| reason.as_str())
             .find(|reason| reason.contains("disk"));
-        let degraded = self.node.metrics().await.sum("wharf_storage_degraded", &[]);
-        assert_eq!(degraded, f64::from(of_disk.is_some()));
         of_disk.unwrap_or_default().to_owned()
     }
 

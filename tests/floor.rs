@@ -130,16 +130,17 @@ async fn below_the_floor_pulls_go_through_unkept_and_readyz_says_so_until_there_
     stage.fill_down_to(FLOOR / 2);
 
     eventually("it is said without any pull", async || {
-        stage.trouble().await.contains("storage.keep_free")
+        stage.reason().await.contains("storage.keep_free")
     })
     .await;
+    stage.trouble().await;
     let before = stage.free();
     stage.node.get(&stage.target).await.assert_is(&stage.bytes);
     assert_eq!(stage.unkept().await, 1.0);
     assert!(before.0 - stage.free().0 < MIB as u64, "something was written");
     stage.empty_again();
 
-    eventually("it is well without any pull", async || stage.trouble().await.is_empty()).await;
+    eventually("it is well without any pull", async || stage.reason().await.is_empty()).await;
     stage.node.get(&stage.target).await.assert_is(&stage.bytes);
     assert_eq!(stage.stored(&[(stage.digest.clone(), Bytes::new())]), [true]);
 }
