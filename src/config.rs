@@ -346,6 +346,9 @@ impl Config {
         lines.section("[storage]");
         lines.key("path", storage.path.display());
         lines.key("capacity", storage.capacity);
+        if let Some(keep_free) = storage.keep_free {
+            lines.key("keep_free", keep_free);
+        }
         lines.section("[parent]");
         lines.registry(parent);
         if !parent.namespace.is_own() {

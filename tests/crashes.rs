@@ -3,10 +3,12 @@
 //! A failpoint holds the program still at the point, which is known by what lies on the disk; then it is killed.
 
 use std::fs;
+use std::path::Path;
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::support::client::{Request, blob};
+use crate::support::client::{Request, blob, manifest};
 use crate::support::content::random;
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
@@ -174,4 +176,102 @@ async fn killed_between_two_evictions_a_node_keeps_its_budget_and_fetches_what_l
 
     assert_eq!(stage.kept_files(), 3, "the start itself removed something");
     stage.assert_all_is_well().await;
+}
+
+#[tokio::test]
+async fn killed_when_a_file_has_left_a_node_drops_what_is_still_on_record_of_it() {
+    let kept = [12 * MIB + 100; 4];
+    let mut stage = Stage::still_at("store.evict.after_unlink=pause", &kept, 24 * MIB).await;
+
+    stage
+        .kill_when("one file has left", |stage| stage.kept_files() == 3)
+        .await;
+    stage.node.start().await;
+
+    assert_eq!(stage.kept_files(), 3, "the start itself removed something");
+    stage.assert_all_is_well().await;
+}
+
+#[tokio::test]
+async fn killed_when_a_row_is_gone_and_its_file_is_not_a_node_finds_the_file_again() {
+    let kept = [12 * MIB + 100; 4];
+    let mut stage = Stage::still_at("store.evict.before_unlink=pause", &kept, 24 * MIB).await;
+    let index = stage.node.data().join("index.db");
+    let rows = || -> rusqlite::Result<usize> {
+        let count = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
+        let found = rusqlite::Connection::open(&index)?.query_row("SELECT count(*) FROM blob", [], count)?;
+        Ok(usize::try_from(found).unwrap_or(0))
+    };
+    assert_eq!(rows(), Ok(4));
+
+    stage.kill_when("one row is gone", |_| rows() == Ok(3)).await;
+    assert_eq!(stage.kept_files(), 4);
+    stage.node.start().await;
+
+    stage.assert_all_is_well().await;
+}
+
+#[tokio::test]
+async fn killed_at_any_moment_of_its_first_start_a_node_starts_the_next_time() {
+    let parent = Upstream::start().await;
+    let content = Content::at(&parent, 10_000);
+    let mut node = Setup::below(&parent.url()).placed();
+
+    for moment in 0..20 {
+        // What an earlier start made is there no more.
+        let _ = fs::remove_dir_all(node.data());
+        node.spawn();
+        // A start takes some 50 ms to the end of the index.
+        tokio::time::sleep(Duration::from_millis(moment * 4)).await;
+        node.kill();
+
+        node.start().await;
+        node.get(&content.target).await.assert_is(&content.bytes);
+        assert!(node.has_stored(&content.digest));
+        let aside = node.files().into_iter().filter(|(path, _)| is_aside(path)).count();
+        assert_eq!(aside, 0, "after {} ms: {:?}", moment * 4, node.files());
+        node.kill();
+    }
+}
+
+fn is_aside(path: &Path) -> bool {
+    path.to_string_lossy().contains(".aside-")
+}
+
+#[tokio::test]
+async fn killed_again_and_again_while_it_recovers_from_a_kill_a_node_comes_to_the_same_end() {
+    let mut parent = Upstream::start().await;
+    let kept: Vec<Content> = [700_000, 3 * MIB, 10].map(|size| Content::at(&parent, size)).into();
+    let image = parent.new_image("a", "v1", &[10]);
+    let mut node = Setup::below(&parent.url()).start().await;
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+    for content in &kept {
+        node.get(&content.target).await.assert_is(&content.bytes);
+    }
+    // Rows that can be fetched again are written behind.
+    let index = node.data().join("index.db");
+    eventually("all is on record", async || {
+        let count = |index: rusqlite::Connection| -> rusqlite::Result<i64> {
+            index.query_row("SELECT count(*) FROM link", [], |row| row.get(0))
+        };
+        rusqlite::Connection::open(&index).and_then(count) == Ok(4)
+    })
+    .await;
+    node.kill();
+    parent.stop().await;
+
+    for at in 0_u64..20 {
+        node.spawn();
+        // Spread over the first 300 ms, in no order.
+        tokio::time::sleep(Duration::from_millis(at * 7919 % 300)).await;
+        node.kill();
+    }
+    node.start().await;
+
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+    for content in &kept {
+        node.get(&content.target).await.assert_is(&content.bytes);
+    }
+    assert_eq!(node.metrics().await.sum("wharf_quarantined_total", &[]), 0.0);
+    assert_eq!(node.files().into_iter().filter(|(path, _)| is_aside(path)).count(), 0);
 }

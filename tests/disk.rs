@@ -14,20 +14,28 @@ use crate::support::{eventually, needs};
 const MIB: usize = 1 << 20;
 
 impl Stage {
-    /// The node lies on an empty disk of `room` bytes.
+    /// The node lies on an empty disk of `room` bytes, all of which it may fill.
     async fn on_a_disk_of(room: usize, size: usize) -> Self {
+        Self::on_a_disk(&format!("size={room}"), &["keep_free = \"0B\""], size).await
+    }
+
+    /// The node lies on an empty disk that is mounted with `options`, and `lines` stand under `[storage]`.
+    pub async fn on_a_disk(options: &str, lines: &[&str], size: usize) -> Self {
         let mut stage = Self::placed(size).await;
         let data = stage.node.data();
         std::fs::create_dir(&data).expect("a writable folder");
+        for line in lines {
+            stage.node.setup = stage.node.setup.clone().storage(line);
+        }
         stage
             .node
-            .mount(&format!("mount -t tmpfs -o size={room} tmpfs {}", data.display()));
+            .mount(&format!("mount -t tmpfs -o {options} tmpfs {}", data.display()));
         stage.node.start().await;
         stage
     }
 
     /// A path below `storage.path`, as one finds it from outside of the node's mounts.
-    fn seen(&self, path: PathBuf) -> PathBuf {
+    pub fn seen(&self, path: PathBuf) -> PathBuf {
         let own = path.strip_prefix("/").expect("an absolute path").to_owned();
         PathBuf::from(format!("/proc/{}/root", self.node.pid())).join(own)
     }
@@ -37,7 +45,15 @@ impl Stage {
     }
 
     /// What `/readyz` says of the disk, empty if it says nothing; the node is ready all the same.
-    async fn trouble(&self) -> String {
+    pub async fn trouble(&self) -> String {
+        let said = self.reason().await;
+        let degraded = self.node.metrics().await.sum("wharf_storage_degraded", &[]);
+        assert_eq!(degraded, f64::from(!said.is_empty()));
+        said
+    }
+
+    /// The same without a look at the gauge, which may have changed since.
+    pub async fn reason(&self) -> String {
         let reply = self.node.admin("/readyz").await;
         assert_eq!(reply.status, 200, "{reply}");
         let said = reply.json();
@@ -46,17 +62,15 @@ impl Stage {
             .iter()
             .filter_map(|reason| reason.as_str())
             .find(|reason| reason.contains("disk"));
-        let degraded = self.node.metrics().await.sum("wharf_storage_degraded", &[]);
-        assert_eq!(degraded, f64::from(of_disk.is_some()));
         of_disk.unwrap_or_default().to_owned()
     }
 
-    async fn unkept(&self) -> f64 {
+    pub async fn unkept(&self) -> f64 {
         self.node.metrics().await.sum("wharf_unkept_transfers_total", &[])
     }
 }
 
-fn is_played(test: &str) -> bool {
+pub fn is_played(test: &str) -> bool {
     needs::met(test, "mounts of its own", &["unshare", "nsenter", "mount"])
 }
 

@@ -62,6 +62,14 @@ mod store;
 mod crashes;
 // A disk that is full, turns read-only or fails.
 mod disk;
+// A disk that others fill: what stays free, and who makes way.
+mod floor;
+// A disk that is read-only, before the start and after it.
+mod readonly;
+// A disk that is slow.
+mod stalls;
+// What others do to the files: damage, junk, removal.
+mod damage;
 // Metrics, health, logs, secrets.
 mod outside;
 // Docker, containerd, Podman and their like, each in a network of its own.

@@ -10,7 +10,7 @@ use fail::fail_point;
 
 use super::index::Row;
 use super::ledger::Trust;
-use super::{Error, Shared, layout};
+use super::{Error, Shared, check, layout};
 use crate::oci::Digest;
 
 /// Committed content, open for reading. While it lives the file is not evicted.
@@ -41,8 +41,14 @@ impl Blob {
             (entry.size, entry.media_type.clone(), entry.serial, entry.trust)
         };
         let path = shared.layout.blob(digest);
+        let refused = || {
+            fail_point!("store.open", |_| Err(io::Error::from_raw_os_error(libc::EIO)));
+            Ok(())
+        };
         // From here on the reader is counted, and is discounted when this is dropped.
-        let opened = layout::open_blob(&path).and_then(|file| file.metadata().map(|metadata| (file, metadata.len())));
+        let opened = refused()
+            .and_then(|()| layout::open_blob(&path))
+            .and_then(|file| file.metadata().map(|metadata| (file, metadata.len())));
         match opened {
             Ok((file, length)) => {
                 let blob = Self {
@@ -63,11 +69,16 @@ impl Blob {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 tracing::warn!(%digest, "stored content was gone; it will be fetched again");
                 if shared.ledger.lock().forget_same(digest, serial).is_some() {
+                    shared.metrics.vanished.inc();
                     shared.index.write(Row::Gone(*digest));
                 }
                 Ok(None)
             }
-            // Nothing is known to be wrong with the file: too many are open, or the disk has a bad moment.
+            Err(error) if is_unreadable(&error) => {
+                check::isolate(shared, digest, serial, &error.to_string());
+                Ok(None)
+            }
+            // Nothing is known to be wrong with the file: too many are open, or the system has a bad moment.
             Err(source) => {
                 shared.ledger.lock().unpin(digest, serial);
                 Err(Error::io("opening", &path)(source))
@@ -118,6 +129,7 @@ impl Blob {
     }
 
     pub(super) fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        fail_point!("store.hash", |_| Err(io::Error::from_raw_os_error(libc::EIO)));
         loop {
             match self.file.read_at(buffer, position) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -129,6 +141,15 @@ impl Blob {
     pub(super) fn path(&self) -> PathBuf {
         self.shared.layout.blob(&self.digest)
     }
+}
+
+/// Whether the next attempt would fail as well: the disk gives the file back no more, or something else is in its place.
+fn is_unreadable(error: &io::Error) -> bool {
+    const FAILED: [i32; 3] = [libc::EIO, libc::EUCLEAN, libc::EBADMSG];
+    const OTHER: [i32; 5] = [libc::EACCES, libc::EPERM, libc::ELOOP, libc::ENXIO, libc::ENOTDIR];
+    error
+        .raw_os_error()
+        .is_some_and(|number| FAILED.contains(&number) || OTHER.contains(&number))
 }
 
 impl AsFd for Blob {

@@ -4,9 +4,10 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fail::fail_point;
 
 use super::index::Row;
-use super::ledger::Trust;
+use super::ledger::{Trust, Victim};
 use super::{Blob, Error, Shared};
 use crate::oci::{Digest, Hasher};
 
@@ -90,18 +91,25 @@ impl Blob {
 
 /// Moves the entry's file to quarantine, unless the entry is another one by now.
 pub(super) fn isolate(shared: &Arc<Shared>, digest: &Digest, serial: u64, reason: &str) {
-    let Some(entry) = shared.ledger.lock().forget_same(digest, serial) else {
+    // Nobody begins to write its successor before it has left.
+    let Some(entry) = shared.ledger.lock().condemn(digest, serial) else {
         return;
     };
     tracing::warn!(%digest, reason, "stored content is damaged; it goes to quarantine and will be fetched again");
     shared.metrics.quarantined.inc();
     shared.hot.forget(digest);
     shared.index.write(Row::Gone(*digest));
-    match shared.layout.isolate(digest) {
-        Ok(path) => shared.ledger.lock().keep_scrap(path, entry.room),
+    fail_point!("store.isolate");
+    let moved = shared.layout.isolate(digest);
+    let mut ledger = shared.ledger.lock();
+    match moved {
+        Ok(path) => ledger.keep_scrap(path, entry.room),
+        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
         Err(error) => {
-            shared.ledger.lock().count_stuck(entry.room);
+            ledger.count_stuck(entry.room);
             tracing::warn!(%digest, %error, "damaged content could not be moved; it counts against the budget until a restart");
         }
     }
+    ledger.left(&Victim::Blob(*digest));
+    shared.left.notify_all();
 }

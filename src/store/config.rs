@@ -12,6 +12,9 @@ pub struct Config {
     pub path: PathBuf,
     /// Everything wharf keeps on disk, at every instant. At least [`Config::LEAST`].
     pub capacity: Size,
+    /// What the file system keeps free whatever the capacity, as others write to it too. `None`: the smaller of 1 GiB and
+    /// a twentieth of the file system. Nothing: it may be filled.
+    pub keep_free: Option<Size>,
 }
 
 impl Config {
@@ -24,6 +27,7 @@ impl Default for Config {
         Self {
             path: PathBuf::from("wharf-data"),
             capacity: Size::gib(20),
+            keep_free: None,
         }
     }
 }
@@ -34,12 +38,21 @@ impl Default for Config {
 struct Written {
     path: PathBuf,
     capacity: Size,
+    keep_free: Option<Size>,
 }
 
 impl Default for Written {
     fn default() -> Self {
-        let Config { path, capacity } = Config::default();
-        Self { path, capacity }
+        let Config {
+            path,
+            capacity,
+            keep_free,
+        } = Config::default();
+        Self {
+            path,
+            capacity,
+            keep_free,
+        }
     }
 }
 
@@ -60,6 +73,7 @@ impl TryFrom<Written> for Config {
         Ok(Self {
             path: written.path,
             capacity: written.capacity,
+            keep_free: written.keep_free,
         })
     }
 }

@@ -27,6 +27,17 @@ pub enum Error {
         capacity: u64,
     },
 
+    /// Others fill the disk, and nothing that could leave makes room. Passes with time: retry.
+    #[error("no room for {wanted} more bytes on the disk: {free} are free, of which storage.keep_free keeps {kept}")]
+    Crowded {
+        /// Bytes asked for.
+        wanted: u64,
+        /// Bytes free on the file system.
+        free: u64,
+        /// Bytes of it that are to stay free.
+        kept: u64,
+    },
+
     /// The sender's fault: it does not say how much it sends, and sends a lot.
     #[error("content that does not announce its size may take {most} bytes")]
     Unannounced {
@@ -64,6 +75,13 @@ pub enum Error {
         found: i64,
         /// The newest version known here.
         known: i64,
+    },
+
+    /// The disk's fault, or the operator's wish: the file system takes nothing. What is here is served.
+    #[error("the file system of {} is read-only", path.display())]
+    ReadOnly {
+        /// The store's folder.
+        path: PathBuf,
     },
 
     /// The disk's fault: an operator must look at `path`.

@@ -1,30 +1,31 @@
 //! Whether the disk takes what it is given.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use prometheus::IntGauge;
 
 use super::Error;
 
 /// How long nothing is evicted for a full disk after that did not help: who fills it may have gone by then.
-const IN_VAIN: Duration = Duration::from_mins(10);
+pub(super) const IN_VAIN: Duration = Duration::from_mins(10);
 
 /// What the disk last refused, until it takes something again.
 pub(super) struct Health {
     trouble: Mutex<Option<String>>,
     /// When eviction last made no room on a full disk. Behind `trouble` where both are held.
     in_vain: Mutex<Option<Instant>>,
-    degraded: IntGauge,
+    /// Whether there is trouble, for whoever would rather not lock.
+    is_refused: AtomicBool,
 }
 
 impl Health {
-    pub(super) fn new(degraded: IntGauge) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             trouble: Mutex::new(None),
             in_vain: Mutex::new(None),
-            degraded,
+            is_refused: AtomicBool::new(false),
         }
     }
 
@@ -38,13 +39,13 @@ impl Health {
         if trouble.replace(format!("{error}: {source}")).is_none() {
             tracing::error!(%error, %source, "the disk refuses to be written to; pulls go through unkept");
         }
-        self.degraded.set(1);
+        self.is_refused.store(true, Ordering::Relaxed);
     }
 
     /// The disk took something.
     pub(super) fn clear(&self) {
         // Looked at before it is locked: this is called for every write.
-        if self.degraded.get() == 0 {
+        if !self.is_refused.load(Ordering::Relaxed) {
             return;
         }
         let mut trouble = self.trouble.lock();
@@ -52,7 +53,7 @@ impl Health {
             tracing::info!("the disk can be written to again");
         }
         *self.in_vain.lock() = None;
-        self.degraded.set(0);
+        self.is_refused.store(false, Ordering::Relaxed);
     }
 
     /// Whether evicting may make room on a full disk: a quota or a snapshot does not give back what leaves.
@@ -90,7 +91,7 @@ mod tests {
     #[test]
     #[expect(clippy::disallowed_methods, reason = "any moment will do")]
     fn relief_that_did_not_help_is_not_repeated_until_a_write_works() {
-        let health = Health::new(IntGauge::new("degraded", "1 if so").unwrap());
+        let health = Health::new();
         let now = Instant::now();
         assert!(health.is_relief_worth(now));
 
@@ -107,7 +108,7 @@ mod tests {
 
     #[test]
     fn too_many_open_files_say_nothing_of_the_disk() {
-        let health = Health::new(IntGauge::new("degraded", "1 if so").unwrap());
+        let health = Health::new();
         let note = |number| {
             health.note(&Error::io("opening", Path::new("x"))(io::Error::from_raw_os_error(
                 number,

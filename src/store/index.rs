@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use fail::fail_point;
-use rusqlite::{Connection, ErrorCode, Transaction, ffi, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, ffi, params};
 
 use super::records::{Origin, RepositoryId, TagRow};
 use super::{Error, Shared};
@@ -118,6 +118,8 @@ pub(super) struct StoredBlob {
 pub(super) struct Opened {
     connection: Connection,
     path: PathBuf,
+    /// It was opened on a disk that took nothing.
+    read_only: bool,
 }
 
 /// Why a file is not used as the index.
@@ -158,29 +160,94 @@ fn tells_of_content(error: &rusqlite::Error) -> bool {
 
 /// Opens the file, makes the tables if it is new, and reads everything.
 pub(super) fn open(path: &Path) -> Result<(Opened, Contents), Unusable> {
-    let mut connection = Connection::open(path)?;
-    let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-    if version > VERSION {
-        return Err(Unusable::Newer(Error::Newer {
+    let connection = open_writable(path)?;
+    let contents = read(&connection)?;
+    Ok((
+        Opened {
+            connection,
             path: path.to_owned(),
-            found: version,
-            known: VERSION,
-        }));
-    }
+            read_only: false,
+        },
+        contents,
+    ))
+}
+
+fn open_writable(path: &Path) -> Result<Connection, Unusable> {
+    let mut connection = Connection::open(path)?;
+    let version = refuse_newer(&connection, path)?;
     connection.execute_batch(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 256; PRAGMA journal_size_limit = 1048576;",
     )?;
     if version == 0 {
         create(&mut connection)?;
     }
-    let contents = read(&connection)?;
-    Ok((
-        Opened {
-            connection,
+    Ok(connection)
+}
+
+/// The version of the schema.
+fn refuse_newer(connection: &Connection, path: &Path) -> Result<i64, Unusable> {
+    let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if found > VERSION {
+        return Err(Unusable::Newer(Error::Newer {
             path: path.to_owned(),
-        },
-        contents,
-    ))
+            found,
+            known: VERSION,
+        }));
+    }
+    Ok(found)
+}
+
+/// Reads everything of a file that cannot be written to, without the rows that lie beside it where there is no other way.
+pub(super) fn open_read_only(path: &Path) -> Result<(Opened, Contents), Unusable> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let attempt = |name: &Path| -> Result<_, Unusable> {
+        let connection = Connection::open_with_flags(name, flags)?;
+        refuse_newer(&connection, path)?;
+        let contents = read(&connection)?;
+        Ok((connection, contents))
+    };
+    let (connection, contents) = match attempt(path) {
+        Err(Unusable::Refused(_)) => {
+            // Nobody can write to it, so nothing has to be shared with who does.
+            let mut name = std::ffi::OsString::from("file:");
+            name.push(escaped(path));
+            name.push("?immutable=1");
+            attempt(Path::new(&name))?
+        }
+        other => other?,
+    };
+    let opened = Opened {
+        connection,
+        path: path.to_owned(),
+        read_only: true,
+    };
+    Ok((opened, contents))
+}
+
+/// In the place of an index that says nothing, where none can be made.
+pub(super) fn nothing(path: &Path) -> rusqlite::Result<(Opened, Contents)> {
+    let mut connection = Connection::open_in_memory()?;
+    create(&mut connection)?;
+    let contents = read(&connection)?;
+    let opened = Opened {
+        connection,
+        path: path.to_owned(),
+        read_only: true,
+    };
+    Ok((opened, contents))
+}
+
+/// As a path stands in a URI.
+fn escaped(path: &Path) -> std::ffi::OsString {
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+    let mut text = Vec::new();
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'?' | b'#' | b'%' => text.extend(format!("%{byte:02x}").into_bytes()),
+            _ => text.push(*byte),
+        }
+    }
+    std::ffi::OsString::from_vec(text)
 }
 
 impl Opened {
@@ -192,6 +259,7 @@ impl Opened {
             Writer {
                 connection: self.connection,
                 path: self.path,
+                read_only: self.read_only,
                 queue,
             },
         )
@@ -216,6 +284,7 @@ impl Index {
 pub(super) struct Writer {
     connection: Connection,
     path: PathBuf,
+    read_only: bool,
     queue: Receiver<Row>,
 }
 
@@ -251,7 +320,7 @@ impl Writer {
                 Err(RecvTimeoutError::Disconnected) => return,
             };
             batch.extend(self.queue.try_iter().take(BATCH - 1));
-            let tries = if given_up { 1 } else { TRIES };
+            let tries = if given_up || self.read_only { 1 } else { TRIES };
             given_up = !self.write_again(&batch, tries, shared);
             wanting |= given_up;
             if wanting && !given_up {
@@ -328,11 +397,37 @@ impl Writer {
             return Ok(());
         }
         fail_point!("store.index", |_| Err(disk_full()));
+        self.be_writable()?;
         let transaction = self.connection.transaction()?;
         for row in batch {
             apply(&transaction, row)?;
         }
         transaction.commit()
+    }
+}
+
+impl Writer {
+    /// What was opened on a disk that took nothing is opened anew.
+    fn be_writable(&mut self) -> rusqlite::Result<()> {
+        if !self.read_only {
+            return Ok(());
+        }
+        // Closed first: connections of one process share what was mapped for reading alone.
+        self.connection = Connection::open_in_memory()?;
+        let connection = open_writable(&self.path).map_err(|unusable| match unusable {
+            Unusable::Damaged(error) | Unusable::Refused(error) => error,
+            Unusable::Newer(_) => rusqlite::Error::InvalidQuery,
+        })?;
+        // What may not be written to is opened for reading, without a word.
+        if connection.is_readonly("main")? {
+            return Err(rusqlite::Error::SqliteFailure(
+                ffi::Error::new(ffi::SQLITE_READONLY),
+                None,
+            ));
+        }
+        self.connection = connection;
+        self.read_only = false;
+        Ok(())
     }
 }
 

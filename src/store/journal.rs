@@ -15,13 +15,24 @@ const MAGIC: &[u8; 8] = b"wharfjnl";
 const VERSION: u32 = 1;
 const HEAD: usize = 16;
 
-/// Checks the head of the journal, or writes one. A file with no valid head is set aside.
+/// Checks the head of the journal, or writes one. A file with no valid head is set aside, where the disk takes that.
 pub(super) fn open(layout: &Layout) -> Result<(), Error> {
+    match check(layout) {
+        Err(error) if layout::is_read_only(&error) => {
+            tracing::warn!(%error, "there is no journal on a disk that is read-only");
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+fn check(layout: &Layout) -> Result<(), Error> {
     let path = layout.journal();
     let mut head = Vec::new();
     if path.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
         layout.set_aside(&path)?;
     }
+    layout::make_ours(&path);
     let read = File::open(&path).and_then(|file| file.take(HEAD as u64).read_to_end(&mut head));
     match read.map(|_| version(&head)) {
         Ok(Some(VERSION)) => return Ok(()),

@@ -2,10 +2,11 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
+use rustix::fs::StatVfsMountFlags;
 
 use super::Error;
 use crate::oci::{Algorithm, Digest};
@@ -35,8 +36,18 @@ impl Layout {
             root: root.to_owned(),
             _lock: lock,
         };
-        layout.make_folders()?;
+        match layout.make_folders() {
+            // What is there can be served all the same.
+            Err(error) if is_read_only(&error) => {}
+            other => other?,
+        }
         Ok(layout)
+    }
+
+    /// Whether the file system takes nothing.
+    pub(super) fn is_read_only(&self) -> bool {
+        let seen = rustix::fs::statvfs(&self.root);
+        seen.is_ok_and(|seen| seen.f_flag.contains(StatVfsMountFlags::RDONLY))
     }
 
     pub(super) fn index(&self) -> PathBuf {
@@ -69,10 +80,13 @@ impl Layout {
     }
 
     /// Every regular file in `blobs/` whose name is a digest, with its size and its room on disk.
-    pub(super) fn committed(&self) -> Vec<(Digest, fs::Metadata)> {
+    ///
+    /// `progress` is told now and then how many there are so far.
+    pub(super) fn committed(&self, progress: impl Fn(usize)) -> Vec<(Digest, fs::Metadata)> {
         let mut found = Vec::new();
         for algorithm in ALGORITHMS {
             for fan in files(&self.blobs(algorithm)) {
+                progress(found.len());
                 for entry in files(&fan.path()) {
                     let name = entry.file_name();
                     let Some(digest) = name
@@ -104,6 +118,18 @@ impl Layout {
             .collect()
     }
 
+    /// The file of a download. What stands in its place keeps its content under another name.
+    pub(super) fn open_partial(&self, digest: &Digest) -> Result<File, Error> {
+        let path = self.partial(digest);
+        match path.symlink_metadata() {
+            Ok(metadata) if !metadata.is_file() => drop(set_aside(&path)?),
+            // Somebody removed the folders under us.
+            Err(_) if !self.partials().is_dir() => self.make_folders()?,
+            _ => {}
+        }
+        open_private(&path, false).map_err(Error::io("opening", &path))
+    }
+
     /// Moves a finished download to its place. What lies there keeps its content under another name.
     pub(super) fn promote(&self, digest: &Digest) -> Result<PathBuf, Error> {
         let (from, to) = (self.partial(digest), self.blob(digest));
@@ -111,6 +137,10 @@ impl Layout {
             // What lies there is not on record; these bytes were just hashed.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 set_aside(&to)?;
+                rename_new(&from, &to)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !self.fan(digest).is_dir() => {
+                self.make_folders()?;
                 rename_new(&from, &to)
             }
             other => other,
@@ -122,6 +152,9 @@ impl Layout {
     /// Takes a damaged blob out of `blobs/`; what was in quarantine under its name goes.
     pub(super) fn isolate(&self, digest: &Digest) -> Result<PathBuf, Error> {
         let (from, to) = (self.blob(digest), self.quarantined(digest));
+        if !self.quarantine().is_dir() {
+            self.make_folders()?;
+        }
         #[expect(clippy::disallowed_methods, reason = "the store's own folder")]
         fs::rename(&from, &to).map_err(Error::io("moving into quarantine", &from))?;
         Ok(to)
@@ -175,9 +208,21 @@ pub(super) fn open_private(path: &Path, truncate: bool) -> io::Result<File> {
         .open(path)
 }
 
+/// Gives a record file of this user back the rights that somebody took from it. Of another user's, opening tells.
+pub(super) fn make_ours(path: &Path) {
+    const OURS: u32 = 0o600;
+    let Ok(metadata) = path.symlink_metadata() else { return };
+    if metadata.is_file() && metadata.mode() & OURS != OURS {
+        let changed = fs::set_permissions(path, fs::Permissions::from_mode(OURS));
+        tracing::warn!(path = %path.display(), ?changed, "a record file could not be read and written by its owner");
+    }
+}
+
 /// Opens a committed file for reading, never through a link.
 pub(super) fn open_blob(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)
+    // Of a pipe nobody would ever hear.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
 /// Makes the entries of a folder durable.
@@ -200,6 +245,10 @@ fn make_folder(path: &Path) -> io::Result<()> {
         Err(_) => {}
     }
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+pub(super) fn is_read_only(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.raw_os_error() == Some(libc::EROFS))
 }
 
 fn set_aside(path: &Path) -> Result<PathBuf, Error> {
@@ -245,7 +294,14 @@ fn lock(path: &Path) -> Result<Flock<File>, Error> {
     if path.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
         set_aside(path)?;
     }
-    let file = open_private(path, false).map_err(Error::io("opening", path))?;
+    let file = match open_private(path, false) {
+        // A lock needs no right to write. Who made no lock file left nothing to share either.
+        Err(error) if error.raw_os_error() == Some(libc::EROFS) => {
+            File::open(path).or_else(|_| File::open(path.parent().unwrap_or(path)))
+        }
+        other => other,
+    };
+    let file = file.map_err(Error::io("opening", path))?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(mut lock) => {
             // For whoever looks at the folder; nobody reads it back.

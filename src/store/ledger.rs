@@ -7,15 +7,18 @@
 //! A file is unlinked by its name after the lock is given up. Until then it is leaving: nobody begins to write
 //! under that name, and what is being written is no victim, so what is unlinked is what was meant.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lru::LruCache;
 
 use super::Error;
 use super::index::Row;
 use super::records::RepositoryId;
+use super::space::Spare;
 use crate::oci::Digest;
 
 /// Bytes, promised and present.
@@ -34,12 +37,15 @@ pub(super) struct Ledger {
     /// Partial downloads nobody works on, and the quarantine: these leave before any blob.
     scraps: LruCache<PathBuf, u64>,
     scrap_bytes: u64,
-    /// Digests that are being written: one writer at a time for each, as they share a file.
-    staging: HashSet<Digest>,
+    /// Digests that are being written, with the bytes that were granted and are not on the disk yet: one writer at a time
+    /// for each, as they share a file.
+    staging: HashMap<Digest, Arc<AtomicU64>>,
     /// Room and readers of files that left the books while they were read, by serial; part of `reserved`.
     unlisted: HashMap<u64, (u64, u32)>,
-    /// Named as victims and not unlinked yet.
-    leaving: HashSet<Victim>,
+    /// Named as victims and not unlinked yet, with the room that this will free.
+    leaving: HashMap<Victim, u64>,
+    /// What the file system could take when it was last looked at.
+    spare: Spare,
     /// Given to entries, so that a reader of one that is gone does not speak for its successor.
     serials: u64,
     /// Grows with each use; the order of a restart.
@@ -108,9 +114,10 @@ impl Ledger {
             entries: LruCache::unbounded(),
             scraps: LruCache::unbounded(),
             scrap_bytes: 0,
-            staging: HashSet::new(),
+            staging: HashMap::new(),
             unlisted: HashMap::new(),
-            leaving: HashSet::new(),
+            leaving: HashMap::new(),
+            spare: Spare::UNKNOWN,
             serials: 0,
             uses: 0,
             used: Vec::new(),
@@ -118,19 +125,81 @@ impl Ledger {
         }
     }
 
-    /// Grants `wanted` bytes and names what must be unlinked first.
-    pub(super) fn reserve(&mut self, wanted: u64) -> Result<Vec<Victim>, Error> {
-        let victims = self.victims(wanted.saturating_sub(self.free()));
-        let Some(victims) = victims else {
-            return Err(Error::Full {
-                wanted,
-                free: self.free(),
-                capacity: self.capacity,
-            });
-        };
+    /// Grants `wanted` bytes, of which `present` are on the disk already, and names what must be unlinked first.
+    pub(super) fn reserve(&mut self, wanted: u64, present: u64) -> Result<Vec<Victim>, Error> {
+        let mut victims = self.victims(wanted.saturating_sub(self.free())).ok_or(Error::Full {
+            wanted,
+            free: self.free(),
+            capacity: self.capacity,
+        })?;
+        let (bytes, files) = self.lack(wanted.saturating_sub(present));
+        if bytes > 0 || files > 0 {
+            victims = self.coldest(&victims, bytes, files).ok_or(self.crowded(wanted))?;
+        }
         victims.iter().for_each(|victim| self.remove(victim));
         self.reserved += wanted;
         Ok(victims)
+    }
+
+    /// Takes note of what the file system can take now.
+    pub(super) fn see(&mut self, spare: Spare) {
+        self.spare = spare;
+    }
+
+    /// Whether the file system cannot take what is promised.
+    pub(super) fn is_crowded(&self) -> bool {
+        let (bytes, files) = self.lack(0);
+        bytes > 0 || files > 0
+    }
+
+    /// Names what is to be unlinked so that as much is free on the file system as is to be kept free.
+    pub(super) fn make_way(&mut self) -> Vec<Victim> {
+        let (bytes, files) = self.lack(0);
+        if !self.spare.yields {
+            return Vec::new();
+        }
+        let all = |ledger: &Self| ledger.candidates().map(|(victim, _)| victim).collect();
+        let victims: Vec<Victim> = self.coldest(&[], bytes, files).unwrap_or_else(|| all(self));
+        victims.iter().for_each(|victim| self.remove(victim));
+        victims
+    }
+
+    pub(super) fn crowded(&self, wanted: u64) -> Error {
+        Error::Crowded {
+            wanted,
+            free: self.spare.free,
+            kept: self.spare.kept,
+        }
+    }
+
+    /// Bytes and files that have to leave before the file system can take `wanted` bytes and one file more.
+    ///
+    /// What was granted and is not written yet is as good as there, what is being unlinked as good as gone.
+    fn lack(&self, wanted: u64) -> (i64, i64) {
+        let sum = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        let unwritten: u64 = self.staging.values().map(|bytes| bytes.load(Ordering::Relaxed)).sum();
+        let leaving: u64 = self.leaving.values().sum();
+        let bytes = sum(wanted) + sum(unwritten) - sum(leaving);
+        let files = i64::from(wanted > 0) - i64::try_from(self.leaving.len()).unwrap_or(i64::MAX);
+        (
+            bytes.saturating_sub(self.spare.bytes),
+            files.saturating_sub(self.spare.files),
+        )
+    }
+
+    /// The coldest things that are so many files and free so many bytes, `those` among them; `None` if it cannot be had.
+    fn coldest(&self, those: &[Victim], bytes: i64, files: i64) -> Option<Vec<Victim>> {
+        let (mut bytes, mut files) = (bytes, files);
+        let mut victims = Vec::new();
+        let mut candidates = self.candidates();
+        // They are the coldest as well, so they come first.
+        while victims.len() < those.len() || bytes > 0 || files > 0 {
+            let (victim, room) = candidates.next()?;
+            bytes = bytes.saturating_sub_unsigned(room);
+            files -= 1;
+            victims.push(victim);
+        }
+        (self.spare.yields || victims.len() == those.len()).then_some(victims)
     }
 
     /// Names what is to be unlinked because the disk is fuller than the budget knows: `bytes`, or all there is.
@@ -149,9 +218,13 @@ impl Ledger {
         victims
     }
 
-    /// Makes the caller the one writer of `digest`; false if there is one.
-    pub(super) fn begin_writing(&mut self, digest: &Digest) -> bool {
-        self.staging.insert(*digest)
+    /// Makes the caller the one writer of `digest`, who says how much of what is granted to it is not on the disk yet.
+    /// `None` if there is a writer.
+    pub(super) fn begin_writing(&mut self, digest: &Digest) -> Option<Arc<AtomicU64>> {
+        match self.staging.entry(*digest) {
+            Slot::Occupied(_) => None,
+            Slot::Vacant(vacant) => Some(vacant.insert(Arc::default()).clone()),
+        }
     }
 
     /// The writer is done, one way or the other.
@@ -161,7 +234,7 @@ impl Ledger {
 
     /// Whether the file is still to be unlinked by whoever was told to.
     pub(super) fn is_leaving(&self, victim: &Victim) -> bool {
-        self.leaving.contains(victim)
+        self.leaving.contains_key(victim)
     }
 
     /// It was unlinked, or cannot be.
@@ -367,11 +440,16 @@ impl Ledger {
 
     /// Drops an entry whose bytes are as good as lost, and names what is to be unlinked for it.
     pub(super) fn lose(&mut self, digest: &Digest, serial: u64) -> Option<Victim> {
-        let entry = self.forget_same(digest, serial)?;
+        let entry = self.condemn(digest, serial)?;
         self.hold_for_readers(&entry);
-        let victim = Victim::Blob(*digest);
-        self.leaving.insert(victim.clone());
-        Some(victim)
+        Some(Victim::Blob(*digest))
+    }
+
+    /// Drops an entry whose file the caller takes away, after which it says that the file has left.
+    pub(super) fn condemn(&mut self, digest: &Digest, serial: u64) -> Option<Entry> {
+        let entry = self.forget_same(digest, serial)?;
+        self.leaving.insert(Victim::Blob(*digest), 0);
+        Some(entry)
     }
 
     pub(super) fn free(&self) -> u64 {
@@ -380,6 +458,11 @@ impl Ledger {
 
     pub(super) fn capacity(&self) -> u64 {
         self.capacity
+    }
+
+    /// Committed files.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     pub(super) fn committed(&self) -> u64 {
@@ -436,22 +519,19 @@ impl Ledger {
             .entries
             .iter()
             .rev()
-            .filter(|(digest, entry)| entry.readers == 0 && !self.staging.contains(*digest));
+            .filter(|(digest, entry)| entry.readers == 0 && !self.staging.contains_key(*digest));
         scraps.chain(unread.map(|(digest, entry)| (Victim::Blob(*digest), entry.room)))
     }
 
     fn remove(&mut self, victim: &Victim) {
-        self.leaving.insert(victim.clone());
-        match victim {
-            Victim::Blob(digest) => {
-                if let Some(entry) = self.forget(digest) {
-                    self.evicted += entry.size;
-                }
-            }
-            Victim::Scrap(path) => {
-                self.take_scrap(path);
-            }
-        }
+        let room = match victim {
+            Victim::Blob(digest) => self.forget(digest).map(|entry| {
+                self.evicted += entry.size;
+                entry.room
+            }),
+            Victim::Scrap(path) => self.take_scrap(path),
+        };
+        self.leaving.insert(victim.clone(), room.unwrap_or(0));
     }
 }
 
@@ -465,7 +545,7 @@ mod tests {
 
     fn stored(ledger: &mut Ledger, content: &[u8], room: u64) -> Digest {
         let digest = Digest::of(content);
-        ledger.reserve(room).unwrap();
+        ledger.reserve(room, 0).unwrap();
         let serial = ledger.commit(digest, entry(room), room);
         ledger.unpin(&digest, serial);
         digest
@@ -477,7 +557,7 @@ mod tests {
         let [old, warm, new] = [b"a", b"b", b"c"].map(|content| stored(&mut ledger, content, 100));
 
         ledger.touch(&old);
-        let victims = ledger.reserve(100).unwrap();
+        let victims = ledger.reserve(100, 0).unwrap();
 
         assert_eq!(victims, [Victim::Blob(warm)]);
         assert!(ledger.holds(&old) && ledger.holds(&new));
@@ -492,9 +572,9 @@ mod tests {
         ledger.pin(&read).unwrap();
         ledger.touch(&idle);
 
-        assert_eq!(ledger.reserve(100).unwrap(), [Victim::Blob(idle)]);
+        assert_eq!(ledger.reserve(100, 0).unwrap(), [Victim::Blob(idle)]);
         assert!(matches!(
-            ledger.reserve(100),
+            ledger.reserve(100, 0),
             Err(Error::Full {
                 wanted: 100,
                 free: 0,
@@ -509,7 +589,7 @@ mod tests {
         let mut ledger = Ledger::new(200);
         let kept = stored(&mut ledger, b"a", 100);
 
-        ledger.reserve(500).unwrap_err();
+        ledger.reserve(500, 0).unwrap_err();
 
         assert!(ledger.holds(&kept));
         assert_eq!(ledger.free(), 100);
@@ -521,7 +601,10 @@ mod tests {
         let blob = stored(&mut ledger, b"a", 100);
         ledger.keep_scrap(PathBuf::from("partial"), 100);
 
-        assert_eq!(ledger.reserve(50).unwrap(), [Victim::Scrap(PathBuf::from("partial"))]);
+        assert_eq!(
+            ledger.reserve(50, 0).unwrap(),
+            [Victim::Scrap(PathBuf::from("partial"))]
+        );
         assert!(ledger.holds(&blob));
     }
 
@@ -530,7 +613,7 @@ mod tests {
         let mut ledger = Ledger::new(100);
         let gone = Victim::Blob(stored(&mut ledger, b"a", 100));
 
-        ledger.reserve(50).unwrap();
+        ledger.reserve(50, 0).unwrap();
         assert!(ledger.is_leaving(&gone));
 
         ledger.left(&gone);
@@ -542,11 +625,12 @@ mod tests {
         let mut ledger = Ledger::new(100);
         let digest = stored(&mut ledger, b"a", 100);
 
-        assert!(ledger.begin_writing(&digest));
-        ledger.reserve(50).unwrap_err();
+        assert!(ledger.begin_writing(&digest).is_some());
+        assert!(ledger.begin_writing(&digest).is_none());
+        ledger.reserve(50, 0).unwrap_err();
         ledger.end_writing(&digest);
 
-        assert_eq!(ledger.reserve(50).unwrap(), [Victim::Blob(digest)]);
+        assert_eq!(ledger.reserve(50, 0).unwrap(), [Victim::Blob(digest)]);
     }
 
     #[test]
@@ -595,9 +679,57 @@ mod tests {
             ledger.adopt(Digest::of(content), entry(100));
         }
 
-        let victims = ledger.reserve(50).unwrap();
+        let victims = ledger.reserve(50, 0).unwrap();
 
         assert_eq!(victims.len(), 3);
         assert_eq!(ledger.free(), 50);
+    }
+
+    fn spare(bytes: i64, yields: bool) -> Spare {
+        Spare {
+            bytes,
+            yields,
+            ..Spare::UNKNOWN
+        }
+    }
+
+    #[test]
+    fn what_is_promised_and_not_written_counts_against_the_disk_and_what_is_leaving_for_it() {
+        let mut ledger = Ledger::new(1000);
+        let old = Victim::Blob(stored(&mut ledger, b"a", 100));
+        let unwritten = ledger.begin_writing(&Digest::of(b"b")).unwrap();
+        unwritten.store(60, Ordering::Relaxed);
+
+        ledger.see(spare(100, true));
+        assert_eq!(ledger.reserve(40, 0).unwrap(), []);
+        assert_eq!(ledger.reserve(41, 0).unwrap(), [old]);
+        assert!(matches!(
+            ledger.reserve(141, 0),
+            Err(Error::Crowded { wanted: 141, .. })
+        ));
+        assert_eq!(ledger.reserve(140, 0).unwrap(), []);
+    }
+
+    #[test]
+    fn while_leaving_makes_no_room_nothing_leaves_for_the_disk() {
+        let mut ledger = Ledger::new(1000);
+        let kept = stored(&mut ledger, b"a", 100);
+        ledger.see(spare(-50, false));
+
+        ledger.reserve(10, 0).unwrap_err();
+
+        assert_eq!(ledger.make_way(), []);
+        assert!(ledger.holds(&kept));
+    }
+
+    #[test]
+    fn as_much_leaves_as_is_missing_below_the_floor() {
+        let mut ledger = Ledger::new(1000);
+        let [old, warm] = [b"a", b"b"].map(|content| stored(&mut ledger, content, 100));
+        ledger.see(spare(-50, true));
+
+        assert_eq!(ledger.make_way(), [Victim::Blob(old)]);
+        assert_eq!(ledger.make_way(), []);
+        assert!(ledger.holds(&warm));
     }
 }

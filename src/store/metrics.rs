@@ -7,7 +7,10 @@ use super::ledger::Ledger;
 pub struct Metrics {
     bytes: IntGaugeVec,
     capacity: IntGauge,
+    free: IntGauge,
     evicted: IntCounter,
+    /// Files that were gone when they were to be read.
+    pub(super) vanished: IntCounter,
     /// Files that failed their digest after they were committed.
     pub(super) quarantined: IntCounter,
     /// Batches of rows that the index refused.
@@ -29,6 +32,11 @@ impl Metrics {
                 &["state"],
             )?,
             capacity: IntGauge::new("wharf_storage_capacity_bytes", "Everything wharf may keep on disk")?,
+            free: IntGauge::new(
+                "wharf_storage_free_bytes",
+                "Bytes free on the file system of the store, whatever its capacity",
+            )?,
+            vanished: IntCounter::new("wharf_vanished_total", "Stored files that somebody else removed")?,
             evicted: IntCounter::new("wharf_evicted_bytes_total", "Bytes of content that left to make room")?,
             quarantined: IntCounter::new("wharf_quarantined_total", "Stored files that failed their digest")?,
             index_errors: IntCounter::new(
@@ -42,11 +50,17 @@ impl Metrics {
         };
         registry.register(Box::new(metrics.bytes.clone()))?;
         registry.register(Box::new(metrics.capacity.clone()))?;
+        registry.register(Box::new(metrics.free.clone()))?;
+        registry.register(Box::new(metrics.vanished.clone()))?;
         registry.register(Box::new(metrics.evicted.clone()))?;
         registry.register(Box::new(metrics.quarantined.clone()))?;
         registry.register(Box::new(metrics.index_errors.clone()))?;
         registry.register(Box::new(metrics.degraded.clone()))?;
         Ok(metrics)
+    }
+
+    pub(super) fn see_free(&self, bytes: u64) {
+        self.free.set(gauge(bytes));
     }
 
     pub(super) fn observe(&self, ledger: &Ledger) {

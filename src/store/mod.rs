@@ -23,8 +23,11 @@ mod journal;
 mod layout;
 mod ledger;
 mod metrics;
+mod place;
 mod records;
 mod recover;
+mod room;
+mod space;
 mod staged;
 mod sync;
 
@@ -38,6 +41,7 @@ pub use config::Config;
 pub use error::Error;
 pub use hot::Held;
 pub use metrics::Metrics;
+pub use place::inspect;
 pub use records::{Confirmed, Link, Origin, Slot, TagRow};
 pub use staged::{Spool, Staged};
 
@@ -47,6 +51,7 @@ use self::index::{Index, Row};
 use self::layout::Layout;
 use self::ledger::Ledger;
 use self::records::Records;
+use self::space::Space;
 use crate::oci::{Digest, Repository};
 
 /// The store: cheap to clone, one per process and folder.
@@ -57,7 +62,7 @@ pub struct Store {
 
 /// What every handle and every open blob shares.
 ///
-/// Two locks, never held together and never across an await.
+/// Two locks of its own, never held together and never across an await.
 pub(crate) struct Shared {
     layout: Layout,
     /// Bytes: what is here, what is promised, who goes first.
@@ -70,6 +75,7 @@ pub(crate) struct Shared {
     hot: Hot,
     syncer: sync::Syncer,
     health: Health,
+    space: Space,
     metrics: Metrics,
     /// Unique among all nodes; lives as long as the index.
     instance: String,
@@ -255,12 +261,17 @@ impl Store {
 
     /// What the disk refused when it was last written to, in words; `None` if it took it.
     pub fn trouble(&self) -> Option<String> {
-        self.shared.health.trouble()
+        self.shared.health.trouble().or_else(|| self.shared.space.trouble())
     }
 
     /// Brings the gauges up to date; called before they are read.
     pub fn observe(&self) {
-        self.shared.metrics.observe(&self.shared.ledger.lock());
+        let metrics = &self.shared.metrics;
+        metrics.degraded.set(self.trouble().is_some().into());
+        if let Some(free) = self.shared.space.free() {
+            metrics.see_free(free);
+        }
+        metrics.observe(&self.shared.ledger.lock());
     }
 
     /// Waits until everything that was written is on the disk and on record. Blocks.

@@ -1,24 +1,32 @@
 //! Opening a folder, whatever lies in it.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
 use super::health::Health;
 use super::hot::Hot;
-use super::index::{self, Contents, Row, StoredBlob, Unusable};
+use super::index::{self, Contents, Row, StoredBlob, Unusable, now};
 use super::layout::{self, Layout};
 use super::ledger::{Entry, Ledger, Trust};
 use super::records::Records;
-use super::{Config, Error, Metrics, Shared, journal, sync};
+use super::space::Space;
+use super::{Config, Error, Metrics, Shared, journal, room, sync};
 use crate::oci::{Digest, Repository};
+
+/// How often a start that takes long says that it goes on.
+const PROGRESS: Duration = Duration::from_secs(3);
 
 /// Opens the folder; see `Store::open`.
 pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Error> {
+    let begun = now();
     let layout = Layout::open(&config.path)?;
     journal::open(&layout)?;
     let (opened, mut contents) = open_index(&layout)?;
@@ -47,7 +55,8 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
         index,
         hot: Hot::new(),
         syncer,
-        health: Health::new(metrics.degraded.clone()),
+        health: Health::new(),
+        space: Space::below(&config.path, config.keep_free),
         metrics,
         instance: contents.instance,
     });
@@ -55,29 +64,50 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
     writer
         .start(Arc::downgrade(&shared))
         .and_then(|()| worker.start(Arc::downgrade(&shared)))
+        .and_then(|()| room::watch(Arc::downgrade(&shared)))
         .map_err(thread)?;
     shared.fit();
+    {
+        let ledger = shared.ledger.lock();
+        tracing::info!(
+            items = ledger.len(),
+            bytes = ledger.committed(),
+            capacity = ledger.capacity(),
+            took_ms = begun.elapsed().as_millis(),
+            "the store is open"
+        );
+    }
     Ok(shared)
 }
 
 impl Shared {
     /// Evicts what is over the budget: it may have been larger when this was last open.
     fn fit(&self) {
-        if let Err(error) = self.make_room(1) {
-            tracing::warn!(%error, "the store begins over its budget");
-            return;
+        match self.make_room(1, &AtomicU64::new(0)) {
+            Ok(()) => self.ledger.lock().release(1),
+            Err(error) => tracing::warn!(%error, "nothing more can be kept for now"),
         }
-        self.ledger.lock().release(1);
     }
 }
 
 fn open_index(layout: &Layout) -> Result<(index::Opened, Contents), Error> {
     let path = layout.index();
+    if layout.is_read_only() {
+        return match index::open_read_only(&path) {
+            Err(Unusable::Newer(error)) => Err(error),
+            Err(Unusable::Refused(error) | Unusable::Damaged(error)) => {
+                tracing::error!(%error, path = %path.display(), "the index cannot be read, nor made anew on a disk that is read-only; content lies here, and nobody knows whose it is");
+                index::nothing(&path).map_err(|error| refused(&path, &error))
+            }
+            Ok(opened) => Ok(opened),
+        };
+    }
     let files = ["", "-wal", "-shm"].map(|suffix| beside(&path, suffix));
     for file in &files {
         if file.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
             layout.set_aside(file)?;
         }
+        layout::make_ours(file);
     }
     match index::open(&path) {
         Ok(opened) => return Ok(opened),
@@ -117,7 +147,14 @@ fn adopt_blobs(layout: &Layout, ledger: &mut Ledger, contents: &mut Contents) ->
     let mut recorded: HashMap<Digest, StoredBlob> = contents.blobs.drain(..).map(|blob| (blob.digest, blob)).collect();
     let mut amiss = Vec::new();
     let mut found = Vec::new();
-    for (digest, metadata) in layout.committed() {
+    let last = Cell::new(now());
+    let progress = |files: usize| {
+        if now().duration_since(last.get()) >= PROGRESS {
+            last.set(now());
+            tracing::info!(files, "still looking at what the store holds");
+        }
+    };
+    for (digest, metadata) in layout.committed(progress) {
         let record = recorded.remove(&digest);
         if record.as_ref().is_none_or(|record| record.size != metadata.len()) {
             amiss.push(Row::Blob {

@@ -43,19 +43,20 @@ struct Turn {
 
 impl Turn {
     /// Waits until files of an earlier life of the digest have left: whoever unlinks them waits for nobody.
-    fn take(shared: &Arc<Shared>, digest: &Digest) -> Result<Self, Error> {
+    ///
+    /// With it comes what counts the bytes that are granted and not on the disk yet.
+    fn take(shared: &Arc<Shared>, digest: &Digest) -> Result<(Self, Arc<AtomicU64>), Error> {
         let files = [Victim::Blob(*digest), Victim::Scrap(shared.layout.partial(digest))];
         let mut ledger = shared.ledger.lock();
         while files.iter().any(|file| ledger.is_leaving(file)) {
             shared.left.wait(&mut ledger);
         }
-        if !ledger.begin_writing(digest) {
-            return Err(Error::Busy { digest: *digest });
-        }
-        Ok(Self {
+        let unwritten = ledger.begin_writing(digest).ok_or(Error::Busy { digest: *digest })?;
+        let turn = Self {
             shared: shared.clone(),
             digest: *digest,
-        })
+        };
+        Ok((turn, unwritten))
     }
 }
 
@@ -70,6 +71,7 @@ pub struct Spool {
     shared: Arc<Shared>,
     file: File,
     reserved: Mutex<u64>,
+    unwritten: Arc<AtomicU64>,
     /// Bytes that it may grow to: content that does not say its size drives out no more than a part of the rest.
     most: AtomicU64,
     /// Once it is committed: keeps the file from being evicted while it is read.
@@ -85,21 +87,21 @@ enum Fate {
 
 impl Staged {
     pub(super) fn begin(shared: &Arc<Shared>, digest: &Digest, size: Option<u64>) -> Result<Self, Error> {
-        let turn = Turn::take(shared, digest)?;
+        let (turn, unwritten) = Turn::take(shared, digest)?;
         let path = shared.layout.partial(digest);
-        let reserved = reserve_for(shared, &path, size)?;
-        let opened = layout::open_private(&path, false);
-        let file = match opened {
+        let reserved = shared.make_room_over(&path, room_for(size.unwrap_or(0)), &unwritten)?;
+        let file = match shared.layout.open_partial(digest) {
             Ok(file) => file,
-            Err(source) => {
+            Err(error) => {
                 shared.ledger.lock().release(reserved);
-                return Err(Error::io("opening", &path)(source));
+                return Err(error);
             }
         };
         let spool = Arc::new(Spool {
             shared: shared.clone(),
             file,
             reserved: Mutex::new(reserved),
+            unwritten,
             most: AtomicU64::new(size.map_or(shared.ledger.lock().capacity() / UNANNOUNCED, |_| u64::MAX)),
             committed: OnceLock::new(),
         });
@@ -146,6 +148,7 @@ impl Staged {
         health.clear();
         pieces.iter().for_each(|piece| self.hasher.update(piece));
         self.written += bytes;
+        self.spool.has(self.written);
         Ok(())
     }
 
@@ -185,7 +188,12 @@ impl Staged {
     pub fn restart(&mut self) -> Result<(), Error> {
         self.written = 0;
         self.hasher = Hasher::new(self.digest.algorithm());
-        self.spool.file.set_len(0).map_err(Error::io("truncating", &self.path))
+        self.spool
+            .file
+            .set_len(0)
+            .map_err(Error::io("truncating", &self.path))?;
+        self.spool.has(0);
+        Ok(())
     }
 
     /// Makes the content readable under its digest. The disk is synced later, in batches.
@@ -320,9 +328,15 @@ impl Spool {
             return Err(Error::Unannounced { most });
         }
         let more = (wanted - *reserved).max(STEP);
-        self.shared.make_room(more)?;
+        self.shared.make_room(more, &self.unwritten)?;
         *reserved += more;
         Ok(())
+    }
+
+    /// So many bytes of what was granted are on the disk.
+    fn has(&self, bytes: u64) {
+        let reserved = self.reserved.lock();
+        self.unwritten.store(reserved.saturating_sub(bytes), Ordering::Relaxed);
     }
 
     fn become_scrap(&self, path: &Path) {
@@ -351,58 +365,6 @@ impl AsFd for Spool {
 impl Drop for Spool {
     fn drop(&mut self) {
         self.shared.ledger.lock().release(*self.reserved.lock());
-    }
-}
-
-impl Shared {
-    /// Reserves, and unlinks what had to leave for it.
-    pub(super) fn make_room(&self, bytes: u64) -> Result<(), Error> {
-        let victims = self.ledger.lock().reserve(bytes)?;
-        self.unlink(victims);
-        Ok(())
-    }
-
-    pub(super) fn unlink(&self, victims: Vec<Victim>) {
-        for victim in victims {
-            let path = match &victim {
-                Victim::Blob(digest) => {
-                    self.hot.forget(digest);
-                    self.index.write(Row::Gone(*digest));
-                    self.layout.blob(digest)
-                }
-                Victim::Scrap(path) => path.clone(),
-            };
-            fail_point!("store.evict.before_unlink");
-            let room = path.symlink_metadata().map_or(0, |metadata| layout::room(&metadata));
-            if let Err(error) = std::fs::remove_file(&path)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::error!(path = %path.display(), %error, "an evicted file could not be removed; it counts against the budget until a restart");
-                self.ledger.lock().count_stuck(room);
-            }
-            self.ledger.lock().left(&victim);
-            self.left.notify_all();
-        }
-    }
-}
-
-/// Reserves for a whole download, over what an earlier attempt left at `path`.
-fn reserve_for(shared: &Shared, path: &Path, size: Option<u64>) -> Result<u64, Error> {
-    let mut ledger = shared.ledger.lock();
-    let left = ledger.take_scrap(path);
-    let wanted = room_for(size.unwrap_or(0)).max(left.unwrap_or(0));
-    match ledger.reserve(wanted) {
-        Ok(victims) => {
-            drop(ledger);
-            shared.unlink(victims);
-            Ok(wanted)
-        }
-        Err(error) => {
-            if let Some(left) = left {
-                ledger.keep_scrap(path.to_owned(), left);
-            }
-            Err(error)
-        }
     }
 }
 

@@ -36,6 +36,7 @@ pub struct Setup {
     freshness: Vec<String>,
     tag_ttl: String,
     capacity: String,
+    storage: Vec<String>,
     more: String,
 }
 
@@ -52,6 +53,7 @@ impl Setup {
             freshness: Vec::new(),
             tag_ttl: "60s".to_owned(),
             capacity: "2GiB".to_owned(),
+            storage: Vec::new(),
             more: String::new(),
         }
     }
@@ -112,6 +114,12 @@ impl Setup {
         self
     }
 
+    /// A line of the section `[storage]`, other than `path` and `capacity`.
+    pub fn storage(mut self, line: &str) -> Self {
+        self.storage.push(line.to_owned());
+        self
+    }
+
     /// Further sections, as they stand.
     pub fn more(mut self, sections: &str) -> Self {
         self.more += sections;
@@ -149,9 +157,10 @@ impl Setup {
         }
         text += &format!("[admin]\naddress = \"{admin}\"\n");
         text += &format!(
-            "[storage]\npath = \"{}\"\ncapacity = \"{}\"\n",
+            "[storage]\npath = \"{}\"\ncapacity = \"{}\"\n{}\n",
             data.display(),
-            self.capacity
+            self.capacity,
+            self.storage.join("\n")
         );
         if !self.parent.is_empty() {
             text += &format!("[parent]\n{}\n", self.parent.join("\n"));
@@ -230,6 +239,11 @@ impl Node {
     /// A shell command that is run before the program starts, in a mount namespace of its own. Needs root.
     pub fn mount(&mut self, command: &str) {
         self.mounts += &format!("{command} && ");
+    }
+
+    /// The next start has the mounts of the test again.
+    pub fn forget_mounts(&mut self) {
+        self.mounts.clear();
     }
 
     /// Runs a shell command where the node's own mounts are seen.

@@ -1,0 +1,138 @@
+//! Room on the disk: what the budget and the file system both grant, and who leaves for it.
+
+use std::io;
+use std::path::Path;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use fail::fail_point;
+
+use super::index::Row;
+use super::ledger::Victim;
+use super::space::LOOK;
+use super::{Error, Shared, layout};
+
+impl Shared {
+    /// Reserves `bytes` for the writer who counts in `unwritten`, and unlinks what had to leave for it.
+    pub(super) fn make_room(&self, bytes: u64, unwritten: &AtomicU64) -> Result<(), Error> {
+        self.grant(bytes, 0, None, unwritten)
+    }
+
+    /// Reserves for a whole download, over what an earlier attempt left at `path`; the bytes granted.
+    pub(super) fn make_room_over(&self, path: &Path, wanted: u64, unwritten: &AtomicU64) -> Result<u64, Error> {
+        let left = self.ledger.lock().take_scrap(path);
+        let wanted = wanted.max(left.unwrap_or(0));
+        self.grant(wanted, left.unwrap_or(0), left.map(|_| path), unwritten)?;
+        Ok(wanted)
+    }
+
+    /// `left` bytes of it are on the disk already, as the scrap `scrap` if nothing is granted.
+    fn grant(&self, wanted: u64, left: u64, scrap: Option<&Path>, unwritten: &AtomicU64) -> Result<(), Error> {
+        let outcome = self.reserve(wanted, left, unwritten);
+        if let (Err(_), Some(path)) = (&outcome, scrap) {
+            self.ledger.lock().keep_scrap(path.to_owned(), left);
+        }
+        outcome
+    }
+
+    fn reserve(&self, wanted: u64, present: u64, unwritten: &AtomicU64) -> Result<(), Error> {
+        let spare = self.space.look()?;
+        let victims = {
+            let mut ledger = self.ledger.lock();
+            ledger.see(spare);
+            let victims = ledger.reserve(wanted, present).inspect_err(|error| {
+                if matches!(error, Error::Crowded { .. }) {
+                    self.space.refused(&spare, wanted);
+                }
+            })?;
+            unwritten.fetch_add(wanted.saturating_sub(present), Ordering::Relaxed);
+            victims
+        };
+        let left = !victims.is_empty();
+        self.unlink(victims);
+        if left && let Err(error) = self.is_made(wanted) {
+            unwritten.fetch_sub(wanted.saturating_sub(present), Ordering::Relaxed);
+            self.ledger.lock().release(wanted);
+            return Err(error);
+        }
+        self.space.granted();
+        Ok(())
+    }
+
+    /// Whether the file system has the room now that something left for it.
+    fn is_made(&self, wanted: u64) -> Result<(), Error> {
+        let spare = self.space.look()?;
+        let mut ledger = self.ledger.lock();
+        ledger.see(spare);
+        if !ledger.is_crowded() {
+            return Ok(());
+        }
+        self.space.relieved_in_vain(wanted);
+        self.space.refused(&spare, wanted);
+        Err(ledger.crowded(wanted))
+    }
+
+    /// Has content leave while others fill the disk, so that what is to be kept free is free.
+    fn keep_free(&self) {
+        // What is read-only takes nothing and gives nothing.
+        let Ok(spare) = self.space.look() else { return };
+        self.space.seen(&spare);
+        let victims = {
+            let mut ledger = self.ledger.lock();
+            ledger.see(spare);
+            ledger.make_way()
+        };
+        if victims.is_empty() {
+            if spare.bytes < 0 || spare.files < 0 {
+                self.space.refused(&spare, 0);
+            }
+        } else {
+            tracing::warn!(
+                files = victims.len(),
+                free = spare.free,
+                keep_free = spare.kept,
+                "others fill the disk; content leaves for them"
+            );
+            self.unlink(victims);
+            // What could not be had is said in words.
+            let _ = self.is_made(0);
+        }
+    }
+
+    pub(super) fn unlink(&self, victims: Vec<Victim>) {
+        for victim in victims {
+            let path = match &victim {
+                Victim::Blob(digest) => {
+                    self.hot.forget(digest);
+                    self.index.write(Row::Gone(*digest));
+                    self.layout.blob(digest)
+                }
+                Victim::Scrap(path) => path.clone(),
+            };
+            fail_point!("store.evict.before_unlink");
+            let room = path.symlink_metadata().map_or(0, |metadata| layout::room(&metadata));
+            if let Err(error) = std::fs::remove_file(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::error!(path = %path.display(), %error, "an evicted file could not be removed; it counts against the budget until a restart");
+                self.ledger.lock().count_stuck(room);
+            }
+            fail_point!("store.evict.after_unlink");
+            self.ledger.lock().left(&victim);
+            self.left.notify_all();
+        }
+    }
+}
+
+/// Looks at the file system now and then until the store is dropped.
+pub(super) fn watch(shared: Weak<Shared>) -> io::Result<()> {
+    let run = move || {
+        loop {
+            thread::sleep(LOOK);
+            let Some(shared) = shared.upgrade() else { return };
+            shared.keep_free();
+        }
+    };
+    thread::Builder::new().name("space".into()).spawn(run).map(drop)
+}

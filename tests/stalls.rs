@@ -1,0 +1,74 @@
+//! A disk that is slow: memory stays bounded, and nobody who pulls waits for a sync.
+
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+
+use crate::support::client::{Request, blob};
+use crate::support::content::random;
+use crate::support::node::{Node, Setup};
+use crate::support::stage::Stage;
+use crate::support::upstream::Upstream;
+
+const MIB: usize = 1 << 20;
+
+/// Bytes of memory that a node took at the most since it began.
+fn peak(node: &Node) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("a running node");
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1));
+    kib.and_then(|kib| kib.parse::<usize>().ok()).expect("a number") << 10
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_slower_than_the_network_slows_the_parent_down_and_fills_no_memory() {
+    let mut stage = Stage::placed(96 * MIB).await;
+    // About half a megabyte is written at a time.
+    stage.node.environment("FAILPOINTS", "store.write=sleep(10)");
+    stage.node.start().await;
+    let before = peak(&stage.node);
+
+    let mut pulls = JoinSet::new();
+    for _ in 0..4 {
+        let (client, target, bytes) = (stage.node.client(), stage.target.clone(), stage.bytes.clone());
+        pulls.spawn(async move {
+            let open = client.open(Request::get(&target)).await;
+            open.compare(&bytes).await.is_whole(&bytes)
+        });
+    }
+    let begun = Instant::now();
+    assert!(pulls.join_all().await.into_iter().all(|whole| whole));
+
+    assert!(begun.elapsed() > Duration::from_secs(1), "the disk was not slow");
+    let grown = peak(&stage.node) - before;
+    assert!(grown < 24 * MIB, "{grown} bytes more of memory");
+    assert!(stage.node.has_stored(&stage.digest));
+}
+
+#[tokio::test]
+async fn while_each_sync_and_each_transaction_takes_five_seconds_pulls_take_no_longer() {
+    let parent = Upstream::start().await;
+    let mut node = Setup::below(&parent.url()).placed();
+    node.environment("FAILPOINTS", "store.sync=sleep(5000);store.index=sleep(5000)");
+    node.start().await;
+    let image = parent.new_image("a", "v1", &[100_000]);
+    let first = random(1000);
+    let digest = parent.blob("a", &first);
+    node.get(&blob("a", &digest)).await.assert_is(&first);
+    // Both are standing still by now: a second is gathered for.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+
+    let begun = Instant::now();
+    let manifest = node.get(&crate::support::client::manifest("a", "v1")).await;
+    manifest.assert_is(&image.manifest.bytes);
+    for _ in 0..10 {
+        let bytes = random(MIB);
+        let digest = parent.blob("a", &bytes);
+        for _ in 0..2 {
+            node.get(&blob("a", &digest)).await.assert_is(&bytes);
+        }
+    }
+
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    node.kill();
+}
