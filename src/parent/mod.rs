@@ -8,9 +8,11 @@
 pub use answer::{Answer, Head};
 pub use ask::{Ask, What};
 pub use config::{Config, Login};
-pub use error::{Cause, Error};
+pub use error::{Cause, Error, Failure};
 pub use gate::Class;
 pub use metrics::Metrics;
+pub use proxy::Proxies;
+pub use tls::Identity;
 pub use upstream::Upstream;
 pub use verdict::{LAYER_HEADER, SPOILED_HEADER};
 pub use via::{Hops, NodeId};
@@ -24,21 +26,30 @@ mod answer;
 mod ask;
 mod authority;
 mod challenge;
+mod clients;
 mod config;
 mod egress;
 mod error;
 mod exchange;
+mod failure;
 mod gate;
+mod helper;
 mod kind;
 mod link;
+mod login;
 mod metrics;
 mod origin;
 mod pace;
+mod proxy;
 mod realm;
 mod redirect;
+mod refused;
+#[cfg(feature = "failpoints")]
+mod script;
 mod shared;
 mod tls;
 mod token;
+mod token_service;
 mod upstream;
 mod verdict;
 mod via;
@@ -91,7 +102,7 @@ impl Parent {
             true => config.host(),
             false => registry.to_string(),
         };
-        if config.login.is_some() && config.url.scheme() == "http" {
+        if (config.login.is_some() || config.credential_helper.is_some()) && config.url.scheme() == "http" {
             tracing::warn!(upstream = name, "password is sent unencrypted: the URL is http://");
         }
         Self {
@@ -138,6 +149,7 @@ impl Parent {
             Ok(answer) => answer,
             Err(_) => {
                 self.shared.wire.note(false);
+                self.shared.wire.note_late();
                 Err(Error::TimedOut {
                     layer: layer(),
                     after: ask.budget,
