@@ -348,6 +348,8 @@ async fn urls_in_a_manifest_are_never_asked() {
         parent.without_blob("a", &digest);
         parent.fault(
             Fault::any("/manifests/")
+                .status(200)
+                .header("Content-Type", "application/vnd.oci.image.manifest.v1+json")
                 .body(foreign.clone())
                 .without("Docker-Content-Digest"),
         );
@@ -511,6 +513,53 @@ async fn no_secret_is_written_down_at_trace_level() {
         for secret in ["canary-5ecre7", &token, &encoded] {
             let line = log.lines().find(|line| line.contains(secret));
             assert_eq!(line, None);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_was_refused_without_being_looked_at_is_asked_for_once_more() {
+    let road = Road::tls();
+    let parent = Upstream::h2(&road.authority).await;
+    let image = parent.new_image("a", "v1", &[1000]);
+    parent.fault(Fault::any("/blobs/").refused_stream().times(1));
+    let ca = road.authority.ca_file(road.folder.path());
+    let node = Setup::below(&parent.url())
+        .parent(&format!("ca_file = \"{}\"", ca.display()))
+        .start()
+        .await;
+
+    node.get(&blob("a", &image.layer(0))).await.assert_is(&image.layers[0]);
+
+    assert_eq!(parent.count("", "/blobs/"), 2);
+}
+
+#[tokio::test]
+async fn the_link_of_a_list_leads_to_no_other_host_nor_path() {
+    for road in Road::both() {
+        let (parent, evil) = (road.upstream().await, road.upstream().await);
+        parent.new_image("a", "v1", &[10]);
+        let node = road.below(&parent).tag_ttl("0s").start().await;
+        for target in [
+            format!("{}/v2/a/tags/list?last=v1", evil.url()),
+            format!("//{}/v2/a/tags/list?last=v1", evil.address()),
+            "/v2/other/tags/list?last=v1".to_owned(),
+            "/token?last=v1".to_owned(),
+        ] {
+            parent.without_faults();
+            parent.fault(Fault::get("/tags/list").header("Link", &format!("<{target}>; rel=\"next\"")));
+
+            let reply = node.get("/v2/a/tags/list").await;
+
+            assert_eq!(
+                (reply.status, reply.json()["tags"].to_string()),
+                (200, "[\"v1\"]".to_owned()),
+                "{target}"
+            );
+        }
+        assert_eq!(evil.connections(), 0);
+        for seen in parent.seen("", "") {
+            assert!(seen.path == "/v2/" || seen.path == "/v2/a/tags/list", "{seen:?}");
         }
     }
 }

@@ -9,8 +9,10 @@ use std::collections::{HashMap, HashSet};
 use http::{HeaderMap, HeaderValue, header};
 use parking_lot::Mutex;
 use reqwest::{Method, Response};
+use serde::Deserialize;
 use url::{Url, form_urlencoded};
 
+use super::config::Login;
 use super::error::Error;
 use super::kind::Kind;
 use super::login::Known;
@@ -48,6 +50,15 @@ struct Memory {
     without_get: HashSet<Url>,
 }
 
+impl Memory {
+    fn learn_without_get(&mut self, realm: &Url) {
+        if self.without_get.len() >= MOST_SERVICES {
+            self.without_get.clear();
+        }
+        self.without_get.insert(realm.clone());
+    }
+}
+
 /// What a service said to one request.
 enum Said {
     Yes(Grant),
@@ -79,40 +90,54 @@ impl TokenService {
             }
         }
         let without_get = self.memory.lock().without_get.contains(&purpose.realm);
-        if !without_get {
-            match self.get(wire, purpose, known).await? {
+        let by_get = match without_get {
+            true => None,
+            false => match self.get(wire, purpose, known).await? {
                 Said::Yes(grant) => return Ok(self.kept(purpose, known, grant)),
-                Said::No {
-                    status: 404 | 405 | 501,
-                    ..
-                } if known.is_some() => {}
+                Said::No { status, error } if matches!(status, 404 | 405 | 501) => Some(error),
                 Said::No { error, .. } => return Err(error),
-            }
-        }
-        let Some(Known::Password(login)) = known else {
-            return self.last_get(wire, purpose, known).await;
+            },
         };
+        match (known, by_get) {
+            (Some(Known::Password(login)), by_get) => self.buy_by_post(wire, purpose, known, login, by_get).await,
+            (_, Some(error)) => Err(error),
+            (_, None) => self.last_get(wire, purpose, known).await,
+        }
+    }
+
+    /// With the password. `by_get` is what a GET met a moment ago; none: the service was known not to
+    /// take any.
+    async fn buy_by_post(
+        &self,
+        wire: &Wire,
+        purpose: &Purpose,
+        known: Option<&Known>,
+        login: &Login,
+        by_get: Option<Error>,
+    ) -> Result<Grant, Error> {
         let form = [
             ("grant_type", "password"),
             ("username", login.username.as_str()),
             ("password", login.password.expose()),
         ];
-        match self.post(wire, purpose, &form, known).await? {
-            Said::Yes(grant) => {
-                let mut memory = self.memory.lock();
-                if memory.without_get.len() >= MOST_SERVICES {
-                    memory.without_get.clear();
-                }
-                memory.without_get.insert(purpose.realm.clone());
-                drop(memory);
+        match (self.post(wire, purpose, &form, known).await?, by_get) {
+            (Said::Yes(grant), _) => {
+                self.memory.lock().learn_without_get(&purpose.realm);
                 Ok(self.kept(purpose, known, grant))
             }
-            // It has learnt GET since, as Azure's has: passwords by POST are refused there with 400.
-            Said::No { .. } if without_get => {
+            (
+                Said::No {
+                    error: error @ Error::Denied { .. },
+                    ..
+                },
+                _,
+            ) => Err(error),
+            (Said::No { .. }, Some(by_get)) => Err(by_get),
+            // It has learnt GET since, and refuses passwords by POST, as Azure's does with 400.
+            (Said::No { .. }, None) => {
                 self.memory.lock().without_get.remove(&purpose.realm);
                 self.last_get(wire, purpose, known).await
             }
-            Said::No { error, .. } => Err(error),
         }
     }
 
@@ -214,7 +239,25 @@ impl TokenService {
         })
     }
 
-    async fn refusal(&self, wire: &Wire, response: Response, known: Option<&Known>) -> Error {
+    async fn refusal(&self, wire: &Wire, mut response: Response, known: Option<&Known>) -> Error {
+        let layer = wire.layer.clone();
+        if response.status() == 400 && known.is_some() {
+            let body = wire::head_of(&mut response, MOST_BYTES).await;
+            let said: Option<OAuthError> = body.and_then(|(body, _)| serde_json::from_slice(&body).ok());
+            if said.is_some_and(|said| said.error == "invalid_grant") {
+                return Error::Denied {
+                    layer,
+                    status: 400,
+                    anonymous: false,
+                };
+            }
+            return Error::Failed {
+                layer,
+                status: 400,
+                message: "its token service does not take what was sent".to_owned(),
+                retry_after: None,
+            };
+        }
         let judge = Judge {
             layer: &wire.layer,
             kind: Kind::Foreign,
@@ -229,15 +272,15 @@ impl TokenService {
                 message: "its token service is not where it says".to_owned(),
                 retry_after: None,
             },
-            // RFC 6749, 5.2: a grant that is not valid.
-            Error::Failed { layer, status: 400, .. } if known.is_some() => Error::Denied {
-                layer,
-                status: 400,
-                anonymous: false,
-            },
             error => error,
         }
     }
+}
+
+/// RFC 6749, 5.2.
+#[derive(Deserialize)]
+struct OAuthError {
+    error: String,
 }
 
 fn key(purpose: &Purpose) -> (Url, Option<String>) {

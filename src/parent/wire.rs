@@ -34,6 +34,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// Below what servers and middle boxes usually grant, so that we hang up first.
 const IDLE_AT_MOST: Duration = Duration::from_secs(30);
 
+/// RFC 9110, 15.5.8: of a plain request through a proxy; no registry says it.
+const PROXY_WANTS_LOGIN: u16 = 407;
+
 /// A body that nobody wants is read to its end only if it is no longer than this, for the sake
 /// of the connection.
 const DRAIN_BYTES: u64 = 16 * 1024;
@@ -100,6 +103,15 @@ impl Wire {
             *request.body_mut() = form.map(|form| form.to_owned().into());
             let client = self.clients.pick(is_home, self.clock.now());
             match client.execute(request).await {
+                Ok(response) if response.status() == PROXY_WANTS_LOGIN => {
+                    self.series.answered(PROXY_WANTS_LOGIN);
+                    self.series.failed(Failure::Proxy);
+                    return Err(Error::Unreachable {
+                        layer: self.layer.clone(),
+                        failure: Failure::Proxy,
+                        source: Arc::new(std::io::Error::other("the proxy wants another login")),
+                    });
+                }
                 Ok(response) => {
                     let status = response.status().as_u16();
                     tracing::debug!(upstream = self.layer, %method, status, "upstream answered");

@@ -150,7 +150,7 @@ impl Book {
             Some("refresh_token") => {
                 value("refresh_token").is_some_and(|token| self.refresh_tokens.lock().contains(&token))
             }
-            _ => false,
+            _ => return Some(Reply::json(400, &json!({ "error": "unsupported_grant_type" }))),
         };
         (!is_good).then(|| Reply::json(400, &json!({ "error": "invalid_grant" })))
     }
