@@ -600,3 +600,24 @@ async fn a_helper_that_hangs_is_given_up_with_all_that_it_started() {
         .await;
     }
 }
+
+#[tokio::test]
+async fn a_token_service_of_an_unknown_authority_is_told_nothing() {
+    let (road, stranger) = (Road::tls(), Road::tls());
+    let (parent, realm) = (road.upstream().await, stranger.upstream().await);
+    let book = Book::of("l4", "secret");
+    realm.token_service(&book);
+    parent.access(Access::Bearer {
+        book,
+        realm: format!("{}/token", realm.url()),
+    });
+    parent.new_image("a", "v1", &[10]);
+    let hosts = format!("auth_hosts = [\"{}\"]", realm.address());
+    let node = logged_in(&road, &parent, &[&hosts]).await;
+
+    let reply = node.get(&manifest("a", "v1")).await;
+
+    assert!(matches!(reply.status, 502 | 503), "{reply}");
+    assert!(realm.connections() > 0);
+    assert_eq!(realm.seen("", "").len(), 0);
+}

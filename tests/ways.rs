@@ -201,12 +201,11 @@ async fn a_name_service_that_is_away_stops_neither_a_start_nor_a_parent_that_was
 }
 
 #[tokio::test]
-async fn a_name_service_that_hangs_costs_three_seconds_and_then_the_old_content_is_served() {
+async fn a_name_service_that_hangs_costs_three_seconds_and_is_named() {
     let road = Road::plain();
     let parent = road.upstream().await;
     let url = parent.url().replace("127.0.0.1", "localhost");
     let mut node = road.below_url(&url).placed();
-    Names::of(&[]).serve(&mut node);
     let names = Names::of(&["localhost -"]);
     names.serve(&mut node);
     node.start().await;

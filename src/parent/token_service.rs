@@ -94,7 +94,10 @@ impl TokenService {
             true => None,
             false => match self.get(wire, purpose, known).await? {
                 Said::Yes(grant) => return Ok(self.kept(purpose, known, grant)),
-                Said::No { status, error } if matches!(status, 404 | 405 | 501) => Some(error),
+                Said::No {
+                    status: 404 | 405 | 501,
+                    error,
+                } => Some(error),
                 Said::No { error, .. } => return Err(error),
             },
         };
