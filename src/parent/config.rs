@@ -115,8 +115,8 @@ impl Config {
             );
         }
         Ok(Self {
-            login: written.login()?,
             credential_helper: written.credential_helper()?,
+            login: written.login()?,
             identity,
             proxies,
             ca_file,
