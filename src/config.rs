@@ -417,9 +417,17 @@ impl Lines {
             self.key("username", &login.username);
             self.text += "# its password is set\n";
         }
+        if let Some(name) = &config.credential_helper {
+            self.key("credential_helper", name);
+        }
         if let Some(path) = &config.ca_file {
             self.key("ca_file", path.display());
         }
+        if let Some(identity) = &config.identity {
+            self.key("cert_file", identity.cert_file.display());
+            self.key("key_file", identity.key_file.display());
+        }
+        self.proxies(&config.proxies);
         self.list("auth_hosts", &config.auth_hosts);
         self.list("redirect_hosts", &config.redirect_hosts);
         self.key("connect_timeout", Span::from(config.connect_timeout));
@@ -427,6 +435,19 @@ impl Lines {
         self.bare("transfers", config.transfers);
         self.bare("requests", config.requests);
         self.filter(&config.filter);
+    }
+
+    fn proxies(&mut self, proxies: &parent::Proxies) {
+        for url in proxies.of_environment() {
+            self.text += &format!("# proxy: {url}, from the environment\n");
+        }
+        let Some(written) = proxies.written() else { return };
+        self.key("proxy", written);
+        if let Some(username) = proxies.username() {
+            self.key("proxy_username", username);
+            self.text += "# its password is set\n";
+        }
+        self.list("no_proxy", proxies.direct());
     }
 
     fn filter(&mut self, filter: &Filter) {

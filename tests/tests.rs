@@ -56,6 +56,10 @@ mod tls;
 mod faults;
 // Credentials upwards, redirects.
 mod tokens;
+// Logins upwards: OAuth2, helpers, refusals that last, token services elsewhere.
+mod logins;
+// The way up: names, TLS, certificates, proxies, redirects.
+mod ways;
 // Disk: budget, eviction, crashes, other people's files.
 mod store;
 // Killed at each point of a commit and of an eviction.

@@ -5,26 +5,20 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderValue, header};
+use http::HeaderValue;
 use moka::sync::Cache;
-use reqwest::Method;
 use url::Url;
 
 use super::challenge::{Bearer, Challenge};
-use super::config::{Config, Login};
+use super::config::Config;
 use super::error::Error;
-use super::kind::Kind;
-use super::origin::Origin;
+use super::login::{Known, Source};
+use super::realm;
+use super::refused::{self, Refused};
 use super::token::{Grant, Purpose, Serial, Token, Tokens};
-use super::verdict::Judge;
-use super::wire::{self, Wire};
-use super::{realm, redirect};
+use super::token_service::TokenService;
+use super::wire::Wire;
 use crate::units::Clock;
-
-/// The answer of a token service is no longer than this.
-const MOST_BYTES: usize = 64 * 1024;
 
 /// For so many repositories it is remembered which token they want.
 const MOST_REPOSITORIES: u64 = 4096;
@@ -33,13 +27,15 @@ const MOST_REPOSITORIES: u64 = 4096;
 #[derive(Debug)]
 pub(super) struct Authority {
     upstream: Url,
-    login: Option<Login>,
+    source: Source,
     auth_hosts: Vec<String>,
     /// Whether the upstream asked for the password itself; then it is shown from the start.
     wants_basic: AtomicBool,
     /// Which token a repository wants, so that it need not ask again.
     wants: Cache<String, Purpose>,
     tokens: Tokens,
+    service: TokenService,
+    refused: Refused,
     clock: Clock,
 }
 
@@ -47,25 +43,39 @@ pub(super) struct Authority {
 #[derive(Clone, Debug)]
 pub(super) struct Credential {
     pub(super) header: HeaderValue,
-    /// `None`: the password itself.
-    bought: Option<(Purpose, Token)>,
+    shown: Shown,
+}
+
+#[derive(Clone, Debug)]
+enum Shown {
+    Password(Known),
+    Token(Purpose, Token),
+}
+
+impl Credential {
+    /// Whether it is a token that was fetched after `moment`.
+    pub(super) fn is_newer_than(&self, moment: Serial) -> bool {
+        matches!(&self.shown, Shown::Token(_, token) if token.is_newer_than(moment))
+    }
 }
 
 impl Authority {
     pub(super) fn new(config: &Config, clock: Clock) -> Self {
         Self {
             upstream: config.url.clone(),
-            login: config.login.clone(),
+            source: Source::new(config),
             auth_hosts: config.auth_hosts.clone(),
             wants_basic: AtomicBool::new(false),
             wants: Cache::new(MOST_REPOSITORIES),
             tokens: Tokens::new(clock.clone()),
+            service: TokenService::new(&config.url, &config.auth_hosts, clock.clone()),
+            refused: Refused::new(clock.clone()),
             clock,
         }
     }
 
     pub(super) fn is_anonymous(&self) -> bool {
-        self.login.is_none()
+        self.source.is_nobody()
     }
 
     /// The moment at which a request begins, for [`answer`](Self::answer).
@@ -74,7 +84,18 @@ impl Authority {
     }
 
     /// What this repository wanted last time, renewed if need be; `None` if it has not asked yet.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Denied`] without any request, if it was refused lately.
     pub(super) async fn remembered(&self, wire: &Wire, repository: &str) -> Result<Option<Credential>, Error> {
+        if self.refused.holds(repository) {
+            return Err(Error::Denied {
+                layer: wire.layer.clone(),
+                status: 401,
+                anonymous: self.is_anonymous(),
+            });
+        }
         if let Some(purpose) = self.wants.get(repository) {
             let credential = self.buy(wire, purpose, None).await;
             if credential.is_err() {
@@ -84,9 +105,38 @@ impl Authority {
             return credential.map(Some);
         }
         if self.wants_basic.load(Ordering::Relaxed) {
-            return Ok(self.password());
+            return self.password(wire, None).await;
         }
         Ok(None)
+    }
+
+    /// `shown` was refused for good: who asks for this repository within the next seconds is refused
+    /// without a request. A password that the upstream itself refuses is bad for all repositories.
+    pub(super) fn blame(&self, wire: &Wire, repository: &str, status: u16, shown: &Credential) {
+        match &shown.shown {
+            Shown::Password(_) if status == 401 => self.blame_login(wire),
+            Shown::Password(_) => {}
+            Shown::Token(..) if self.is_anonymous() => self.refused.remember(Some(repository), refused::ANONYMOUS),
+            Shown::Token(..) => {
+                let wait_s = refused::LOGIN.as_secs();
+                tracing::warn!(
+                    upstream = wire.layer,
+                    repository,
+                    status,
+                    wait_s,
+                    "our token is refused"
+                );
+                wire.note_credentials();
+                self.refused.remember(Some(repository), refused::LOGIN);
+            }
+        }
+    }
+
+    fn blame_login(&self, wire: &Wire) {
+        let wait_s = refused::LOGIN.as_secs();
+        tracing::warn!(upstream = wire.layer, wait_s, "our user or password is refused");
+        wire.note_credentials();
+        self.refused.remember(None, refused::LOGIN);
     }
 
     /// What to show after the upstream refused `shown` with `challenge`; `None`: there is nothing
@@ -100,22 +150,21 @@ impl Authority {
         shown: Option<&Credential>,
         began: Serial,
     ) -> Result<Option<Credential>, Error> {
-        let bearer = match challenge {
-            Challenge::Bearer(bearer) => bearer,
-            Challenge::Basic if shown.is_some_and(|shown| shown.bought.is_none()) => {
-                return Ok(None);
-            }
-            Challenge::Basic => {
+        let bearer = match (challenge, shown.map(|shown| &shown.shown)) {
+            (Challenge::Bearer(bearer), _) => bearer,
+            // A helper may know a newer one by now.
+            (Challenge::Basic, Some(Shown::Password(known))) => return self.password(wire, Some(known)).await,
+            (Challenge::Basic, _) => {
                 self.wants_basic.store(true, Ordering::Relaxed);
-                return Ok(self.password());
+                return self.password(wire, None).await;
             }
         };
         let purpose = self.purpose(wire, repository, bearer)?;
-        let refused = match shown.and_then(|shown| shown.bought.as_ref()) {
-            Some((same, token)) if *same == purpose && token.is_newer_than(began) => {
+        let refused = match shown.map(|shown| &shown.shown) {
+            Some(Shown::Token(same, token)) if *same == purpose && token.is_newer_than(began) => {
                 return Ok(None);
             }
-            Some((same, token)) if *same == purpose => Some(token),
+            Some(Shown::Token(same, token)) if *same == purpose => Some(token),
             _ => None,
         };
         self.wants.insert(repository.to_owned(), purpose.clone());
@@ -124,7 +173,7 @@ impl Authority {
 
     fn purpose(&self, wire: &Wire, repository: &str, bearer: Bearer) -> Result<Purpose, Error> {
         let realm =
-            realm::accept(&self.upstream, &bearer.realm, &self.auth_hosts).map_err(|reason| untrusted(wire, reason))?;
+            realm::accept(&self.upstream, &bearer.realm, &self.auth_hosts).map_err(|reason| wire.untrusted(reason))?;
         Ok(Purpose {
             realm,
             service: bearer.service,
@@ -133,80 +182,46 @@ impl Authority {
     }
 
     async fn buy(&self, wire: &Wire, purpose: Purpose, refused: Option<&Token>) -> Result<Credential, Error> {
-        let fetch = self.fetch(wire, purpose.url());
+        let fetch = self.fetch(wire, &purpose);
         let token = self.tokens.get(purpose.clone(), refused, fetch).await?;
         Ok(Credential {
             header: token.header(),
-            bought: Some((purpose, token)),
+            shown: Shown::Token(purpose, token),
         })
     }
 
-    /// One token from the service (token specification, "Requesting a Token").
-    async fn fetch(&self, wire: &Wire, url: Url) -> Result<Grant, Error> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-        if let Some(password) = self.password() {
-            headers.insert(header::AUTHORIZATION, password.header);
-        }
-        let mut url = url;
-        for _ in 0..=redirect::MOST_HOPS {
-            let mut response = wire.send(&Method::GET, &url, &headers).await?;
-            let status = response.status().as_u16();
-            let next = redirect::next(&url, status, response.headers()).map_err(|reason| untrusted(wire, reason))?;
-            let Some(next) = next else {
-                if status != 200 {
-                    return Err(self.refusal(wire, response).await);
-                }
-                let body = wire::head_of(&mut response, MOST_BYTES).await;
-                let grant = body.and_then(|(body, _)| Grant::parse(&body));
-                return grant.ok_or_else(|| Error::Garbled {
-                    layer: wire.layer.clone(),
-                    reason: "no token where one was asked for".to_owned(),
-                });
+    /// A token from the service; with a second login, if a helper knows one and the first is refused.
+    async fn fetch(&self, wire: &Wire, purpose: &Purpose) -> Result<Grant, Error> {
+        let mut known = self.known(wire, None).await?;
+        loop {
+            let error = match self.service.buy(wire, purpose, known.as_ref()).await {
+                Err(error @ Error::Denied { status: 400 | 401, .. }) if known.is_some() => error,
+                done => return done,
             };
-            let next = realm::accept(&self.upstream, next.as_str(), &self.auth_hosts)
-                .map_err(|reason| untrusted(wire, reason))?;
-            if Origin::of(&next) != Origin::of(&url) {
-                headers.remove(header::AUTHORIZATION);
+            let other = self.known(wire, known.as_ref()).await?;
+            if other.is_none() {
+                self.blame_login(wire);
+                return Err(error);
             }
-            wire::drain(response).await;
-            url = next;
-        }
-        Err(untrusted(wire, "its token service redirects more than five times"))
-    }
-
-    async fn refusal(&self, wire: &Wire, response: reqwest::Response) -> Error {
-        let judge = Judge {
-            layer: &wire.layer,
-            kind: Kind::Foreign,
-            anonymous: self.is_anonymous(),
-            now: self.clock.wall(),
-        };
-        match judge.judge(response).await {
-            // That there is no such token service does not mean that there is no such content.
-            Error::Absent { layer } => Error::Failed {
-                layer,
-                status: 404,
-                message: "its token service is not where it says".to_owned(),
-                retry_after: None,
-            },
-            error => error,
+            known = other;
         }
     }
 
-    fn password(&self) -> Option<Credential> {
-        let login = self.login.as_ref()?;
-        let pair = format!("{}:{}", login.username, login.password.expose());
-        let mut header = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair))).expect("base64 is ASCII");
-        header.set_sensitive(true);
-        Some(Credential { header, bought: None })
+    async fn password(&self, wire: &Wire, refused: Option<&Known>) -> Result<Option<Credential>, Error> {
+        let known = self.known(wire, refused).await?;
+        Ok(known.and_then(|known| {
+            Some(Credential {
+                header: known.basic()?,
+                shown: Shown::Password(known),
+            })
+        }))
     }
-}
 
-fn untrusted(wire: &Wire, reason: &'static str) -> Error {
-    tracing::warn!(upstream = wire.layer, reason, "upstream not followed");
-    Error::Untrusted {
-        layer: wire.layer.clone(),
-        reason,
+    async fn known(&self, wire: &Wire, refused: Option<&Known>) -> Result<Option<Known>, Error> {
+        let known = self.source.known(&wire.layer, refused, &self.clock).await;
+        if known.is_err() {
+            wire.note_credentials();
+        }
+        known
     }
 }

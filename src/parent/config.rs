@@ -1,6 +1,6 @@
 //! The settings of `[parent]`, which are also those of an upstream with a URL of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustls_pki_types::CertificateDer;
@@ -8,13 +8,15 @@ use serde::Deserialize;
 use url::Url;
 
 use super::origin::Origin;
+use super::proxy::Proxies;
+use super::tls::{self, Identity};
 use super::written::Written;
 use crate::oci::Registry;
 use crate::select::Filter;
 use crate::units::Secret;
 
 /// The registry's API is at this host; `docker.io` itself is a web site.
-const DOCKER_HUB: &str = "registry-1.docker.io";
+pub(super) const DOCKER_HUB: &str = "registry-1.docker.io";
 
 /// More at a time would be no bound.
 const MOST_AT_A_TIME: usize = 10_000;
@@ -29,6 +31,12 @@ pub struct Config {
     pub url: Url,
     /// Whom to ask as; `None`: anonymously.
     pub login: Option<Login>,
+    /// `docker-credential-<this>` is asked for the login; only where `login` is none.
+    pub credential_helper: Option<String>,
+    /// The certificate that is shown to the registry itself, and to nobody else.
+    pub identity: Option<Identity>,
+    /// The way out.
+    pub proxies: Proxies,
     /// Where [`authorities`](Self::authorities) came from.
     pub ca_file: Option<PathBuf>,
     /// Trusted besides the system's.
@@ -52,7 +60,7 @@ pub struct Config {
 }
 
 /// A user and the password.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Login {
     /// Holds no colon: Basic could not carry it.
     pub username: String,
@@ -99,13 +107,25 @@ impl Config {
         let url = registry_url(url)?;
         let ca_file = written.ca_file.clone();
         let authorities = match &ca_file {
-            Some(path) => {
-                super::tls::authorities(path).map_err(|reason| format!("ca_file {} {reason}", path.display()))?
-            }
+            Some(path) => authorities(path)?,
             None => Vec::new(),
         };
+        let identity = written.identity()?;
+        if identity.is_some() && url.scheme() == "http" {
+            return Err("cert_file means nothing to an http:// url; write https:// or leave it off".to_owned());
+        }
+        let proxies = written.proxies()?;
+        if identity.is_some() && proxies.is_https() {
+            return Err(
+                "cert_file would be shown to an https:// proxy as well; write the proxy as http:// or socks5://"
+                    .to_owned(),
+            );
+        }
         Ok(Self {
+            credential_helper: written.credential_helper()?,
             login: written.login()?,
+            identity,
+            proxies,
             ca_file,
             authorities,
             namespace: namespace(written.namespace.as_deref(), &url)?,
@@ -119,6 +139,23 @@ impl Config {
             url,
         })
     }
+}
+
+impl Config {
+    /// Reads the files of TLS again.
+    pub(super) fn read_again(&mut self) -> Result<(), String> {
+        if let Some(path) = &self.ca_file {
+            self.authorities = authorities(path)?;
+        }
+        if let Some(identity) = &self.identity {
+            self.identity = Some(Identity::read(&identity.cert_file, &identity.key_file)?);
+        }
+        Ok(())
+    }
+}
+
+fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    tls::authorities(path).map_err(|reason| format!("ca_file {} {reason}", path.display()))
 }
 
 fn registry_url(written: &str) -> Result<Url, String> {
@@ -272,6 +309,24 @@ mod tests {
                 "leave one off",
             ),
             ("ca_file = \"/no/such\"", "ca_file /no/such cannot be read"),
+            ("cert_file = \"/no/such\"", "cert_file stands without key_file"),
+            ("key_file = \"/no/such\"", "key_file stands without cert_file"),
+            (
+                "cert_file = \"/no/such\"\nkey_file = \"/no/such\"",
+                "cert_file /no/such cannot be read",
+            ),
+            ("credential_helper = \"../x\"", "ecr-login"),
+            (
+                "credential_helper = \"x\"\nusername = \"l4\"",
+                "credential_helper and username are both given",
+            ),
+            ("proxy = \"p:1\"", "write http://HOST:PORT"),
+            ("proxy = \"none\"\nno_proxy = [\"a\"]", "leave them off"),
+            ("no_proxy = [\"a\"]", "no_proxy stands without proxy"),
+            (
+                "proxy = \"http://p:1\"\nproxy_username = \"me\"",
+                "proxy_username stands without proxy_password_file",
+            ),
             ("namespace = \"a/b\"", "namespace"),
             ("auth_hosts = [\"https://a\"]", "auth_hosts"),
             ("redirect_hosts = [\"a/b\"]", "redirect_hosts"),

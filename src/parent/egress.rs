@@ -6,17 +6,25 @@
 //! Names are checked after resolving, so that a name cannot hide an address.
 
 use std::collections::HashMap;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-/// The system's resolver is not waited for any longer; the last good answer is used instead.
+use crate::units::Clock;
+
+/// The system's resolver is not waited for any longer, nor for more than half of what a connection may
+/// take; the last good answer is used instead.
 const RESOLVE_WITHIN: Duration = Duration::from_secs(3);
+
+/// The last good answer is used for so long.
+const GOOD_FOR: Duration = Duration::from_secs(60 * 60);
+
+/// A name service that failed is not asked for the same name within this, if there is an old answer.
+const PAUSE: Duration = Duration::from_secs(5);
 
 /// So many names are remembered for the time when the name service is away.
 const MOST_NAMES: usize = 256;
@@ -31,6 +39,22 @@ enum Depth {
     Link,
 }
 
+/// Why a name leads nowhere.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NameError {
+    /// Passes with time.
+    #[error("the name service does not help: {0}")]
+    Away(String),
+
+    /// The operator's, who wrote the name, or the upstream's.
+    #[error("the name has no address")]
+    Nowhere,
+
+    /// The upstream sends us where we do not go.
+    #[error("the name leads to an address inside the network")]
+    Inside,
+}
+
 /// The rule, and what is remembered to judge by it. Clones share both.
 #[derive(Clone, Debug)]
 pub(super) struct Egress(Arc<Shared>);
@@ -42,6 +66,8 @@ struct Shared {
     /// Hosts that the settings name.
     listed: Vec<String>,
     memory: Mutex<Memory>,
+    within: Duration,
+    clock: Clock,
 }
 
 /// One lock, never held across an await.
@@ -50,12 +76,27 @@ struct Memory {
     /// Of the upstream itself, as last resolved.
     home: Depth,
     /// The last good answer for each name.
-    addresses: HashMap<String, Vec<SocketAddr>>,
+    addresses: HashMap<String, Good>,
+}
+
+/// A good answer of the name service.
+#[derive(Debug)]
+struct Good {
+    addresses: Vec<SocketAddr>,
+    since: Instant,
+    /// When it was last asked in vain.
+    failed: Option<Instant>,
 }
 
 impl Egress {
-    /// `listed` are hosts of the settings, with or without a port.
-    pub(super) fn new<'a>(upstream: &Url, listed: impl Iterator<Item = &'a String>) -> Self {
+    /// `listed` are hosts of the settings, with or without a port; `connect_timeout` is what a
+    /// connection may take with its name.
+    pub(super) fn new(
+        upstream: &Url,
+        listed: impl Iterator<Item = String>,
+        connect_timeout: Duration,
+        clock: Clock,
+    ) -> Self {
         let home = match upstream.host() {
             Some(Host::Ipv4(ip)) => Depth::of(ip.into()),
             Some(Host::Ipv6(ip)) => Depth::of(ip.into()),
@@ -63,11 +104,13 @@ impl Egress {
         };
         Self(Arc::new(Shared {
             home: upstream.host_str().unwrap_or_default().to_owned(),
-            listed: listed.map(|host| without_port(host)).collect(),
+            listed: listed.map(|host| without_port(&host)).collect(),
             memory: Mutex::new(Memory {
                 home,
                 addresses: HashMap::new(),
             }),
+            within: RESOLVE_WITHIN.min(connect_timeout / 2),
+            clock,
         }))
     }
 
@@ -88,26 +131,84 @@ impl Egress {
     #[cfg(test)]
     pub(super) fn remember(&self, host: &str, addresses: Vec<SocketAddr>) {
         let mut memory = self.0.memory.lock();
-        memory.addresses.insert(host.to_owned(), addresses);
+        let good = Good::new(addresses, self.0.clock.now());
+        memory.addresses.insert(host.to_owned(), good);
     }
 
-    async fn resolve_name(&self, host: &str) -> io::Result<Vec<SocketAddr>> {
-        let asked = tokio::time::timeout(RESOLVE_WITHIN, tokio::net::lookup_host((host, 0))).await;
-        let found = match asked {
-            Ok(Ok(addresses)) => Ok(addresses.collect::<Vec<_>>()),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the name service does not answer",
-            )),
+    async fn resolve_name(&self, host: &str) -> Result<Vec<SocketAddr>, NameError> {
+        let found = match self.is_pausing(host) {
+            true => Err("it failed a moment ago".to_owned()),
+            false => match tokio::time::timeout(self.0.within, look_up(host)).await {
+                Ok(found) => found,
+                Err(_) => Err("it does not answer".to_owned()),
+            },
         };
+        let now = self.0.clock.now();
         let mut memory = self.0.memory.lock();
         let addresses = match found {
-            Ok(addresses) if !addresses.is_empty() => addresses,
-            Ok(_) => return Err(io::Error::other("the name has no address")),
-            Err(error) => memory.addresses.get(host).cloned().ok_or(error)?,
+            Ok(addresses) if addresses.is_empty() => return Err(NameError::Nowhere),
+            Ok(addresses) => {
+                memory.remember(host, Good::new(addresses.clone(), now));
+                addresses
+            }
+            Err(reason) => memory.last_good(host, now).ok_or(NameError::Away(reason))?,
         };
         self.0.judge(&mut memory, host, addresses)
+    }
+
+    fn is_pausing(&self, host: &str) -> bool {
+        let memory = self.0.memory.lock();
+        let failed = memory.addresses.get(host).and_then(|good| good.failed);
+        failed.is_some_and(|failed| self.0.clock.now().saturating_duration_since(failed) < PAUSE)
+    }
+}
+
+async fn look_up(host: &str) -> Result<Vec<SocketAddr>, String> {
+    #[cfg(feature = "failpoints")]
+    if let Some(scripted) = super::script::look_up(host).await {
+        return scripted;
+    }
+    let found = tokio::net::lookup_host((host, 0)).await;
+    found.map(Iterator::collect).map_err(|error| error.to_string())
+}
+
+impl Memory {
+    fn remember(&mut self, host: &str, good: Good) {
+        if self.addresses.len() >= MOST_NAMES && !self.addresses.contains_key(host) {
+            self.addresses.clear();
+        }
+        self.addresses.insert(host.to_owned(), good);
+    }
+
+    /// What a name that cannot be resolved now last led to.
+    fn last_good(&mut self, host: &str, now: Instant) -> Option<Vec<SocketAddr>> {
+        let good = self.addresses.get_mut(host)?;
+        if now.saturating_duration_since(good.since) > GOOD_FOR {
+            self.addresses.remove(host);
+            return None;
+        }
+        let is_paused = good
+            .failed
+            .is_some_and(|failed| now.saturating_duration_since(failed) < PAUSE);
+        if !is_paused {
+            good.failed = Some(now);
+            tracing::warn!(
+                host,
+                retry_s = PAUSE.as_secs(),
+                "name not resolved, last good address used"
+            );
+        }
+        Some(good.addresses.clone())
+    }
+}
+
+impl Good {
+    fn new(addresses: Vec<SocketAddr>, since: Instant) -> Self {
+        Self {
+            addresses,
+            since,
+            failed: None,
+        }
     }
 }
 
@@ -116,6 +217,10 @@ impl Resolve for Egress {
         let egress = self.clone();
         Box::pin(async move {
             let addresses = egress.resolve_name(name.as_str()).await?;
+            #[cfg(feature = "failpoints")]
+            if let Some(behind) = super::script::behind(name.as_str()) {
+                return Ok(Box::new(std::iter::once(behind)) as Addrs);
+            }
             Ok(Box::new(addresses.into_iter()) as Addrs)
         })
     }
@@ -127,7 +232,12 @@ impl Shared {
     }
 
     /// The addresses that may be connected to; none left is an error.
-    fn judge(&self, memory: &mut Memory, host: &str, mut addresses: Vec<SocketAddr>) -> io::Result<Vec<SocketAddr>> {
+    fn judge(
+        &self,
+        memory: &mut Memory,
+        host: &str,
+        mut addresses: Vec<SocketAddr>,
+    ) -> Result<Vec<SocketAddr>, NameError> {
         if host.eq_ignore_ascii_case(&self.home) {
             let depths = addresses.iter().map(|address| Depth::of(address.ip()));
             memory.home = depths.min().unwrap_or(Depth::Public);
@@ -135,15 +245,8 @@ impl Shared {
             addresses.retain(|address| Depth::of(address.ip()) <= memory.home);
         }
         if addresses.is_empty() {
-            return Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                "the name leads to an address inside the network; if that is right, list the host in redirect_hosts",
-            ));
+            return Err(NameError::Inside);
         }
-        if memory.addresses.len() >= MOST_NAMES && !memory.addresses.contains_key(host) {
-            memory.addresses.clear();
-        }
-        memory.addresses.insert(host.to_owned(), addresses.clone());
         Ok(addresses)
     }
 }
@@ -208,7 +311,8 @@ mod tests {
 
     fn egress(upstream: &str, listed: &[&str]) -> Egress {
         let listed: Vec<String> = listed.iter().map(|&host| host.to_owned()).collect();
-        Egress::new(&Url::parse(upstream).unwrap(), listed.iter())
+        let upstream = Url::parse(upstream).unwrap();
+        Egress::new(&upstream, listed.into_iter(), Duration::from_secs(5), Clock::system())
     }
 
     fn admits(egress: &Egress, url: &str) -> bool {
@@ -266,7 +370,7 @@ mod tests {
 
         let error = hub.resolve_name("localhost").await.unwrap_err();
 
-        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        assert!(matches!(error, NameError::Inside), "{error}");
         assert!(local.resolve_name("localhost").await.is_ok());
     }
 
@@ -282,11 +386,16 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_good_address_serves_while_the_name_service_is_away() {
-        let here = egress("http://wharf.invalid:5000/", &[]);
+        let (clock, hand) = Clock::manual();
+        let upstream = Url::parse("http://wharf.invalid:5000/").unwrap();
+        let here = Egress::new(&upstream, std::iter::empty(), Duration::from_secs(5), clock);
         let known = SocketAddr::from(([10, 0, 0, 1], 0));
         here.remember("wharf.invalid", vec![known]);
 
         assert_eq!(here.resolve_name("wharf.invalid").await.unwrap(), vec![known]);
         assert!(here.resolve_name("other.invalid").await.is_err());
+
+        hand.advance(GOOD_FOR + PAUSE);
+        assert!(here.resolve_name("wharf.invalid").await.is_err());
     }
 }

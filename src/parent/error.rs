@@ -4,6 +4,8 @@ use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use super::failure::Failure;
+
 /// Why a parent or upstream gave no answer.
 ///
 /// `layer` is the name of the node or registry that failed. That is not always the one that was
@@ -22,11 +24,11 @@ pub enum Error {
 
     /// Asked anonymously: the same as absent, for registries answer 401 for what does not exist.
     /// With credentials of ours: the operator must look at them.
-    #[error("{layer} refuses access ({status}{})", if *anonymous { ", asked anonymously" } else { " to the configured user" })]
+    #[error("{layer} refuses access ({status}{})", if *anonymous { ", asked anonymously" } else { " to the configured user; look at its credentials" })]
     Denied {
         /// Who refuses.
         layer: String,
-        /// 401 or 403.
+        /// 401 or 403; 400 from a token service.
         status: u16,
         /// Whether no credentials are configured.
         anonymous: bool,
@@ -62,10 +64,12 @@ pub enum Error {
     },
 
     /// Nobody's fault that can be told from here: no connection, or it broke before the answer.
-    #[error("{layer} cannot be reached")]
+    #[error("{layer} cannot be reached: {failure}")]
     Unreachable {
         /// Who was to be reached.
         layer: String,
+        /// What stood in between.
+        failure: Failure,
         /// The way there: name service, connection, TLS.
         source: Cause,
     },
@@ -100,6 +104,15 @@ pub enum Error {
     Spoiled {
         /// Who sent them.
         layer: String,
+    },
+
+    /// An operator must act: the program that knows our credentials does not give them.
+    #[error("the credentials for {layer} cannot be had: {reason}")]
+    Helper {
+        /// Who was to be shown them.
+        layer: String,
+        /// The program and its own words.
+        reason: String,
     },
 
     /// The upstream wants us to go where we do not: nothing was sent there.
@@ -167,6 +180,7 @@ impl Error {
             | Self::Cut { layer, .. }
             | Self::Loop { layer }
             | Self::Spoiled { layer }
+            | Self::Helper { layer, .. }
             | Self::Untrusted { layer, .. }
             | Self::Garbled { layer, .. }
             | Self::NeedsWharf { layer, .. }

@@ -22,8 +22,10 @@ use super::verdict::Judge;
 use super::{redirect, wire, within};
 use crate::oci::{Registry, media};
 
-/// A request is refused, given better credentials and sent again no more often than this.
+/// A request is refused, given better credentials and sent again no more often than this, and with no
+/// more than so many tokens that were fetched meanwhile.
 const MOST_REFUSALS: usize = 3;
+const MOST_TOKENS: usize = 2;
 
 /// A question in the form in which it is sent.
 struct Exchange<'a> {
@@ -58,7 +60,7 @@ impl Shared {
         let mut reply = exchange.run().await.inspect_err(|error| self.limited(error))?;
         // A refusal by the storage behind a redirect: the signature has run out, or was made for
         // GET alone. The registry is asked once more, for what needs no HEAD.
-        if reply.is_elsewhere && matches!(reply.response.status().as_u16(), 401 | 403 | 405) {
+        if reply.is_elsewhere && matches!(reply.response.status().as_u16(), 400 | 401 | 403 | 405) {
             if ask.head {
                 exchange.peek();
             }
@@ -226,24 +228,33 @@ impl Exchange<'_> {
         let Shared { wire, authority, .. } = self.shared;
         let began = authority.moment();
         let mut shown = authority.remembered(wire, self.repository).await?;
-        for _ in 0..MOST_REFUSALS {
+        let mut fetched = 0;
+        let mut sent = 0;
+        loop {
             let reply = self.follow(shown.as_ref()).await?;
             if reply.is_elsewhere || !wants_more(&reply.response) {
                 return Ok(reply);
             }
-            let Some(challenge) = self.challenge(&reply.response).await? else {
-                return Ok(reply);
+            fetched += usize::from(shown.as_ref().is_some_and(|shown| shown.is_newer_than(began)));
+            let better = match self.challenge(&reply.response).await? {
+                Some(challenge) if sent < MOST_REFUSALS && fetched < MOST_TOKENS => {
+                    let repository = self.repository;
+                    let shown = shown.as_ref();
+                    authority.answer(wire, repository, challenge, shown, began).await?
+                }
+                _ => None,
             };
-            let better = authority
-                .answer(wire, self.repository, challenge, shown.as_ref(), began)
-                .await?;
             let Some(better) = better else {
+                if let Some(shown) = &shown {
+                    let status = reply.response.status().as_u16();
+                    authority.blame(wire, self.repository, status, shown);
+                }
                 return Ok(reply);
             };
             wire::drain(reply.response).await;
             shown = Some(better);
+            sent += 1;
         }
-        self.follow(shown.as_ref()).await
     }
 
     /// The challenge of a refusal; some registries tell it only to `GET /v2/`.

@@ -105,7 +105,7 @@ impl Client {
             })?,
             None => Vec::new(),
         };
-        let client = wire::builder(&authorities)
+        let client = wire::builder(tls::client(&authorities, None))
             .connect_timeout(Duration::from_secs(5))
             .read_timeout(Duration::from_secs(60))
             .build()

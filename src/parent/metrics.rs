@@ -3,12 +3,14 @@
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::breaker::Phase;
+use super::failure::Failure;
 use super::gate::Class;
 
 /// The counters of all upstreams of a process. Clones count together.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     requests: IntCounterVec,
+    failures: IntCounterVec,
     bytes: IntCounterVec,
     up: IntGaugeVec,
     inside: IntGaugeVec,
@@ -94,6 +96,16 @@ impl Metrics {
                     &["upstream", "status"],
                 ),
             ),
+            failures: register(
+                registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "wharf_parent_failures_total",
+                        "Requests for an upstream that came to nothing, by reason",
+                    ),
+                    &["upstream", "reason"],
+                ),
+            ),
             bytes: register(
                 registry,
                 IntCounterVec::new(
@@ -156,6 +168,12 @@ impl Series {
     /// Counts a request that was not answered.
     pub(super) fn unanswered(&self) {
         self.request("error");
+    }
+
+    /// Counts why there was no answer that could be used.
+    pub(super) fn failed(&self, failure: Failure) {
+        let labels = [self.upstream.as_str(), failure.as_str()];
+        self.metrics.failures.with_label_values(&labels).inc();
     }
 
     pub(super) fn is_up(&self, up: bool) {

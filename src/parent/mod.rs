@@ -8,9 +8,11 @@
 pub use answer::{Answer, Head};
 pub use ask::{Ask, What};
 pub use config::{Config, Login};
-pub use error::{Cause, Error};
+pub use error::{Cause, Error, Failure};
 pub use gate::Class;
 pub use metrics::Metrics;
+pub use proxy::Proxies;
+pub use tls::Identity;
 pub use upstream::Upstream;
 pub use verdict::{DENIED_HEADER, LAYER_HEADER, SPOILED_HEADER};
 pub use via::{Hops, NodeId};
@@ -26,22 +28,31 @@ mod ask;
 mod authority;
 mod breaker;
 mod challenge;
+mod clients;
 mod config;
 mod egress;
 mod error;
 mod exchange;
+mod failure;
 mod gate;
+mod helper;
 mod kind;
 mod link;
+mod login;
 mod metrics;
 mod origin;
 mod pace;
 mod probe;
+mod proxy;
 mod realm;
 mod redirect;
+mod refused;
+#[cfg(feature = "failpoints")]
+mod script;
 mod shared;
 mod tls;
 mod token;
+mod token_service;
 mod upstream;
 mod verdict;
 mod via;
@@ -98,7 +109,7 @@ impl Parent {
             true => config.host(),
             false => registry.to_string(),
         };
-        if config.login.is_some() && config.url.scheme() == "http" {
+        if (config.login.is_some() || config.credential_helper.is_some()) && config.url.scheme() == "http" {
             tracing::warn!(upstream = name, "password is sent unencrypted: the URL is http://");
         }
         Self {
@@ -157,6 +168,7 @@ impl Parent {
         match tokio::time::timeout(left, self.ask_again(ask, began + patience.span)).await {
             Ok(answer) => Ok(answer?.holding(pass)),
             Err(_) => {
+                wire.note_late();
                 let error = self.shared.timed_out(ask.budget);
                 if wire.heard() == heard && left >= (ask.budget / 2).min(self.shared.connect_timeout) {
                     wire.note(false);

@@ -36,17 +36,30 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(config: &Config, name: &str, node: &NodeId, clock: Clock, metrics: &Metrics) -> Self {
         let series = metrics.of(name);
-        let listed = config.auth_hosts.iter().chain(&config.redirect_hosts);
-        let egress = Egress::new(&config.url, listed);
+        let listed = config.auth_hosts.iter().chain(&config.redirect_hosts).cloned();
+        let egress = Egress::new(
+            &config.url,
+            listed.chain(config.proxies.hosts()),
+            config.connect_timeout,
+            clock.clone(),
+        );
         let limits = Limits {
             transfers: config.transfers,
             requests: config.requests,
         };
         let gate = Arc::new(Gate::new(&node.name, limits, &series, clock.clone()));
+        let wire = Wire::new(
+            config,
+            name,
+            egress.clone(),
+            series.clone(),
+            gate.clone(),
+            clock.clone(),
+        );
         Self {
             url: config.url.clone(),
             node: node.clone(),
-            wire: Wire::new(config, name.to_owned(), egress.clone(), series.clone(), gate.clone()),
+            wire,
             authority: Authority::new(config, clock.clone()),
             egress,
             memory: Memory::new(),
@@ -78,10 +91,6 @@ impl Shared {
     }
 
     pub(super) fn untrusted(&self, reason: &'static str) -> Error {
-        tracing::warn!(upstream = self.wire.layer, reason, "upstream not followed");
-        Error::Untrusted {
-            layer: self.wire.layer.clone(),
-            reason,
-        }
+        self.wire.untrusted(reason)
     }
 }

@@ -4,23 +4,69 @@
 //! to connect without verifying, and none from https:// to http://.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::CertificateDer;
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, InconsistentKeys, RootCertStore};
 use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-/// A client's TLS: the system's authorities and `more` besides; HTTP/2 before HTTP/1.1.
-pub(super) fn client(more: &[CertificateDer<'static>]) -> ClientConfig {
+/// What we show to an upstream that wants to know who asks.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// The certificate and those that lead to its authority, PEM.
+    pub cert_file: PathBuf,
+    /// Its key, PEM.
+    pub key_file: PathBuf,
+    pair: CertifiedKey,
+}
+
+impl Identity {
+    /// Reads both files. On failure, what is wrong, with its key in the settings.
+    pub(super) fn read(cert_file: &Path, key_file: &Path) -> Result<Self, String> {
+        let of_cert = |reason: String| format!("cert_file {} {reason}", cert_file.display());
+        let of_key = |reason: String| format!("key_file {} {reason}", key_file.display());
+        let pem = fs::read(cert_file).map_err(|error| of_cert(format!("cannot be read: {error}")))?;
+        let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
+        let chain = chain.map_err(|error| of_cert(format!("is not PEM: {error}")))?;
+        if chain.is_empty() {
+            return Err(of_cert("holds no certificate; it must have one in PEM form".to_owned()));
+        }
+        let pem = fs::read(key_file).map_err(|error| of_key(format!("cannot be read: {error}")))?;
+        let key = PrivateKeyDer::from_pem_slice(&pem);
+        let key = key.map_err(|error| of_key(format!("holds no key in PEM form: {error}")))?;
+        let key = any_supported_type(&key).map_err(|error| of_key(format!("cannot be used: {error}")))?;
+        let pair = CertifiedKey::new(chain, key);
+        match pair.keys_match() {
+            Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(Self {
+                cert_file: cert_file.to_owned(),
+                key_file: key_file.to_owned(),
+                pair,
+            }),
+            Err(error) => Err(of_cert(format!(
+                "does not belong to key_file {}: {error}",
+                key_file.display()
+            ))),
+        }
+    }
+}
+
+/// A client's TLS: the system's authorities and `more` besides; HTTP/2 before HTTP/1.1. Without an
+/// `identity` it shows no certificate to anyone.
+pub(super) fn client(more: &[CertificateDer<'static>], identity: Option<&Identity>) -> ClientConfig {
     let mut roots = system_roots().clone();
     roots.add_parsable_certificates(more.iter().cloned());
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring speaks TLS 1.2 and 1.3")
-        .with_root_certificates(roots)
-        .with_no_client_auth();
+        .with_root_certificates(roots);
+    let mut config = match identity {
+        Some(identity) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.pair.clone()))),
+        None => builder.with_no_client_auth(),
+    };
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config
 }
@@ -82,6 +128,6 @@ mod tests {
 
     #[test]
     fn both_versions_of_http_are_offered_the_newer_first() {
-        assert_eq!(client(&[]).alpn_protocols, [&b"h2"[..], &b"http/1.1"[..]]);
+        assert_eq!(client(&[], None).alpn_protocols, [&b"h2"[..], &b"http/1.1"[..]]);
     }
 }

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::error::Error;
-use crate::units::Clock;
+use crate::units::{Clock, Secret};
 
 /// A token that does not say how long it holds, holds so long (token specification).
 const LIFETIME_BY_DEFAULT: Duration = Duration::from_secs(60);
@@ -145,35 +145,48 @@ impl Tokens {
 pub(super) struct Grant {
     header: HeaderValue,
     lifetime: Duration,
+    /// To be used instead of the password, if the service gave one.
+    pub(super) refresh: Option<Secret>,
 }
 
 impl Grant {
     /// From the body of its answer; `None` if there is no token in it.
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
         let answer: Answer = serde_json::from_slice(body).ok()?;
-        let token = [answer.token, answer.access_token]
-            .into_iter()
-            .flatten()
-            .find(|token| !token.is_empty())?;
+        let token = text(answer.token).or_else(|| text(answer.access_token))?;
         let mut header = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
         header.set_sensitive(true);
-        let seconds = answer.expires_in.as_ref().and_then(serde_json::Value::as_f64);
+        let seconds = answer.expires_in.as_ref().and_then(seconds);
         let lifetime = seconds
             .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
             .unwrap_or(LIFETIME_BY_DEFAULT);
         Some(Self {
             header,
             lifetime: lifetime.min(LONGEST_LIFETIME),
+            refresh: text(answer.refresh_token).map(Secret::from),
         })
     }
 }
 
 #[derive(Deserialize)]
 struct Answer {
-    token: Option<String>,
-    access_token: Option<String>,
-    /// Whatever it is: an odd value must not cost the token.
+    // Whatever they are: an odd value must not cost the token.
+    token: Option<serde_json::Value>,
+    access_token: Option<serde_json::Value>,
+    refresh_token: Option<serde_json::Value>,
     expires_in: Option<serde_json::Value>,
+}
+
+fn text(value: Option<serde_json::Value>) -> Option<String> {
+    match value {
+        Some(serde_json::Value::String(text)) => Some(text).filter(|text| !text.is_empty()),
+        _ => None,
+    }
+}
+
+/// As a number, or as some write it, in quotes.
+fn seconds(value: &serde_json::Value) -> Option<f64> {
+    value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())
 }
 
 #[cfg(test)]
@@ -212,6 +225,12 @@ mod tests {
             Some(300)
         );
         assert_eq!(lifetime_s(r#"{"token":"t","expires_in":"soon"}"#), Some(60));
+        assert_eq!(lifetime_s(r#"{"token":"t","expires_in":"300"}"#), Some(300));
+        assert_eq!(lifetime_s(r#"{"token":"t","expires_in":0}"#), Some(0));
+        assert_eq!(
+            lifetime_s(r#"{"token":"t","expires_in":"NaN","refresh_token":5}"#),
+            Some(60)
+        );
         assert_eq!(lifetime_s(r#"{"token":"t","expires_in":-4}"#), Some(60));
         assert_eq!(lifetime_s(r#"{"token":"t","expires_in":1e300}"#), Some(60));
         assert_eq!(lifetime_s(r#"{"token":"t","expires_in":1e9}"#), Some(86400));

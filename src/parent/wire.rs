@@ -12,18 +12,19 @@ use bytes::Bytes;
 use reqwest::header::HeaderMap;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Request, Response, retry};
-use rustls_pki_types::CertificateDer;
-use tower::limit::ConcurrencyLimitLayer;
+use rustls::ClientConfig;
 use url::Url;
 
 use super::breaker::Sign;
+use super::clients::Clients;
 use super::config::Config;
 use super::egress::Egress;
 use super::error::Error;
+use super::failure::Failure;
 use super::gate::Gate;
 use super::metrics::Series;
 use super::origin::Origin;
-use super::tls;
+use crate::units::Clock;
 
 /// How this program calls itself.
 pub(super) const USER_AGENT: &str = concat!("wharf/", env!("CARGO_PKG_VERSION"));
@@ -32,11 +33,11 @@ pub(super) const USER_AGENT: &str = concat!("wharf/", env!("CARGO_PKG_VERSION"))
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 
-/// Connections that are being made at a time, handshakes included.
-const CONNECTS: usize = 8;
-
 /// Below what servers and middle boxes usually grant, so that we hang up first.
 const IDLE_AT_MOST: Duration = Duration::from_secs(30);
+
+/// RFC 9110, 15.5.8: of a plain request through a proxy; no registry says it.
+const PROXY_WANTS_LOGIN: u16 = 407;
 
 /// A body that nobody wants is read to its end only if it is no longer than this, for the sake
 /// of the connection.
@@ -45,7 +46,8 @@ const DRAIN_BYTES: u64 = 16 * 1024;
 /// Connections to one upstream and to where it sends us.
 #[derive(Debug)]
 pub(super) struct Wire {
-    client: Client,
+    clients: Clients,
+    clock: Clock,
     /// Whom errors name.
     pub(super) layer: String,
     home: Option<Origin>,
@@ -58,17 +60,18 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(config: &Config, layer: String, egress: Egress, series: Series, gate: Arc<Gate>) -> Self {
-        let client = builder(&config.authorities)
-            .connect_timeout(config.connect_timeout)
-            .read_timeout(config.read_timeout)
-            .dns_resolver(Arc::new(egress))
-            .connector_layer(ConcurrencyLimitLayer::new(CONNECTS))
-            .build()
-            .expect("the TLS configuration is given whole, and nothing else can fail");
+    pub(super) fn new(
+        config: &Config,
+        layer: &str,
+        egress: Egress,
+        series: Series,
+        gate: Arc<Gate>,
+        clock: Clock,
+    ) -> Self {
         Self {
-            client,
-            layer,
+            clients: Clients::new(config, egress, clock.now()),
+            clock,
+            layer: layer.to_owned(),
             home: Origin::of(&config.url),
             series,
             gate,
@@ -90,15 +93,44 @@ impl Wire {
         Origin::of(url) == self.home
     }
 
-    /// Sends one request without a body, and again if a connection that had lain idle turns out
-    /// to be dead, which is safe for what only reads (RFC 9110, 9.2.2).
+    /// Sends one request without a body.
     pub(super) async fn send(&self, method: &Method, url: &Url, headers: &HeaderMap) -> Result<Response, Error> {
+        self.dispatch(method, url, headers, None).await
+    }
+
+    /// Sends a form to a token service.
+    pub(super) async fn post(&self, url: &Url, headers: &HeaderMap, form: &str) -> Result<Response, Error> {
+        self.dispatch(&Method::POST, url, headers, Some(form)).await
+    }
+
+    /// Sends, and once more if a connection that had lain idle turns out to be dead or the other side
+    /// says that it did not look at the request (GOAWAY, REFUSED_STREAM), which is safe for what only
+    /// reads (RFC 9110, 9.2.2) and for buying a token; and once more if TLS failed and its files have
+    /// changed.
+    async fn dispatch(
+        &self,
+        method: &Method,
+        url: &Url,
+        headers: &HeaderMap,
+        form: Option<&str>,
+    ) -> Result<Response, Error> {
         let is_home = self.is_home(url);
         let mut again = true;
         loop {
             let mut request = Request::new(method.clone(), url.clone());
             *request.headers_mut() = headers.clone();
-            match self.client.execute(request).await {
+            *request.body_mut() = form.map(|form| form.to_owned().into());
+            let client = self.clients.pick(is_home, self.clock.now());
+            match client.execute(request).await {
+                Ok(response) if response.status() == PROXY_WANTS_LOGIN => {
+                    self.series.answered(PROXY_WANTS_LOGIN);
+                    self.series.failed(Failure::Proxy);
+                    return Err(Error::Unreachable {
+                        layer: self.layer.clone(),
+                        failure: Failure::Proxy,
+                        source: Arc::new(std::io::Error::other("the proxy wants another login")),
+                    });
+                }
                 Ok(response) => {
                     let status = response.status().as_u16();
                     tracing::debug!(upstream = self.layer, %method, status, "upstream answered");
@@ -118,13 +150,17 @@ impl Wire {
                 Err(error) => {
                     self.series.unanswered();
                     let error = error.without_url();
-                    if again && !error.is_connect() && !error.is_timeout() {
+                    let failure = Failure::of(&error);
+                    let is_mended = failure.is_of_tls() && self.clients.look(self.clock.now());
+                    let is_passing = !error.is_connect() && !error.is_timeout() && !failure.is_of_tls();
+                    if again && (is_mended || is_passing) {
                         again = false;
                         continue;
                     }
+                    self.series.failed(failure);
                     tracing::debug!(upstream = self.layer, %method, ?error, "upstream did not answer");
-                    let is_told = is_home && !is_ours(&error);
-                    let error = self.unreachable(error);
+                    let is_told = is_home && failure != Failure::Address && !is_ours(&error);
+                    let error = self.unreachable(failure, error);
                     if is_told {
                         self.note(false);
                         self.gate.observe(match error.is_broken() {
@@ -151,9 +187,36 @@ impl Wire {
         }
     }
 
-    fn unreachable(&self, error: reqwest::Error) -> Error {
+    /// An answer that sends us where we do not go.
+    pub(super) fn untrusted(&self, reason: &'static str) -> Error {
+        tracing::warn!(upstream = self.layer, reason, "upstream not followed");
+        self.series.failed(Failure::Redirect);
+        Error::Untrusted {
+            layer: self.layer.clone(),
+            reason,
+        }
+    }
+
+    /// Our own login was refused, or could not be had.
+    pub(super) fn note_credentials(&self) {
+        self.series.failed(Failure::Credentials);
+    }
+
+    /// The budget of a question ended before the answer came.
+    pub(super) fn note_late(&self) {
+        self.series.failed(Failure::Timeout);
+    }
+
+    fn unreachable(&self, failure: Failure, error: reqwest::Error) -> Error {
+        if failure == Failure::Address {
+            return Error::Untrusted {
+                layer: self.layer.clone(),
+                reason: "it sends us to a name that leads inside the network; if that is right, list the host in redirect_hosts",
+            };
+        }
         Error::Unreachable {
             layer: self.layer.clone(),
+            failure,
             source: Arc::new(error),
         }
     }
@@ -176,9 +239,9 @@ fn allowance(headers: &HeaderMap, name: &str) -> Option<i64> {
 /// What every client of this room has in common: our own redirects, our own retries, no proxy from
 /// the environment, no compression. Connections to IPv6 and IPv4 addresses are raced by the
 /// connector, the other family 300 ms behind the first (RFC 8305).
-pub(super) fn builder(authorities: &[CertificateDer<'static>]) -> reqwest::ClientBuilder {
+pub(super) fn builder(tls: ClientConfig) -> reqwest::ClientBuilder {
     Client::builder()
-        .tls_backend_preconfigured(tls::client(authorities))
+        .tls_backend_preconfigured(tls)
         .user_agent(USER_AGENT)
         .redirect(Policy::none())
         .retry(retry::never())

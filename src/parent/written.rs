@@ -4,12 +4,14 @@
 //! refused with the right words.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use serde::Deserialize;
 
 use super::config::Login;
+use super::proxy::Proxies;
+use super::tls::Identity;
 use crate::select::Filter;
 use crate::units::{Secret, Span};
 
@@ -21,6 +23,13 @@ pub(super) struct Written {
     password: Option<Refused>,
     password_file: Option<PathBuf>,
     password_env: Option<String>,
+    credential_helper: Option<String>,
+    cert_file: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    proxy: Option<String>,
+    proxy_username: Option<String>,
+    proxy_password_file: Option<PathBuf>,
+    no_proxy: Vec<String>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) namespace: Option<String>,
     allow: Vec<String>,
@@ -57,6 +66,13 @@ impl Default for Written {
             password: None,
             password_file: None,
             password_env: None,
+            credential_helper: None,
+            cert_file: None,
+            key_file: None,
+            proxy: None,
+            proxy_username: None,
+            proxy_password_file: None,
+            no_proxy: Vec::new(),
             ca_file: None,
             namespace: None,
             allow: Vec::new(),
@@ -107,6 +123,13 @@ impl Written {
             ("password", self.password.is_some()),
             ("password_file", self.password_file.is_some()),
             ("password_env", self.password_env.is_some()),
+            ("credential_helper", self.credential_helper.is_some()),
+            ("cert_file", self.cert_file.is_some()),
+            ("key_file", self.key_file.is_some()),
+            ("proxy", self.proxy.is_some()),
+            ("proxy_username", self.proxy_username.is_some()),
+            ("proxy_password_file", self.proxy_password_file.is_some()),
+            ("no_proxy", !self.no_proxy.is_empty()),
             ("ca_file", self.ca_file.is_some()),
             ("namespace", self.namespace.is_some()),
             ("auth_hosts", !self.auth_hosts.is_empty()),
@@ -128,6 +151,61 @@ impl Written {
         Filter::new(&self.allow, &self.deny).map_err(|error| format!("allow or deny: {error}"))
     }
 
+    /// What follows `docker-credential-` in the name of a program.
+    pub(super) fn credential_helper(&self) -> Result<Option<String>, String> {
+        let Some(name) = &self.credential_helper else {
+            return Ok(None);
+        };
+        let stray = [
+            ("username", self.username.is_some()),
+            ("password_file", self.password_file.is_some()),
+            ("password_env", self.password_env.is_some()),
+        ];
+        if let Some((key, _)) = stray.iter().find(|(_, written)| *written) {
+            return Err(format!("credential_helper and {key} are both given; leave one off"));
+        }
+        let is_name = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if name.is_empty() || !name.chars().all(is_name) {
+            return Err(format!(
+                "credential_helper is {name:?}; write what follows docker-credential- in the program's name, like \"ecr-login\""
+            ));
+        }
+        Ok(Some(name.clone()))
+    }
+
+    pub(super) fn identity(&self) -> Result<Option<Identity>, String> {
+        match (&self.cert_file, &self.key_file) {
+            (Some(certificate), Some(key)) => Identity::read(certificate, key).map(Some),
+            (None, None) => Ok(None),
+            (Some(_), None) => Err("cert_file stands without key_file; add that".to_owned()),
+            (None, Some(_)) => Err("key_file stands without cert_file; add that".to_owned()),
+        }
+    }
+
+    pub(super) fn proxies(&self) -> Result<Proxies, String> {
+        let Some(proxy) = &self.proxy else {
+            let stray = [
+                ("proxy_username", self.proxy_username.is_some()),
+                ("proxy_password_file", self.proxy_password_file.is_some()),
+                ("no_proxy", !self.no_proxy.is_empty()),
+            ];
+            if let Some((key, _)) = stray.iter().find(|(_, written)| *written) {
+                return Err(format!("{key} stands without proxy; add that or leave off {key}"));
+            }
+            return Proxies::environment(|name| env::var(name).ok());
+        };
+        let login = match (&self.proxy_username, &self.proxy_password_file) {
+            (Some(username), Some(path)) => Some(Login {
+                username: username.clone(),
+                password: secret("proxy_password_file", path)?,
+            }),
+            (None, None) => None,
+            (Some(_), None) => return Err("proxy_username stands without proxy_password_file; add that".to_owned()),
+            (None, Some(_)) => return Err("proxy_password_file stands without proxy_username; add that".to_owned()),
+        };
+        Proxies::set(proxy, login, self.no_proxy.clone())
+    }
+
     pub(super) fn login(&self) -> Result<Option<Login>, String> {
         if self.password.is_some() {
             return Err("password stands in the file, where everyone reads it; put it into a file of its own and name that in password_file, or name a variable in password_env".to_owned());
@@ -136,8 +214,7 @@ impl Written {
             (Some(_), Some(_)) => {
                 return Err("password_file and password_env are both given; leave one off".to_owned());
             }
-            (Some(path), None) => fs::read_to_string(path)
-                .map_err(|error| format!("password_file {} cannot be read: {error}", path.display()))?,
+            (Some(path), None) => secret("password_file", path)?.expose().to_owned(),
             (None, Some(variable)) => env::var(variable)
                 .map_err(|_| format!("password_env names {variable}, which is not set, or not text"))?,
             (None, None) if self.username.is_some() => {
@@ -160,4 +237,10 @@ impl Written {
             password: Secret::from(password.to_owned()),
         }))
     }
+}
+
+/// A secret from its file, without the end of its line.
+fn secret(key: &str, path: &Path) -> Result<Secret, String> {
+    let text = fs::read_to_string(path).map_err(|error| format!("{key} {} cannot be read: {error}", path.display()))?;
+    Ok(Secret::from(text.trim_end_matches(['\r', '\n']).to_owned()))
 }

@@ -6,7 +6,15 @@ use std::sync::Arc;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+/// Whether a client must show a certificate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Demand {
+    Must,
+    May,
+}
 
 /// An authority that nobody trusts who was not told to.
 pub struct Authority {
@@ -22,16 +30,28 @@ impl Authority {
 
     /// With a leaf for a server of these names and addresses.
     pub fn of(names: &[&str]) -> Self {
+        Self::made(names, |_| {})
+    }
+
+    /// With a leaf whose time is over.
+    pub fn expired() -> Self {
+        Self::made(&["localhost", "127.0.0.1"], |leaf| {
+            leaf.not_before = rcgen::date_time_ymd(2001, 1, 1);
+            leaf.not_after = rcgen::date_time_ymd(2002, 1, 1);
+        })
+    }
+
+    fn made(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Self {
         let mut ca = CertificateParams::new(Vec::new()).expect("no names");
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         ca.distinguished_name
             .push(rcgen::DnType::CommonName, "plant test authority");
         let ca = CertifiedIssuer::self_signed(ca, KeyPair::generate().expect("a key")).expect("a CA");
         let key = KeyPair::generate().expect("a key");
-        let leaf = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>())
-            .expect("valid names")
-            .signed_by(&key, &ca)
-            .expect("a leaf");
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut leaf = CertificateParams::new(names).expect("valid names");
+        change(&mut leaf);
+        let leaf = leaf.signed_by(&key, &ca).expect("a leaf");
         Self {
             ca_pem: ca.pem(),
             cert_pem: leaf.pem(),
@@ -55,12 +75,40 @@ impl Authority {
     /// What a server with the leaf presents, offering `protocols` by ALPN.
     pub fn server(&self, protocols: &[&[u8]]) -> Arc<ServerConfig> {
         install_provider();
+        self.serving(protocols, ServerConfig::builder().with_no_client_auth())
+    }
+
+    /// The same over HTTP/1.1, asking for a certificate of `clients`; `Demand::Must`: there is no answer without one.
+    pub fn server_asking(&self, clients: &Self, demand: Demand) -> Arc<ServerConfig> {
+        install_provider();
+        let builder = WebPkiClientVerifier::builder(Arc::new(clients.roots()));
+        let verifier = match demand {
+            Demand::Must => builder,
+            Demand::May => builder.allow_unauthenticated(),
+        };
+        let verifier = verifier.build().expect("one authority");
+        self.serving(
+            &[b"http/1.1"],
+            ServerConfig::builder().with_client_cert_verifier(verifier),
+        )
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).expect("our CA"))
+            .expect("a CA");
+        roots
+    }
+
+    fn serving(
+        &self,
+        protocols: &[&[u8]],
+        builder: rustls::ConfigBuilder<ServerConfig, rustls::server::WantsServerCert>,
+    ) -> Arc<ServerConfig> {
         let chain = vec![CertificateDer::from_pem_slice(self.cert_pem.as_bytes()).expect("our certificate")];
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).expect("our key");
-        let mut config = ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(chain, key)
-            .expect("they fit");
+        let mut config = builder.with_single_cert(chain, key).expect("they fit");
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Arc::new(config)
     }
@@ -68,12 +116,8 @@ impl Authority {
     /// A client that trusts this authority alone.
     pub fn client(&self, protocols: &[&[u8]]) -> Arc<ClientConfig> {
         install_provider();
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_slice(self.ca_pem.as_bytes()).expect("our CA"))
-            .expect("a CA");
         let mut config = ClientConfig::builder()
-            .with_root_certificates(roots)
+            .with_root_certificates(self.roots())
             .with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
         Arc::new(config)

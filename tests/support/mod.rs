@@ -12,12 +12,18 @@ pub mod client;
 pub mod content;
 /// Numbers that a node shows.
 pub mod metrics;
+/// The name service, as a test wants it.
+pub mod names;
 /// What a test cannot do without.
 pub mod needs;
 /// The program under test, running.
 pub mod node;
 /// Ports that nobody else will take.
 pub mod ports;
+/// A proxy on the way out.
+pub mod proxy;
+/// From a node to its parent: plain, or by TLS.
+pub mod road;
 /// A node, its parent, and a blob that the parent alone has.
 pub mod stage;
 /// Plain HTTP or TLS, for all.

@@ -27,7 +27,7 @@ use crate::support::transport;
 pub use fault::{Cut, Fault, Gate, Length, RangeRule};
 pub use ledger::Seen;
 pub use registry::Paging;
-pub use tokens::{Access, Book, basic};
+pub use tokens::{Access, Book, OAuth, basic};
 
 use ledger::Ledger;
 use registry::{Registry, Reply};
@@ -69,6 +69,27 @@ impl Upstream {
     /// Over `https`, HTTP/2 alone.
     pub async fn h2(authority: &Authority) -> Self {
         Self::begun(Family::V4, Some(authority.server(&[b"h2"]).into())).await
+    }
+
+    /// Over `https` with this leaf, HTTP/1.1 alone; over `http` without one.
+    pub async fn over(family: Family, authority: Option<&Authority>) -> Self {
+        Self::begun(
+            family,
+            authority.map(|authority| authority.server(&[b"http/1.1"]).into()),
+        )
+        .await
+    }
+
+    /// Over `https` as `server` says.
+    pub async fn serving(server: Arc<rustls::ServerConfig>) -> Self {
+        Self::begun(Family::V4, Some(server.into())).await
+    }
+
+    /// Starts again with what `server` says; connections end.
+    pub async fn present(&mut self, server: Arc<rustls::ServerConfig>) {
+        self.stop().await;
+        self.tls = Some(server.into());
+        self.start_again().await;
     }
 
     async fn begun(family: Family, tls: Option<TlsAcceptor>) -> Self {

@@ -77,6 +77,7 @@ pub struct Fault {
     pub body: Option<Bytes>,
     pub delay: Duration,
     pub silent: bool,
+    pub refused_stream: bool,
     pub hold_head: Option<Gate>,
     pub hold: Option<(u64, Gate)>,
     pub cut: Option<(u64, Cut)>,
@@ -115,6 +116,7 @@ impl Fault {
             body: None,
             delay: Duration::ZERO,
             silent: false,
+            refused_stream: false,
             hold_head: None,
             hold: None,
             cut: None,
@@ -180,6 +182,12 @@ impl Fault {
     /// The request is read and never answered.
     pub fn silent(mut self) -> Self {
         self.silent = true;
+        self
+    }
+
+    /// HTTP/2: the stream is reset as one that was not looked at.
+    pub fn refused_stream(mut self) -> Self {
+        self.refused_stream = true;
         self
     }
 

@@ -14,6 +14,7 @@ pub struct Seen {
     /// Without the question mark; empty when there was none.
     pub query: String,
     pub headers: Vec<(String, String)>,
+    pub body: String,
     answer: Arc<Answer>,
 }
 
@@ -32,6 +33,7 @@ impl Seen {
             path: path.to_owned(),
             query: query.to_owned(),
             headers,
+            body: String::new(),
             answer: Arc::default(),
         }
     }

@@ -34,7 +34,21 @@ pub struct Book {
     pub user: Option<(String, String)>,
     /// What the answer says and the registry keeps to; absent: not said, 60 s.
     pub expires_in: Option<u64>,
+    /// What it knows of OAuth2.
+    pub oauth: OAuth,
     issued: Mutex<HashMap<String, Token>>,
+    refresh_tokens: Mutex<Vec<String>>,
+}
+
+/// How a service differs from one that knows GET alone.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct OAuth {
+    /// The status with which it refuses GET.
+    pub refuses_get: Option<u16>,
+    /// Whether it takes a password by POST.
+    pub password: bool,
+    /// Whether it gives refresh tokens out and takes them by POST.
+    pub refresh: bool,
 }
 
 struct Token {
@@ -61,6 +75,27 @@ impl Book {
         })
     }
 
+    pub fn with(user: &str, password: &str, oauth: OAuth) -> Arc<Self> {
+        Arc::new(Self {
+            user: Some((user.to_owned(), password.to_owned())),
+            oauth,
+            ..Self::default()
+        })
+    }
+
+    /// A refresh token that it takes from now on.
+    pub fn refresh_token(&self) -> String {
+        let mut given = self.refresh_tokens.lock();
+        let token = format!("refresh-{}-of-{self:p}", given.len());
+        given.push(token.clone());
+        token
+    }
+
+    /// No refresh token is good any more.
+    pub fn revoke_refresh_tokens(&self) {
+        self.refresh_tokens.lock().clear();
+    }
+
     /// No token that was given out is good any more.
     pub fn revoke(&self) {
         self.issued.lock().clear();
@@ -68,12 +103,11 @@ impl Book {
 
     /// What the token service answers.
     pub fn answer(&self, seen: &Seen) -> Reply {
-        if let Some((user, password)) = &self.user
-            && seen.header("authorization") != Some(&basic(user, password))
-        {
-            return Reply::error(401, "UNAUTHORIZED", "wrong user or password");
+        if let Some(refusal) = self.refusal(seen) {
+            return refusal;
         }
-        let scopes = url::form_urlencoded::parse(seen.query.as_bytes())
+        let asked = if seen.method == "POST" { &seen.body } else { &seen.query };
+        let scopes = url::form_urlencoded::parse(asked.as_bytes())
             .filter(|(key, _)| key == "scope")
             .map(|(_, scope)| scope.into_owned())
             .collect();
@@ -82,10 +116,43 @@ impl Book {
         let until = Instant::now() + Duration::from_secs(self.expires_in.unwrap_or(60));
         issued.insert(name.clone(), Token { scopes, until });
         let mut answer = json!({ "token": name });
+        if self.oauth.refresh {
+            answer["refresh_token"] = self.refresh_token().into();
+        }
         if let Some(seconds) = self.expires_in {
             answer["expires_in"] = seconds.into();
         }
         Reply::json(200, &answer)
+    }
+
+    fn refusal(&self, seen: &Seen) -> Option<Reply> {
+        if seen.method == "POST" {
+            return self.refusal_of_form(&seen.body);
+        }
+        if let Some(status) = self.oauth.refuses_get {
+            return Some(Reply::error(status, "UNSUPPORTED", "no GET here"));
+        }
+        let (user, password) = self.user.as_ref()?;
+        (seen.header("authorization") != Some(&basic(user, password)))
+            .then(|| Reply::error(401, "UNAUTHORIZED", "wrong user or password"))
+    }
+
+    fn refusal_of_form(&self, form: &str) -> Option<Reply> {
+        let value = |name: &str| {
+            let mut pairs = url::form_urlencoded::parse(form.as_bytes());
+            pairs.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+        };
+        let is_good = match value("grant_type").as_deref() {
+            Some("password") if self.oauth.password => {
+                let shown = value("username").zip(value("password"));
+                self.user.is_none() || shown == self.user
+            }
+            Some("refresh_token") => {
+                value("refresh_token").is_some_and(|token| self.refresh_tokens.lock().contains(&token))
+            }
+            _ => return Some(Reply::json(400, &json!({ "error": "unsupported_grant_type" }))),
+        };
+        (!is_good).then(|| Reply::json(400, &json!({ "error": "invalid_grant" })))
     }
 
     fn admits(&self, authorization: &str, repository: Option<&str>) -> bool {

@@ -80,7 +80,10 @@ async fn request(wire: &mut Wire, read: &mut Vec<u8>) -> Option<Seen> {
         .filter_map(|line| line.split_once(':'))
         .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
         .collect();
-    let seen = Seen::new(method, target, headers);
+    let mut seen = Seen::new(method, target, headers);
+    if wire.has_certificate() {
+        seen.headers.push((":certificate".to_owned(), "shown".to_owned()));
+    }
     let body = seen
         .header("content-length")
         .and_then(|length| length.parse().ok())
@@ -88,6 +91,7 @@ async fn request(wire: &mut Wire, read: &mut Vec<u8>) -> Option<Seen> {
     while read.len() < body {
         wire.read_more(read).await.ok().filter(|count| *count > 0)?;
     }
+    seen.body = String::from_utf8_lossy(&read[..body]).into_owned();
     read.drain(..body);
     Some(seen)
 }
@@ -189,6 +193,14 @@ impl Wire {
         match self {
             Self::Plain(tcp) => tcp,
             Self::Tls(tls) => tls.get_ref().0,
+        }
+    }
+
+    /// Whether the other side showed a certificate.
+    fn has_certificate(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => tls.get_ref().1.peer_certificates().is_some(),
         }
     }
 

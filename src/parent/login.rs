@@ -1,0 +1,87 @@
+//! Whom we ask as: nobody, a user of the settings, or whom a helper names.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
+use url::Url;
+
+use super::config::{Config, DOCKER_HUB, Login};
+use super::error::Error;
+use super::helper::Helper;
+use super::origin::Origin;
+use crate::units::{Clock, Secret};
+
+/// Helpers know Docker Hub by the address of its first API.
+const DOCKER_HUB_TO_HELPERS: &str = "https://index.docker.io/v1/";
+
+/// What can be shown, or exchanged for a token.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) enum Known {
+    /// A user and the password.
+    Password(Login),
+    /// A refresh token; only a token service takes it.
+    Identity(Secret),
+}
+
+impl Known {
+    /// As Basic shows it; `None` for what cannot be shown so.
+    pub(super) fn basic(&self) -> Option<HeaderValue> {
+        let Self::Password(login) = self else { return None };
+        let pair = format!("{}:{}", login.username, login.password.expose());
+        let mut header = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(pair))).expect("base64 is ASCII");
+        header.set_sensitive(true);
+        Some(header)
+    }
+}
+
+/// Where it comes from.
+#[derive(Debug)]
+pub(super) enum Source {
+    Nobody,
+    Settings(Known),
+    Helper(Helper),
+}
+
+impl Source {
+    pub(super) fn new(config: &Config) -> Self {
+        match (&config.login, &config.credential_helper) {
+            (_, Some(name)) => Self::Helper(Helper::new(name, server(&config.url))),
+            (Some(login), None) => Self::Settings(Known::Password(login.clone())),
+            (None, None) => Self::Nobody,
+        }
+    }
+
+    pub(super) fn is_nobody(&self) -> bool {
+        matches!(self, Self::Nobody)
+    }
+
+    /// Whom to ask as, other than `refused`; `None`: nobody, or nobody else.
+    pub(super) async fn known(
+        &self,
+        layer: &str,
+        refused: Option<&Known>,
+        clock: &Clock,
+    ) -> Result<Option<Known>, Error> {
+        match self {
+            Self::Nobody => Ok(None),
+            Self::Settings(known) => Ok(Some(known.clone()).filter(|known| refused != Some(known))),
+            Self::Helper(helper) => match helper.ask(refused, clock.now()).await {
+                Ok(known) => Ok(Some(known).filter(|known| refused != Some(known))),
+                Err(reason) => {
+                    tracing::warn!(upstream = layer, reason, "credential helper failed");
+                    Err(Error::Helper {
+                        layer: layer.to_owned(),
+                        reason,
+                    })
+                }
+            },
+        }
+    }
+}
+
+fn server(url: &Url) -> String {
+    match url.host_str() {
+        Some(DOCKER_HUB) => DOCKER_HUB_TO_HELPERS.to_owned(),
+        _ => Origin::of(url).map_or_else(String::new, |origin| origin.to_string()),
+    }
+}
