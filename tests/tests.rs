@@ -54,6 +54,8 @@ mod store;
 mod crashes;
 // A disk that is full, turns read-only or fails.
 mod disk;
+// Cuts, kills, power cuts, churn, corruption and crowds, at a size for every change or in full.
+mod torture;
 // Metrics, health, logs, secrets.
 mod outside;
 // Docker, containerd, Podman and their like, each in a network of its own.
