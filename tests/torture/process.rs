@@ -105,10 +105,10 @@ async fn memory_stays_below_its_bound_under_a_load_of_everything() {
     node.start().await;
 
     let mut pulls = JoinSet::new();
-    for client in 0..200 {
+    for client in 0..100 {
         let (address, objects, mut dice) = (node.address(), objects.clone(), dice.another());
         pulls.spawn(async move {
-            for _ in 0..sized(10, 100) {
+            for _ in 0..sized(5, 100) {
                 let object = dice.one_of(&objects);
                 let pull = Pull::of(address, object);
                 let pull = match client % 4 {
