@@ -34,7 +34,9 @@ async fn a_thousand_clients_of_one_cold_blob_cost_one_transfer_and_little_memory
     let outcomes = pulls.join_all().await;
 
     let peak = peak_memory(node.pid());
-    progress(&format!("{clients} clients of {size} bytes: at most {peak} bytes of memory"));
+    progress(&format!(
+        "{clients} clients of {size} bytes: at most {peak} bytes of memory"
+    ));
     assert_eq!(outcomes, vec![Outcome::Whole; clients]);
     assert_eq!(parent.count("GET", &object.digest), 1);
     assert_eq!(parent.body_bytes(&object.digest), size as u64);
@@ -59,7 +61,10 @@ async fn clients_that_leave_in_the_middle_end_no_transfer_and_leave_nothing_behi
     }
     let outcomes = pulls.join_all().await;
     assert_eq!(outcomes, vec![Outcome::Left; clients]);
-    assert!(parent.body_bytes(&object.digest) < size as u64, "it was over before they left");
+    assert!(
+        parent.body_bytes(&object.digest) < size as u64,
+        "it was over before they left"
+    );
     eventually("all of it is here", async || node.has_stored(&object.digest)).await;
 
     assert_eq!(parent.count("GET", &object.digest), 1);
@@ -96,7 +101,9 @@ async fn slow_readers_of_a_warm_blob_take_no_memory_and_none_of_the_others_time(
     assert_eq!(quick.join_all().await, vec![Outcome::Whole; 20]);
     let took = begun.elapsed();
     let more = memory(node.pid()).saturating_sub(before);
-    progress(&format!("{clients} slow readers: {more} bytes of memory; the others took {took:?}"));
+    progress(&format!(
+        "{clients} slow readers: {more} bytes of memory; the others took {took:?}"
+    ));
 
     assert!(slow.try_join_next().is_none(), "the slow ones were not slow");
     assert!(more < clients as u64 * 128 * KIB as u64, "{more} bytes of memory");
@@ -107,7 +114,9 @@ async fn slow_readers_of_a_warm_blob_take_no_memory_and_none_of_the_others_time(
 async fn five_hundred_connections_that_dawdle_do_not_make_a_pull_twice_as_long() {
     let parent = Upstream::start().await;
     let object = Object::at(&parent, "a", random(32 * MIB));
-    let setup = Setup::below(&parent.url()).listen("header_timeout = \"5s\"").listen("write_timeout = \"5s\"");
+    let setup = Setup::below(&parent.url())
+        .listen("header_timeout = \"5s\"")
+        .listen("write_timeout = \"5s\"");
     let node = setup.start().await;
     let before = descriptors(node.pid());
     let pull = Pull::of(node.address(), &object);
@@ -123,7 +132,10 @@ async fn five_hundred_connections_that_dawdle_do_not_make_a_pull_twice_as_long()
     let beside = quickest(&pull).await;
 
     progress(&format!("{alone:?} alone, {beside:?} beside them"));
-    assert!(beside < alone * 2 + Duration::from_millis(5), "{beside:?} instead of {alone:?}");
+    assert!(
+        beside < alone * 2 + Duration::from_millis(5),
+        "{beside:?} instead of {alone:?}"
+    );
     eventually("they are left", async || descriptors(node.pid()) < before + 20).await;
     dawdling.abort_all();
 }
@@ -131,8 +143,12 @@ async fn five_hundred_connections_that_dawdle_do_not_make_a_pull_twice_as_long()
 /// A header that comes a byte at a time, a body that does not come, or a reply that is not read.
 async fn dawdle(mut stream: TcpStream, how: usize, target: String) {
     let request = match how {
-        0 => Request::get(&target).header("X-Long", &"x".repeat(1000)).written("node"),
-        1 => Request::new("POST", "/v2/a/blobs/uploads/").header("Content-Length", "1000").written("node"),
+        0 => Request::get(&target)
+            .header("X-Long", &"x".repeat(1000))
+            .written("node"),
+        1 => Request::new("POST", "/v2/a/blobs/uploads/")
+            .header("Content-Length", "1000")
+            .written("node"),
         _ => Request::get(&target).written("node"),
     };
     if how > 0 {

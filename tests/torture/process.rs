@@ -87,7 +87,7 @@ impl Transfers {
 }
 
 /// Bytes of memory that are enough for any load.
-const ENOUGH: u64 = 192 << 20;
+const ENOUGH: u64 = 384 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_stays_below_its_bound_under_a_load_of_everything() {

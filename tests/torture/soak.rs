@@ -84,7 +84,10 @@ async fn with_everything_at_once_no_reply_is_wrong_and_neither_memory_nor_descri
         open.last().expect("looks").1
     ));
     for kind in ["Whole", "Broken", "Left", "manifest 200"] {
-        assert!(tally.get(kind).is_some_and(|count| *count > 10), "hardly any {kind}: {tally:?}");
+        assert!(
+            tally.get(kind).is_some_and(|count| *count > 10),
+            "hardly any {kind}: {tally:?}"
+        );
     }
     assert!(bytes.len() > 60, "only {} looks", bytes.len());
     assert!(more_bytes < MORE_MEMORY, "{more_bytes} bytes of memory more");

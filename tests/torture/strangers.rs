@@ -26,9 +26,16 @@ async fn questions_for_digests_that_nobody_has_take_no_memory_for_long() {
     ask_for_strangers(&node, &parent, questions).await;
 
     let more = memory(node.pid()).saturating_sub(before);
-    progress(&format!("{questions} questions took {more} more bytes of memory than {} did", questions / 10));
+    progress(&format!(
+        "{questions} questions took {more} more bytes of memory than {} did",
+        questions / 10
+    ));
     assert!(more <= REMEMBERED, "{more} bytes more");
-    assert!(node.files().iter().all(|(path, _)| !path.starts_with("blobs") && !path.starts_with("partial")));
+    assert!(
+        node.files()
+            .iter()
+            .all(|(path, _)| !path.starts_with("blobs") && !path.starts_with("partial"))
+    );
     eventually("no descriptor is left of it", async || descriptors(node.pid()) < 100).await;
 }
 
@@ -44,7 +51,11 @@ async fn ask_for_strangers(node: &Node, parent: &Upstream, count: usize) {
                 let digest: String = (0..64).map(|_| char::from(*dice.one_of(b"0123456789abcdef"))).collect();
                 let kind = *dice.one_of(&["blobs", "manifests", "referrers"]);
                 let target = format!("/v2/a/{kind}/sha256:{digest}");
-                let request = if number % 2 == 0 { Request::get(&target) } else { Request::head(&target) };
+                let request = if number % 2 == 0 {
+                    Request::get(&target)
+                } else {
+                    Request::head(&target)
+                };
                 let (reply, next) = connection.open(request).await.rest().await;
                 assert!(
                     reply.status == 404 || (reply.status == 200 && kind == "referrers") || reply.status == 405,
@@ -71,7 +82,10 @@ async fn no_list_of_ranges_brings_more_than_the_blob_or_is_asked_for_more_than_o
         let ranges: Vec<String> = (0..count).map(|_| some_range(&mut dice, size)).collect();
         let ranges = ranges.join(",");
         // Longer heads are refused as a whole.
-        let ranges = ranges.get(..15 * KIB).and_then(|cut| cut.rsplit_once(',')).map_or(&*ranges, |(whole, _)| whole);
+        let ranges = ranges
+            .get(..15 * KIB)
+            .and_then(|cut| cut.rsplit_once(','))
+            .map_or(&*ranges, |(whole, _)| whole);
         let parts = ranges.split(',').count();
 
         for when in ["cold", "warm"] {
@@ -80,12 +94,19 @@ async fn no_list_of_ranges_brings_more_than_the_blob_or_is_asked_for_more_than_o
             let what = format!("round {round}, {when}, {parts} ranges: {}", reply.status);
             assert!([200, 206, 416].contains(&reply.status) && reply.complete, "{what}");
             // A part has a few lines of its own before it.
-            assert!(reply.body.len() <= size + parts * 200, "{what}: {} bytes", reply.body.len());
+            assert!(
+                reply.body.len() <= size + parts * 200,
+                "{what}: {} bytes",
+                reply.body.len()
+            );
             if reply.status == 200 {
                 assert!(reply.body == object.bytes, "{what}: other bytes");
             }
         }
-        assert!(parent.body_bytes(&object.digest) <= size as u64, "round {round}: fetched more than once");
+        assert!(
+            parent.body_bytes(&object.digest) <= size as u64,
+            "round {round}: fetched more than once"
+        );
         assert!(parent.count("GET", &object.digest) <= 1, "round {round}");
     }
 }
