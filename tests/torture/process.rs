@@ -62,7 +62,7 @@ impl Transfers {
             let sent = parent
                 .seen("GET", "/blobs/")
                 .iter()
-                .map(|seen| seen.body_bytes() == 200_000)
+                .filter(|seen| seen.body_bytes() == 200_000)
                 .count();
             sent == count && parent.body_bytes("/blobs/") == 200_000 * count as u64
         })
