@@ -96,9 +96,10 @@ async fn memory_stays_below_its_bound_under_a_load_of_everything() {
     let quarry = Quarry::new(16 * MIB);
     let sizes: Vec<usize> = (0..sized(150, 1500)).map(|_| dice.size(16 * MIB)).collect();
     let objects = quarry.objects(&mut dice, &parent, "a", sizes);
-    let mut node = Setup::below(&parent.url()).capacity("96MiB").placed();
     // More is killed by the kernel, where that can be had; what files take of it in the page cache it takes back.
+    // Before the node, as it can be removed only once the node is gone.
     let group = MemoryGroup::of(ENOUGH);
+    let mut node = Setup::below(&parent.url()).capacity("96MiB").placed();
     if let Some(group) = &group {
         node.limit_memory(&group.0);
     }
