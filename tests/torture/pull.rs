@@ -123,11 +123,12 @@ impl Pull {
             if self.leave_after.is_some_and(|most| at >= most) {
                 return Ok(Outcome::Left);
             }
+            // Its kernel may hold less than a step of its pace: what counts is what came.
             let most = self
                 .pace
                 .map_or(buffer.len(), |pace| (pace / 20).clamp(1, buffer.len()));
-            if self.pace.is_some() {
-                sleep(Duration::from_millis(50)).await;
+            if let Some(pace) = self.pace {
+                sleep(Duration::from_secs_f64(here as f64 / pace as f64)).await;
             }
             here = match read(&mut stream, &mut buffer[..most]).await {
                 Ok(0) => return Ok(Outcome::Broken),
