@@ -13,7 +13,7 @@ PORTABLE  = $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/dist/wharf
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test check fmt clippy doc deny sabotage bench dist clean
+.PHONY: help setup build demo test torture check fmt clippy doc deny sabotage bench dist clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,6 +34,10 @@ demo: ## A plant of three layers under a cloud, on loopback; ARGS=--once ends in
 test: ## All tests, real clients included; ARGS=name runs those so named
 	@scripts/setup test
 	$(CARGO) test $(BUILD) $(ARGS)
+
+torture: ## Cuts, kills, power cuts, churn, corruption and crowds at full size, most of an hour; ARGS=soak: those so named
+	@scripts/setup test
+	WHARF_TORTURE=full $(CARGO) test $(BUILD) --test tests torture::$(ARGS) -- --test-threads=1
 
 check: fmt clippy test doc deny ## What a change must pass: fmt, clippy, test, doc, deny
 

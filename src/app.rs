@@ -351,6 +351,7 @@ fn status(
     metrics: &Metrics,
 ) -> Result<Status, Error> {
     crate::status::register(metrics)?;
+    crate::status::count_panics(metrics)?;
     let (address, _) = ports.addresses[0];
     let parents = parents.values().cloned().collect();
     Ok(Status::new(

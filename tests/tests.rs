@@ -74,6 +74,8 @@ mod readonly;
 mod stalls;
 // What others do to the files: damage, junk, removal.
 mod damage;
+// Cuts, kills, power cuts, churn, corruption and crowds, at a size for every change or in full.
+mod torture;
 // Metrics, health, logs, secrets.
 mod outside;
 // Docker, containerd, Podman and their like, each in a network of its own.

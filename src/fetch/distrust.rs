@@ -44,6 +44,11 @@ impl Distrust {
         self.wrong.insert(key, wrong);
     }
 
+    /// It came right.
+    pub(super) fn forget(&self, key: &(Repository, Digest)) {
+        self.wrong.invalidate(key);
+    }
+
     /// Why it is not asked for now.
     pub(super) fn refuses(&self, key: &(Repository, Digest), now: Instant) -> Option<Error> {
         let wrong = self.wrong.get(key)?;

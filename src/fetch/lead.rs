@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use fail::fail_point;
 use futures_util::FutureExt;
 
 use super::error::is_passing;
@@ -56,10 +57,18 @@ pub(super) async fn fly(shared: Arc<Shared>, flight: Arc<Flight>, kind: Kind, as
     shared.metrics.flights.inc();
     let place = Place::new(&shared, &flight);
     let outcome = transfer(&shared, &flight, kind, &asker).await;
-    if let Err(error @ Error::Corrupt { .. }) = &outcome {
-        let key = (flight.repository.clone(), flight.digest);
-        shared.spoiled.insert(key.clone(), error.clone());
-        shared.distrust.note(key, error, shared.clock.now());
+    let key = (flight.repository.clone(), flight.digest);
+    match &outcome {
+        Err(error @ Error::Corrupt { .. }) => {
+            shared.spoiled.insert(key.clone(), error.clone());
+            shared.distrust.note(key, error, shared.clock.now());
+        }
+        // What came right heals: it may be evicted, and be asked for by a part, before the lie is forgotten.
+        Ok(_) => {
+            shared.spoiled.invalidate(&key);
+            shared.distrust.forget(&key);
+        }
+        Err(_) => {}
     }
     // Out of the table first: whoever asks after the end must not join a flight that is over.
     drop(place);
@@ -117,6 +126,7 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
         left: None,
         writer: None,
     };
+    fail_point!("fetch.fly");
     transfer.pick_up().await;
     let mut fruitless = 0;
     loop {

@@ -14,8 +14,12 @@ mod reply;
 mod request;
 mod tags;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
+
+use fail::fail_point;
+use futures_util::FutureExt;
 
 pub use metrics::Metrics;
 pub use refusal::Refusal;
@@ -72,7 +76,9 @@ impl Serve {
             Ok(Routed { route, namespace: used }) => {
                 kind = Kind::of(&route);
                 namespace = used;
-                self.answer_route(request, route).await
+                // What is shared is behind locks that are let go, and is whole between any two statements of theirs.
+                let answering = AssertUnwindSafe(self.answer_route(request, route)).catch_unwind();
+                answering.await.unwrap_or(Err(Refusal::Panicked))
             }
             Err(error) => Err(error.into()),
         };
@@ -106,6 +112,7 @@ impl Serve {
 
     /// Boxed is what may take long: a future is moved several times, and the hot one is to be small.
     async fn answer_route(&self, request: &Request<'_>, route: Route) -> Result<Reply, Refusal> {
+        fail_point!("serve.answer");
         match route {
             Route::Root => Ok(ping::redirect()),
             Route::Ping => Ok(ping::answer()),

@@ -27,6 +27,8 @@ pub enum Refusal {
     },
     /// The request has been here before.
     Loop,
+    /// A mistake in this program.
+    Panicked,
     /// A manifest could not be had.
     Manifest {
         /// Why.
@@ -121,6 +123,7 @@ impl Refusal {
                 Code::Unknown,
                 "the request has passed this node before; look for a circle among the parents",
             ),
+            Self::Panicked => Verdict::new(500, Code::Unknown, PANICKED),
             Self::Manifest {
                 error,
                 repository,
@@ -195,12 +198,16 @@ fn judge_fetch(error: Error, absent: Code, what: &str) -> Verdict {
             retry_after: Some(SOON),
             ..Verdict::new(502, Code::Unavailable, message)
         },
-        Error::Store(_) | Error::TooSlow | Error::Interrupted => Verdict {
+        Error::Interrupted => Verdict::new(500, Code::Unknown, message),
+        Error::Store(_) | Error::TooSlow => Verdict {
             retry_after: Some(SOON),
             ..Verdict::new(503, Code::Unavailable, message)
         },
     }
 }
+
+/// A mistake in this program, which stands in the log.
+const PANICKED: &str = "this program made a mistake; ask again, and report what its log says of a panic";
 
 /// When to ask again, where nobody says.
 const SOON: Duration = Duration::from_secs(5);

@@ -1,5 +1,7 @@
 //! What this node says of itself: whether it is ready, and why not.
 
+mod panics;
+
 use serde::Serialize;
 
 use std::net::SocketAddr;
@@ -8,6 +10,8 @@ use std::time::Duration;
 
 use prometheus::{Gauge, IntGaugeVec, Opts, Registry};
 use tokio::net::TcpStream;
+
+pub use panics::count_panics;
 
 use crate::parent::{self, Parent};
 use crate::store::Store;

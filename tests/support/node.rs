@@ -24,6 +24,8 @@ use crate::support::ports::{Family, free};
 use crate::support::transport;
 use crate::support::upstream::Upstream;
 
+pub use disk::disk_bytes;
+
 /// What is written into the configuration file of a node.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -234,6 +236,11 @@ impl Node {
     /// What `ulimit` is told before the program starts, for example `-Sn 256`.
     pub fn limit(&mut self, limit: &str) {
         self.limits += &format!("ulimit {limit} && ");
+    }
+
+    /// The program starts in this control group.
+    pub fn limit_memory(&mut self, group: &Path) {
+        self.limits += &format!("echo $$ > {}/cgroup.procs && ", group.display());
     }
 
     /// A shell command that is run before the program starts, in a mount namespace of its own. Needs root.

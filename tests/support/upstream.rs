@@ -196,7 +196,9 @@ impl Upstream {
 /// What it does otherwise than an honest registry.
 impl Upstream {
     pub fn fault(&self, fault: Fault) {
-        self.shared.faults.lock().push(fault);
+        let mut faults = self.shared.faults.lock();
+        faults.retain(|fault| !fault.is_spent());
+        faults.push(fault);
     }
 
     /// Honest from now on.

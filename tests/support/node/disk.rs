@@ -5,7 +5,8 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::Node;
 
@@ -65,34 +66,40 @@ impl Node {
 
     /// What the file system spends on `storage.path` at one instant, evicted files that are still open included.
     pub fn disk_bytes(&self) -> u64 {
-        let frozen = self.child.is_some().then(|| Frozen::new(self));
-        let mut bytes = 0;
-        let mut add = |metadata: &Metadata| bytes += metadata.blocks() * 512;
-        collect(&self.data(), &mut |_, metadata| add(metadata));
-        if let Some(frozen) = frozen {
-            frozen.unlinked_below(&self.data()).iter().for_each(add);
-        }
-        bytes
+        disk_bytes(&self.data(), self.child.is_some().then(|| self.pid()))
     }
 }
 
-/// A process that stands still, so that two looks at it agree.
-struct Frozen<'a>(&'a Node);
+/// What the file system spends on the files below `folder`, those included that `process` holds open without a name. The
+/// process stands still meanwhile.
+pub fn disk_bytes(folder: &Path, process: Option<u32>) -> u64 {
+    let frozen = process.map(Frozen::new);
+    let mut bytes = 0;
+    let mut add = |metadata: &Metadata| bytes += metadata.blocks() * 512;
+    collect(folder, &mut |_, metadata| add(metadata));
+    if let Some(frozen) = frozen {
+        frozen.unlinked_below(folder).iter().for_each(add);
+    }
+    bytes
+}
 
-impl<'a> Frozen<'a> {
-    fn new(node: &'a Node) -> Self {
-        node.signal(Signal::SIGSTOP);
-        // Each thread takes the signal when it next leaves the kernel.
-        while !threads(node.pid()).iter().all(|state| *state == 'T') {
+/// A process that stands still, so that two looks at it agree.
+struct Frozen(u32);
+
+impl Frozen {
+    fn new(pid: u32) -> Self {
+        signal(pid, Signal::SIGSTOP);
+        // Each thread takes the signal when it next leaves the kernel. One that ended by itself takes none.
+        while !threads(pid).iter().all(|state| "TZX".contains(*state)) {
             std::thread::yield_now();
         }
-        Self(node)
+        Self(pid)
     }
 
     /// Files below `folder` that are open and have no name any more.
     fn unlinked_below(&self, folder: &Path) -> Vec<Metadata> {
         let mut files = BTreeMap::new();
-        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.0.pid()));
+        let descriptors = fs::read_dir(format!("/proc/{}/fd", self.0));
         for entry in descriptors.into_iter().flatten().flatten() {
             let target = fs::read_link(entry.path()).unwrap_or_default();
             if target.starts_with(folder)
@@ -106,10 +113,14 @@ impl<'a> Frozen<'a> {
     }
 }
 
-impl Drop for Frozen<'_> {
+impl Drop for Frozen {
     fn drop(&mut self) {
-        self.0.signal(Signal::SIGCONT);
+        signal(self.0, Signal::SIGCONT);
     }
+}
+
+fn signal(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(pid.cast_signed()), signal).expect("our own child");
 }
 
 /// The state of each thread of a process, as the kernel names it.

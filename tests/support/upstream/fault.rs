@@ -81,6 +81,7 @@ pub struct Fault {
     pub hold_head: Option<Gate>,
     pub hold: Option<(u64, Gate)>,
     pub cut: Option<(u64, Cut)>,
+    pub linger: Duration,
     pub stall_after: Option<u64>,
     pub flip_at: Option<u64>,
     pub range: RangeRule,
@@ -120,6 +121,7 @@ impl Fault {
             hold_head: None,
             hold: None,
             cut: None,
+            linger: Duration::ZERO,
             stall_after: None,
             flip_at: None,
             range: RangeRule::default(),
@@ -209,6 +211,12 @@ impl Fault {
         self
     }
 
+    /// So long between the last byte and the cut.
+    pub fn lingering(mut self, linger: Duration) -> Self {
+        self.linger = linger;
+        self
+    }
+
     /// After `bytes` of the body nothing comes any more; the connection stays.
     pub fn stall_after(mut self, bytes: u64) -> Self {
         self.stall_after = Some(bytes);
@@ -249,6 +257,11 @@ impl Fault {
             && (!self.only_ranged || seen.header("range").is_some())
             && !taken(&self.skip)
             && taken(&self.times)
+    }
+
+    /// Whether it was told as often as it was to be.
+    pub fn is_spent(&self) -> bool {
+        self.times.load(Ordering::SeqCst) == 0
     }
 }
 

@@ -146,10 +146,14 @@ async fn body(wire: &mut Wire, seen: &Seen, body: &Bytes, fault: &Fault) -> io::
         if fault.stall_after == Some(sent) {
             return wire.wait_until_gone().await;
         }
-        match fault.cut {
-            Some((at, Cut::Fin)) if at == sent => return Ok(After::Close),
-            Some((at, Cut::Rst)) if at == sent => return Ok(After::Reset),
-            _ => {}
+        if let Some((at, how)) = fault.cut
+            && at == sent
+        {
+            tokio::time::sleep(fault.linger).await;
+            return Ok(match how {
+                Cut::Fin => After::Close,
+                Cut::Rst => After::Reset,
+            });
         }
         if sent == length {
             break;

@@ -1,0 +1,136 @@
+use std::collections::VecDeque;
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::pull::{Outcome, Pull};
+use super::{Dice, MIB, Object, Quarry, progress, sized};
+use crate::support::node::{Node, Setup};
+use crate::support::upstream::{Fault, Upstream};
+use crate::support::{eventually, needs};
+
+/// `_IOR('X', 125, __u32)` of the kernel's `fs.h`.
+const FS_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587d;
+
+/// What becomes of the file system's own log when the power fails.
+#[derive(Clone, Copy, Debug)]
+#[repr(u32)]
+enum Log {
+    Flushed = 1,
+    Lost = 2,
+}
+
+/// A node whose folder is an ext4 of its own, in a file.
+struct Machine {
+    parent: Upstream,
+    node: Node,
+    disk: PathBuf,
+}
+
+impl Machine {
+    async fn new() -> Self {
+        let parent = Upstream::start().await;
+        let mut node = Setup::below(&parent.url()).capacity("192MiB").placed();
+        let disk = node.folder().join("disk");
+        let file = File::create(&disk).and_then(|file| file.set_len(320 << 20));
+        file.expect("a file with holes");
+        std::fs::create_dir(node.data()).expect("a writable folder");
+        run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&disk));
+        node.mount(&format!("mount -o loop {} {}", disk.display(), node.data().display()));
+        node.start().await;
+        Self { parent, node, disk }
+    }
+
+    /// The disk takes nothing any more, the node is gone, and what the disk has is all that there is.
+    async fn lose_power(&mut self, log: Log) {
+        let seen = format!("/proc/{}/root{}", self.node.pid(), self.node.data().display());
+        let folder = File::open(seen).expect("the node's folder");
+        shut_down(&folder, log);
+        drop(folder);
+        self.node.kill();
+        // Its mounts go with it. Mounted a second time before that, the disk would still be the dead one.
+        eventually("the disk is free", async || {
+            let used = Command::new("losetup").arg("-j").arg(&self.disk).output();
+            used.is_ok_and(|used| used.stdout.is_empty())
+        })
+        .await;
+    }
+}
+
+/// Ends a file system as a power cut would: nothing that is not on the medium gets there.
+#[allow(unsafe_code, reason = "no library has this call")]
+fn shut_down(folder: &File, log: Log) {
+    let flag = log as u32;
+    // SAFETY: the call reads one 32-bit number at the address, and the descriptor is open.
+    let done = unsafe { libc::ioctl(folder.as_raw_fd(), FS_IOC_SHUTDOWN as _, &raw const flag) };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+}
+
+fn run(command: &mut Command) {
+    let output = command.env("PATH", needs::path()).output().expect("a program");
+    assert!(output.status.success(), "{command:?}: {output:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_power_cut_at_any_moment_a_node_starts_and_serves_no_wrong_byte() {
+    let programs = ["unshare", "mount", "losetup", "mkfs.ext4"];
+    if !needs::met("power cuts", "a disk of its own", &programs) {
+        return;
+    }
+    let cuts = sized(20, 100);
+    let mut dice = Dice::new();
+    let mut machine = Machine::new().await;
+    let quarry = Quarry::new(24 * MIB);
+    let mut objects: VecDeque<Object> = VecDeque::new();
+    let mut kept = 0;
+
+    for cut in 1..=cuts {
+        let sizes = (0..6).map(|_| dice.another().size(24 * MIB)).collect::<Vec<_>>();
+        let new = quarry.objects(&mut dice, &machine.parent, "a", sizes);
+        machine.parent.fault(Fault::get("/blobs/").pace(8 << 20));
+        let mut pulls = JoinSet::new();
+        for object in &new {
+            let pull = Pull::of(machine.node.address(), object);
+            pulls.spawn(async move { pull.run().await });
+        }
+        objects.extend(new);
+        objects.drain(..objects.len().saturating_sub(40));
+        // Syncs come a second after the bytes.
+        tokio::time::sleep(Duration::from_millis(dice.below(1200) as u64)).await;
+        let log = *dice.one_of(&[Log::Flushed, Log::Lost]);
+        machine.lose_power(log).await;
+        for outcome in pulls.join_all().await {
+            assert!(
+                !matches!(outcome, Outcome::Wrong | Outcome::Stuck),
+                "cut {cut}: {outcome:?}"
+            );
+        }
+
+        machine.parent.without_faults();
+        machine.parent.stop().await;
+        machine.node.start().await;
+        let (mut whole, mut away) = (0, 0);
+        for object in &objects {
+            match Pull::of(machine.node.address(), object).run().await {
+                Outcome::Whole => whole += 1,
+                Outcome::Broken | Outcome::Refused(502..=504) => away += 1,
+                other => panic!("cut {cut}, {log:?}: {other:?} of {}", object.digest),
+            }
+        }
+        kept += whole;
+        progress(&format!(
+            "cut {cut}, {log:?}: {whole} objects are still here, {away} are not"
+        ));
+        machine.parent.start_again().await;
+        // Those of before may have left for want of room.
+        for object in &objects {
+            let outcome = Pull::of(machine.node.address(), object).run().await;
+            assert_eq!(outcome, Outcome::Whole, "cut {cut}, {log:?}: {} bytes", object.len());
+        }
+    }
+    assert!(kept > 0, "no cut left anything, so nothing was tried");
+}
