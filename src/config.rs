@@ -238,10 +238,7 @@ fn parsed(path: &Path) -> Result<(Table, Places), Error> {
 impl Error {
     /// What is wrong, each with its place.
     pub fn of(places: &Places, remarks: Vec<Remark>) -> Self {
-        let mut placed: Vec<Placed> = remarks.into_iter().map(|remark| places.place(remark)).collect();
-        // As they stand in the file.
-        placed.sort_by_key(Placed::offset);
-        Self(placed)
+        Self(places.place_all(remarks))
     }
 }
 

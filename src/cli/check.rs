@@ -34,12 +34,12 @@ impl Args {
             Err(error) => return report::refuse(&error),
         };
         let clock = Clock::system();
-        let findings = config.check(&clock);
+        let findings = config.check(&places, &clock);
         if !clock.is_set() {
             eprintln!("warning: {}", clock.unset());
         }
-        for remark in findings.doubtful {
-            eprintln!("{}", places.place(remark).warning());
+        for doubt in places.place_all(findings.doubtful) {
+            eprintln!("{}", doubt.warning());
         }
         if !findings.wrong.is_empty() {
             return report::refuse(&config::Error::of(&places, findings.wrong));

@@ -81,13 +81,12 @@ impl Args {
             Ok(read) => read,
             Err(error) => return report::refuse(&error),
         };
-        let findings = config.check(&Clock::system());
+        let findings = config.check(&places, &Clock::system());
         if !findings.wrong.is_empty() {
             return report::refuse(&config::Error::of(&places, findings.wrong));
         }
         begin_log(&config.log);
-        for remark in findings.doubtful {
-            let Placed { at, remark, .. } = places.place(remark);
+        for Placed { at, remark, .. } in places.place_all(findings.doubtful) {
             tracing::warn!(at, key = remark.key, reason = remark.words, "doubtful setting");
         }
         match App::build(config) {

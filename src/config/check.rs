@@ -5,7 +5,7 @@ mod upstreams;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use super::{Config, Remark};
+use super::{Config, Places, Remark};
 use crate::listener::{Identity, Target};
 use crate::store;
 use crate::units::{Clock, Size};
@@ -31,9 +31,9 @@ impl Findings {
 
 impl Config {
     /// Looks at addresses, names, certificate, disk and clock. Reads files, connects to nothing, changes nothing.
-    pub fn check(&self, clock: &Clock) -> Findings {
+    pub fn check(&self, places: &Places, clock: &Clock) -> Findings {
         let mut findings = Findings::default();
-        self.check_addresses(&mut findings);
+        self.check_addresses(places, &mut findings);
         self.check_certificate(clock, &mut findings);
         self.check_storage(&mut findings);
         self.check_log(&mut findings);
@@ -53,8 +53,10 @@ impl Config {
         own.into_iter().chain(bound).collect()
     }
 
-    fn check_addresses(&self, findings: &mut Findings) {
-        let all = self.addresses();
+    fn check_addresses(&self, places: &Places, findings: &mut Findings) {
+        let mut all = self.addresses();
+        // What somebody wrote is to blame, and not a default.
+        all.sort_by_key(|(key, _)| places.is_written(key));
         for (index, (key, address)) in all.iter().enumerate() {
             if let Some((other, _)) = all[..index].iter().find(|(_, other)| collide(*other, *address)) {
                 findings.wrong(

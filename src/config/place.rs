@@ -39,15 +39,11 @@ pub struct Placed {
     pub remark: Remark,
     /// The line of the file with a mark below; empty where it is not shown.
     quote: String,
+    /// Where in the file; 0 for what is not there.
     offset: usize,
 }
 
 impl Placed {
-    /// Where in the file; 0 where it is not there.
-    pub(super) fn offset(&self) -> usize {
-        self.offset
-    }
-
     /// As it is shown where nothing is refused for it.
     pub fn warning(&self) -> String {
         self.told("warning: ")
@@ -102,13 +98,25 @@ impl Places {
         self.given.insert(key, name);
     }
 
+    /// Whether somebody said it, wherever.
+    pub(super) fn is_written(&self, key: &str) -> bool {
+        self.spans.contains_key(key) || self.is_given(key)
+    }
+
     /// Whether a variable or flag said it, and not the file.
     pub(super) fn is_given(&self, key: &str) -> bool {
         self.given.contains_key(key)
     }
 
+    /// The remarks with their places, in the order of the file.
+    pub fn place_all(&self, remarks: Vec<Remark>) -> Vec<Placed> {
+        let mut placed: Vec<Placed> = remarks.into_iter().map(|remark| self.place(remark)).collect();
+        placed.sort_by_key(|placed| placed.offset);
+        placed
+    }
+
     /// The remark with the place of its key; of the nearest one around it, where that is not written.
-    pub fn place(&self, remark: Remark) -> Placed {
+    fn place(&self, remark: Remark) -> Placed {
         let mut key = remark.key.as_str();
         loop {
             if let Some(name) = self.given_as(key) {

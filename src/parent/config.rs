@@ -173,7 +173,7 @@ fn registry_url(written: &str) -> Result<Url, String> {
     let schemed = written.starts_with("https://") || written.starts_with("http://");
     let parsed = Url::parse(written).ok().filter(|_| schemed);
     let Some(mut url) = parsed else {
-        return Err("url is not one; write https://HOST[:PORT], or http:// without encryption".to_owned());
+        return Err("url is not a URL; write https://HOST[:PORT], or http:// without encryption".to_owned());
     };
     if !url.username().is_empty() || url.password().is_some() {
         return Err("url names a user; write username and password_file instead".to_owned());

@@ -148,15 +148,10 @@ impl Written {
     }
 
     pub(super) fn filter(&self) -> Result<Filter, String> {
-        Filter::new(&self.allow, &self.deny).map_err(|error| {
-            format!(
-                "{} {error}",
-                if Globs::new(&self.allow).is_err() {
-                    "allow"
-                } else {
-                    "deny"
-                }
-            )
+        let globs = |key: &str, patterns: &[String]| Globs::new(patterns).map_err(|error| format!("{key} {error}"));
+        Ok(Filter {
+            allow: globs("allow", &self.allow)?,
+            deny: globs("deny", &self.deny)?,
         })
     }
 

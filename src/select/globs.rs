@@ -62,7 +62,7 @@ pub enum Error {
     Empty,
 
     /// A bracket or brace that is not closed, or the like.
-    #[error("{pattern:?} is not a pattern")]
+    #[error("{pattern:?} is not a pattern; write one like library/* or plant/**, and close what is opened by [ or {{")]
     Malformed {
         /// The pattern as it was written.
         pattern: String,
