@@ -72,6 +72,7 @@ fn with_files(text: &str, folder: &Path) -> String {
         ("key_file", key),
         ("ca_file", authority.ca_file(folder)),
         ("password_file", password),
+        ("requests", folder.join("requests.log")),
     ];
     let line = |line: &str| {
         let file = files.iter().find(|(key, _)| line.starts_with(&format!("{key} =")));

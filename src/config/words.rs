@@ -14,8 +14,10 @@ pub(super) fn remark(section: &str, value: &Value, error: &toml::de::Error) -> R
         return Remark::new(joined(&key, name), unknown_key(&key, name, &known));
     }
     if let Some((_, known)) = unknown(message, "variant") {
-        let written = here.as_str().unwrap_or_default();
-        return Remark::new(key, unknown_word(written, &known));
+        return match here.as_str() {
+            Some(written) => Remark::new(key, unknown_word(written, &known)),
+            None => wrong_type(key, here, "a string"),
+        };
     }
     if let Some((_, expected)) = message
         .strip_prefix("invalid type: ")
