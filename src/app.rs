@@ -113,9 +113,6 @@ impl App {
             target: log.requests.to_string(),
             source,
         })?;
-        for concern in store::inspect(&storage) {
-            tracing::warn!(concern, "the place of the store is not a good one");
-        }
         let store = Store::open(&storage, store::Metrics::new(&metrics)?)?;
         let id = Arc::new(NodeId {
             name: node.name.as_str().to_owned(),

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::{Config, Places, Remark};
 use crate::listener::{Identity, Target};
 use crate::store;
-use crate::units::{Clock, Size};
+use crate::units::Clock;
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -113,17 +113,10 @@ impl Config {
                 ),
             );
         }
-        if let Some(bytes) = store::disk_bytes(&self.storage.path)
-            && self.storage.capacity.bytes() > bytes
-        {
-            findings.doubt(
-                "storage.capacity",
-                format!(
-                    "{} is more than the whole disk, which has {}; the disk will be full before anything is evicted: write less",
-                    self.storage.capacity,
-                    rounded(bytes)
-                ),
-            );
+        for concern in store::inspect(&self.storage) {
+            // It begins with its key.
+            let (key, words) = concern.split_once(' ').unwrap_or(("storage", &concern));
+            findings.doubt(key, words);
         }
     }
 
@@ -158,14 +151,4 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() != 0
         && one.port() == other.port()
         && (one.ip() == other.ip() || overlap(one.ip(), other.ip()) || overlap(other.ip(), one.ip()))
-}
-
-/// In whole units, downwards: a size to write.
-fn rounded(bytes: u64) -> Size {
-    let unit = if bytes >= Size::gib(10).bytes() {
-        Size::gib(1)
-    } else {
-        Size::mib(1)
-    };
-    Size::of(bytes - bytes % unit.bytes())
 }

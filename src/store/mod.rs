@@ -43,7 +43,7 @@ pub use error::Error;
 pub use hot::Held;
 pub use metrics::Metrics;
 pub use place::inspect;
-pub use preview::{disk_bytes, newer};
+pub use preview::newer;
 pub use records::{Confirmed, Link, Origin, Slot, TagRow};
 pub use staged::{Spool, Staged};
 

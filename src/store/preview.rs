@@ -28,14 +28,6 @@ pub fn newer(path: &Path) -> Option<Error> {
     })
 }
 
-/// How much the file system of a folder holds in all, or of what is there above it.
-pub fn disk_bytes(path: &Path) -> Option<u64> {
-    let here = std::path::absolute(path).ok()?;
-    let folder = here.ancestors().find(|folder| folder.exists())?;
-    let statistics = nix::sys::statvfs::statvfs(folder).ok()?;
-    statistics.blocks().checked_mul(statistics.fragment_size())
-}
-
 /// `PRAGMA user_version` (SQLite's file format, 1.3.15: 32 bits, big endian, at offset 60).
 fn index_version(path: &Path) -> Option<i64> {
     let mut head = [0; 64];
