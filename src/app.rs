@@ -1,6 +1,6 @@
 //! The assembly: a Config to rooms to services. The only file that knows every room.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::parent::{NodeId, Parent};
 use crate::router::{Named, Names, NamesError};
 use crate::select::Filter;
 use crate::serve::Serve;
-use crate::status::Status;
+use crate::status::{Status, Wall};
 use crate::store::Store;
 use crate::units::Clock;
 use crate::{admin, config, fetch, listener, parent, serve, store};
@@ -55,15 +55,6 @@ pub enum Error {
         source: std::io::Error,
     },
 
-    /// One address for two purposes.
-    #[error(
-        "{address} is listened on twice; give listen.address, admin.address and each upstream's listen one of its own"
-    )]
-    Twice {
-        /// The address.
-        address: SocketAddr,
-    },
-
     /// A log file.
     #[error("opening the request log {target}; its folder must exist and be writable")]
     Log {
@@ -93,18 +84,6 @@ pub struct App {
 }
 
 impl App {
-    /// Looks at what settings name beside themselves, as far as that can be done while another node runs.
-    ///
-    /// # Errors
-    ///
-    /// [`Error`]: what an operator has to change.
-    pub fn check(config: &Config) -> Result<(), Error> {
-        if let Some((certificate, key)) = &config.listen.certificate {
-            Identity::read(certificate, key)?;
-        }
-        apart(&config.listen, &config.admin, &config.upstreams)
-    }
-
     /// Builds every room. Connects to nothing; takes the store's lock.
     ///
     /// # Errors
@@ -134,9 +113,6 @@ impl App {
             target: log.requests.to_string(),
             source,
         })?;
-        for concern in store::inspect(&storage) {
-            tracing::warn!(concern, "the place of the store is not a good one");
-        }
         let store = Store::open(&storage, store::Metrics::new(&metrics)?)?;
         let id = Arc::new(NodeId {
             name: node.name.as_str().to_owned(),
@@ -145,8 +121,11 @@ impl App {
 
         let clock = Clock::system();
         let parents = parents(parent, upstreams, &id, &clock, &parent::Metrics::new(&metrics));
-        let status = status(&id, mode, &store, &parents, &ports, &metrics)?;
+        let wall = Wall::new(clock.clone(), &metrics)?;
+        let status = status(&id, mode, &store, &parents, &ports, &metrics, wall.clone())?;
+        crate::status::register(&metrics)?;
         let fetching = fetching_runtime().map_err(Error::Runtime)?;
+        fetching.spawn(wall.watch());
         let within = fetching.handle().clone();
         let refused = refused(&metrics)?;
         let counted = fetch::Metrics::new(&metrics, &refused)?;
@@ -235,7 +214,6 @@ struct Ports {
 impl Ports {
     /// Reads the certificate and tries every address.
     fn settle(listen: &listener::Config, admin: &admin::Config, upstreams: &[parent::Upstream]) -> Result<Self, Error> {
-        apart(listen, admin, upstreams)?;
         let pair = listen.certificate.as_ref();
         let identity = pair.map(|(certificate, key)| Identity::read(certificate, key));
         Ok(Self {
@@ -254,17 +232,6 @@ impl Ports {
             tracing::info!(%address, scheme, bound, "listening");
         }
         tracing::info!(address = %self.admin.address, "admin listening");
-    }
-}
-
-/// Whether no address is given twice; port 0 is another one each time.
-fn apart(listen: &listener::Config, admin: &admin::Config, upstreams: &[parent::Upstream]) -> Result<(), Error> {
-    let mut taken = HashSet::new();
-    let bound = upstreams.iter().filter_map(|upstream| upstream.listen);
-    let mut all = [listen.address, admin.address].into_iter().chain(bound);
-    match all.find(|address| address.port() != 0 && !taken.insert(*address)) {
-        Some(address) => Err(Error::Twice { address }),
-        None => Ok(()),
     }
 }
 
@@ -349,6 +316,7 @@ fn status(
     parents: &HashMap<Registry, Parent>,
     ports: &Ports,
     metrics: &Metrics,
+    wall: Wall,
 ) -> Result<Status, Error> {
     crate::status::register(metrics)?;
     crate::status::count_panics(metrics)?;
@@ -360,6 +328,7 @@ fn status(
         store.clone(),
         parents,
         address,
+        wall,
     ))
 }
 

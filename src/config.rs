@@ -1,50 +1,49 @@
 //! The settings: a Config of the rooms' Configs, from file, environment and flags.
 //!
 //! Flags win over the environment (`WHARF__STORAGE__CAPACITY=20GiB`), the environment over the file,
-//! the file over the defaults. A `Config` in hand is valid.
+//! the file over the defaults. A `Config` in hand is valid; [`Config::check`] looks at what it names beside itself.
 
+mod check;
+mod place;
+mod read;
+mod words;
+
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use toml::de::DeTable;
 use toml::{Table, Value};
+
+pub use check::Findings;
+pub use place::{Placed, Places, Remark};
 
 use crate::select::Filter;
 use crate::units::Span;
 use crate::{admin, fetch, listener, parent, store};
 
 /// Everything that can be set.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// What the node is.
-    #[serde(default)]
     pub mode: Mode,
     /// Who it is.
-    #[serde(default)]
     pub node: Node,
     /// The registry port.
-    #[serde(default)]
     pub listen: listener::Config,
     /// The operators' port.
-    #[serde(default)]
     pub admin: admin::Config,
     /// The disk.
-    #[serde(default)]
     pub storage: store::Config,
     /// The registry above.
-    #[serde(default = "parent::Config::docker_hub")]
     pub parent: parent::Config,
     /// Registries beside it.
-    #[serde(default, rename = "upstream")]
     pub upstreams: Vec<parent::Upstream>,
     /// How fresh answers are.
-    #[serde(default)]
     pub freshness: fetch::Config,
     /// How much is taken from a parent.
-    #[serde(default)]
     pub limits: fetch::Limits,
     /// What is written down.
-    #[serde(default)]
     pub log: Log,
 }
 
@@ -130,40 +129,14 @@ pub struct Overrides {
     pub name: Option<String>,
 }
 
-/// Why the settings cannot be used. The operator's to mend.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The file is not there or not readable.
-    #[error("reading {}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-
-    /// The file says something that cannot be; the text shows where.
-    #[error("{}: {message}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// Line, column, key, reason and remedy.
-        message: String,
-    },
-
-    /// A flag or an environment variable says something that cannot be.
-    #[error("a flag or a WHARF__ variable: {message}")]
-    Override {
-        /// Key, reason and remedy.
-        message: String,
-    },
-}
+/// Why the settings cannot be used: everything that is wrong in them. The operator's to mend.
+#[derive(Debug)]
+pub struct Error(Vec<Placed>);
 
 impl Config {
-    /// Reads the file, if one is named, and puts environment and flags over it.
+    /// Reads the file, if one is named, and puts environment and flags over it. Where each setting was said comes along.
     ///
-    /// `environment`: all variables of the process; those of other programs are passed over.
+    /// `environment`: variables of the process; those of other programs are passed over.
     ///
     /// # Errors
     ///
@@ -172,62 +145,128 @@ impl Config {
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
         overrides: &Overrides,
-    ) -> Result<Self, Error> {
-        let mut table = Table::new();
-        if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(|source| Error::Unreadable {
-                path: path.to_owned(),
-                source,
-            })?;
-            let wrong = |error: toml::de::Error| Error::File {
-                path: path.to_owned(),
-                message: error.to_string(),
-            };
-            // Checked alone first, as only here the position of a mistake is known.
-            toml::from_str::<Self>(&text).map_err(wrong)?;
-            table = text.parse().map_err(wrong)?;
-        }
-        let before = table.clone();
-        for (name, value) in environment {
-            if let Some(key) = name.strip_prefix("WHARF__") {
-                lay_over(
-                    &mut table,
-                    &key.to_ascii_lowercase().split("__").collect::<Vec<_>>(),
-                    typed(&value),
-                );
-            }
-        }
-        for (key, value) in overrides.pairs() {
-            lay_over(&mut table, &key.split('.').collect::<Vec<_>>(), Value::String(value));
-        }
-        let wrong = |error: toml::de::Error| {
-            let message = error.message().to_owned();
-            match file.filter(|_| table == before) {
-                Some(path) => Error::File {
-                    path: path.to_owned(),
-                    message,
-                },
-                None => Error::Override { message },
+    ) -> Result<(Self, Places), Error> {
+        let (mut table, mut places) = match file {
+            Some(path) => parsed(path)?,
+            None => (Table::new(), Places::default()),
+        };
+        let mut wrong = Vec::new();
+        let mut lay_over = |key: &str, name: &str, value: Value| {
+            places.give(key.to_owned(), name.to_owned());
+            if !read::lay_over(&mut table, &key.split('.').collect::<Vec<_>>(), value) {
+                wrong.push(Remark::new(
+                    key,
+                    "cannot be reached from here; write it in the file of settings",
+                ));
             }
         };
-        Self::deserialize(table.clone()).map_err(wrong)
+        for (name, value) in environment {
+            if let Some(key) = name.strip_prefix("WHARF__") {
+                let key = key.to_ascii_lowercase().replace("__", ".");
+                lay_over(&key, &name, read::typed(&value));
+            }
+        }
+        for (flag, key, value) in overrides.given() {
+            lay_over(key, flag, Value::String(value));
+        }
+        let mut reader = read::Reader::new(table, &places);
+        let config = Self {
+            mode: reader.value("mode"),
+            node: reader.section("node"),
+            listen: reader.section("listen"),
+            admin: reader.section("admin"),
+            storage: reader.section("storage"),
+            parent: reader.section_or("parent", parent::Config::docker_hub),
+            upstreams: reader.list("upstream"),
+            freshness: reader.section("freshness"),
+            limits: reader.section("limits"),
+            log: reader.section("log"),
+        };
+        wrong.extend(reader.wrong());
+        if wrong.is_empty() {
+            return Ok((config, places));
+        }
+        Err(Error::of(&places, wrong))
     }
 }
 
+/// The variables of this process that are text.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// The file as a table, and the place of everything in it.
+fn parsed(path: &Path) -> Result<(Table, Places), Error> {
+    let whole = |places: Places, words: String| Error::of(&places, vec![Remark::new("", words)]);
+    let bytes = std::fs::read(path).map_err(|error| {
+        whole(
+            Places::unread(path, ""),
+            format!("cannot be read: {error}; name a file that is there and may be read"),
+        )
+    })?;
+    let text = match String::from_utf8(bytes) {
+        Ok(text) => text,
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let places = Places::unread(path, &String::from_utf8_lossy(&error.into_bytes()));
+            let remark = Remark::new("", "is not UTF-8 from here on; save the file in that encoding");
+            return Err(Error(vec![places.at(&(at..at), remark)]));
+        }
+    };
+    let (table, faults) = DeTable::parse_recoverable(&text);
+    if faults.is_empty() {
+        let places = Places::of(path, &text, table.get_ref());
+        return match text.parse() {
+            Ok(table) => Ok((table, places)),
+            Err(error) => Err(whole(places, error.message().to_owned())),
+        };
+    }
+    let places = Places::unread(path, &text);
+    let mut told: Vec<Placed> = Vec::new();
+    for fault in &faults {
+        let span = fault.span().unwrap_or_default();
+        let line = places.line_at(span.start);
+        let placed = places.at(&span, Remark::new("", words::syntax(fault.message(), line)));
+        // What follows on the same line comes of the first.
+        if told.last().is_none_or(|last| last.line() != placed.line()) {
+            told.push(placed);
+        }
+    }
+    Err(Error(told))
+}
+
+impl Error {
+    /// What is wrong, each with its place.
+    pub fn of(places: &Places, remarks: Vec<Remark>) -> Self {
+        Self(places.place_all(remarks))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> = self.0.iter().map(Placed::to_string).collect();
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+impl std::error::Error for Error {}
+
 impl Overrides {
-    fn pairs(&self) -> impl Iterator<Item = (&'static str, String)> {
+    /// Flag, key and value of each that was given.
+    fn given(&self) -> impl Iterator<Item = (&'static str, &'static str, String)> {
         let data = self.data.as_ref().map(|path| path.display().to_string());
-        let pairs = [
-            ("mode", self.mode.clone()),
-            ("listen.address", self.listen.clone()),
-            ("admin.address", self.admin.clone()),
-            ("storage.path", data),
-            ("storage.capacity", self.capacity.clone()),
-            ("parent.url", self.parent.clone()),
-            ("parent.namespace", self.namespace.clone()),
-            ("node.name", self.name.clone()),
+        let all = [
+            ("--mode", "mode", self.mode.clone()),
+            ("--listen", "listen.address", self.listen.clone()),
+            ("--admin", "admin.address", self.admin.clone()),
+            ("--data", "storage.path", data),
+            ("--capacity", "storage.capacity", self.capacity.clone()),
+            ("--parent", "parent.url", self.parent.clone()),
+            ("--namespace", "parent.namespace", self.namespace.clone()),
+            ("--name", "node.name", self.name.clone()),
         ];
-        pairs.into_iter().filter_map(|(key, value)| Some((key, value?)))
+        all.into_iter()
+            .filter_map(|(flag, key, value)| Some((flag, key, value?)))
     }
 }
 
@@ -245,7 +284,7 @@ impl TryFrom<String> for NodeName {
         let allowed = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-');
         if name.is_empty() || name.len() > 63 || !name.chars().all(allowed) {
             return Err(format!(
-                "node.name is {name:?}; write up to 63 letters, digits, dots, dashes or underscores, like l4-site"
+                "name is {name:?}; write up to 63 letters, digits, dots, dashes or underscores, like l4-site"
             ));
         }
         Ok(Self(name))
@@ -275,33 +314,6 @@ impl Level {
             Self::Debug => "debug",
             Self::Trace => "trace",
         }
-    }
-}
-
-/// Puts one value over what the file says; sections are made as needed.
-fn lay_over(table: &mut Table, key: &[&str], value: Value) {
-    let Some((first, rest)) = key.split_first() else { return };
-    if rest.is_empty() {
-        table.insert((*first).to_owned(), value);
-        return;
-    }
-    let section = table
-        .entry((*first).to_owned())
-        .or_insert_with(|| Value::Table(Table::new()));
-    if let Value::Table(section) = section {
-        lay_over(section, rest, value);
-    }
-}
-
-/// A variable's text as TOML if it is a number, a truth or a list; else as a string.
-fn typed(text: &str) -> Value {
-    let parsed = format!("value = {text}")
-        .parse::<Table>()
-        .ok()
-        .and_then(|mut table| table.remove("value"));
-    match parsed {
-        Some(value @ (Value::Integer(_) | Value::Boolean(_) | Value::Array(_))) => value,
-        _ => Value::String(text.to_owned()),
     }
 }
 

@@ -84,6 +84,8 @@ mod clients;
 mod demo;
 // Start, limits, stop.
 mod running;
+// The wall clock is not set, or jumps.
+mod clock;
 // The settings, checked and printed.
 mod settings;
 // The floors of the house: imports go down.

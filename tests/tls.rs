@@ -211,6 +211,7 @@ async fn a_parent_that_should_speak_tls_and_does_not_gets_no_credentials() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let password = folder.path().join("password");
     std::fs::write(&password, "canary").expect("a writable folder");
+    std::fs::set_permissions(&password, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("our own file");
     let node = Setup::below(&parent.url().replace("http:", "https:"))
         .parent("username = \"l4\"")
         .parent(&format!("password_file = \"{}\"", password.display()))

@@ -1,6 +1,8 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use crate::config;
+
 /// Says on standard error what is wrong, with all its causes; the exit code for it.
 pub(super) fn fail(error: &(dyn Error + 'static), code: u8) -> ExitCode {
     let mut text = error.to_string();
@@ -11,6 +13,12 @@ pub(super) fn fail(error: &(dyn Error + 'static), code: u8) -> ExitCode {
     }
     eprintln!("wharf: {text}");
     ExitCode::from(code)
+}
+
+/// Says on standard error what is wrong with the settings, as editors understand it; the exit code for it.
+pub(super) fn refuse(error: &config::Error) -> ExitCode {
+    eprintln!("{error}");
+    ExitCode::from(2)
 }
 
 /// A line on standard output, if anyone still reads it.

@@ -5,8 +5,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::report;
 use crate::app::App;
-use crate::config::{Config, Log, Overrides};
+use crate::config::{self, Config, Log, Overrides, Placed, environment};
 use crate::listener::{self, Format};
+use crate::units::Clock;
 
 /// Run a node.
 ///
@@ -20,7 +21,8 @@ Examples:
                                                      a node below another that mirrors Docker Hub
   wharf serve --config /etc/wharf/wharf.toml
 
-Every setting can also come from the environment: WHARF__STORAGE__CAPACITY=50GiB.
+Every setting of a section can also come from the environment: WHARF__STORAGE__CAPACITY=50GiB.
+wharf check says what is wrong with settings, and why; a node that finds them wrong ends with exit code 2.
 Then point a client at it: wharf client docker")]
 pub(super) struct Args {
     /// The file of settings
@@ -75,11 +77,18 @@ impl Args {
             namespace,
             name,
         };
-        let config = match Config::load(config.as_deref(), std::env::vars(), &overrides) {
-            Ok(config) => config,
-            Err(error) => return report::fail(&error, 2),
+        let (config, places) = match Config::load(config.as_deref(), environment(), &overrides) {
+            Ok(read) => read,
+            Err(error) => return report::refuse(&error),
         };
+        let findings = config.check(&places, &Clock::system());
+        if !findings.wrong.is_empty() {
+            return report::refuse(&config::Error::of(&places, findings.wrong));
+        }
         begin_log(&config.log);
+        for Placed { at, remark, .. } in places.place_all(findings.doubtful) {
+            tracing::warn!(at, key = remark.key, reason = remark.words, "doubtful setting");
+        }
         match App::build(config) {
             Ok(app) => {
                 app.run();

@@ -55,13 +55,14 @@ impl TryFrom<Written> for Config {
             stale_after: written.stale_after.duration(),
             answer_within: written.answer_within.duration(),
         };
-        if config.answer_within.is_zero() || config.stale_after.is_zero() {
-            return Err(
-                "freshness.stale_after and freshness.answer_within must be longer than nothing, else no parent could ever answer",
-            );
+        if config.stale_after.is_zero() {
+            return Err("stale_after is 0, so no parent could ever answer; write for example 2s");
+        }
+        if config.answer_within.is_zero() {
+            return Err("answer_within is 0, so no parent could ever answer; write for example 20s");
         }
         if config.answer_within > Duration::from_secs(25) {
-            return Err("freshness.answer_within is above 25s, and containerd gives up at 30s; write 25s or less");
+            return Err("answer_within is above 25s, and containerd gives up at 30s; write 25s or less");
         }
         Ok(config)
     }

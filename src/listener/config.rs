@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::units::{Size, Span};
+use crate::units::{Address, Size, Span};
 
 /// Where the registry listens, and what it puts up with.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -42,7 +42,7 @@ pub struct Config {
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Written {
-    address: SocketAddr,
+    address: Address,
     cert_file: Option<PathBuf>,
     key_file: Option<PathBuf>,
     header_timeout: Span,
@@ -64,7 +64,7 @@ const MOST_HEAD: (u64, usize) = (1 << 20, 256);
 impl Default for Written {
     fn default() -> Self {
         Self {
-            address: SocketAddr::from(([127, 0, 0, 1], 5000)),
+            address: SocketAddr::from(([127, 0, 0, 1], 5000)).into(),
             cert_file: None,
             key_file: None,
             header_timeout: Span::seconds(10),
@@ -89,42 +89,45 @@ impl Default for Config {
 }
 
 impl TryFrom<Written> for Config {
-    type Error = &'static str;
+    type Error = String;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
         let certificate = match (written.cert_file, written.key_file) {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,
             (Some(_), None) => {
-                return Err("listen.cert_file stands without listen.key_file; write both, or neither for plain HTTP");
+                return Err("cert_file stands without key_file; write both, or neither for plain HTTP".to_owned());
             }
             (None, Some(_)) => {
-                return Err("listen.key_file stands without listen.cert_file; write both, or neither for plain HTTP");
+                return Err("key_file stands without cert_file; write both, or neither for plain HTTP".to_owned());
             }
         };
         let timeouts = [
-            written.header_timeout,
-            written.handshake_timeout,
-            written.idle_timeout,
-            written.write_timeout,
+            ("header_timeout", written.header_timeout),
+            ("handshake_timeout", written.handshake_timeout),
+            ("idle_timeout", written.idle_timeout),
+            ("write_timeout", written.write_timeout),
         ];
-        if timeouts.iter().any(|span| span.duration() < Duration::from_secs(1)) {
-            return Err("a timeout of [listen] is below 1s, too short for any client; write 1s or more");
+        if let Some((key, span)) = timeouts
+            .iter()
+            .find(|(_, span)| span.duration() < Duration::from_secs(1))
+        {
+            return Err(format!("{key} is {span}, too short for any client; write 1s or more"));
         }
         let (most_bytes, most_fields) = MOST_HEAD;
         if !(1024..=most_bytes).contains(&written.head_size.bytes()) {
-            return Err("listen.head_size is not between 1KiB and 1MiB; clients send up to some 8KiB; write 16KiB");
+            return Err("head_size is not between 1KiB and 1MiB; clients send up to some 8KiB; write 16KiB".to_owned());
         }
         if !(16..=most_fields).contains(&written.head_fields) {
-            return Err("listen.head_fields is not between 16 and 256; clients send up to some 20; write 64");
+            return Err("head_fields is not between 16 and 256; clients send up to some 20; write 64".to_owned());
         }
         if written.http2_streams == 0 {
             return Err(
-                "listen.http2_streams is 0, so nothing could be asked; write 64, or http2 = false for HTTP/1.1",
+                "http2_streams is 0, so nothing could be asked; write 64, or http2 = false for HTTP/1.1".to_owned(),
             );
         }
         Ok(Self {
-            address: written.address,
+            address: written.address.socket(),
             certificate,
             header_timeout: written.header_timeout.duration(),
             handshake_timeout: written.handshake_timeout.duration(),

@@ -4,6 +4,7 @@
 
 mod bound;
 mod broken;
+mod certificate;
 mod config;
 mod connections;
 mod door;

@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use pingora::listeners::tls::{Acceptor, TlsSettings};
 use pingora::protocols::ALPN;
@@ -9,12 +10,14 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use super::certificate;
+
 /// Why a certificate and key cannot be used. The operator's to mend.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The file is not there, not readable, or holds something else.
-    #[error("{} holds no usable {what}: {reason}", path.display())]
+    #[error("{} holds no usable {what}: {reason}; name a PEM file that this user may read", path.display())]
     Unreadable {
         /// Certificate or key.
         what: &'static str,
@@ -25,7 +28,7 @@ pub enum Error {
     },
 
     /// They are not a pair.
-    #[error("{} and {} do not belong together: {reason}", certificate.display(), key.display())]
+    #[error("{} and {} do not belong together: {reason}; name the key that the certificate was issued for", certificate.display(), key.display())]
     Mismatch {
         /// The certificate chain.
         certificate: PathBuf,
@@ -34,6 +37,13 @@ pub enum Error {
         /// In words.
         reason: String,
     },
+}
+
+impl Error {
+    /// Whether the key is to blame, and not the certificate.
+    pub fn is_of_key(&self) -> bool {
+        matches!(self, Self::Mismatch { .. } | Self::Unreadable { what: "key", .. })
+    }
 }
 
 /// The certificate that the registry port shows.
@@ -68,6 +78,12 @@ impl Identity {
                 reason: error.to_string(),
             }),
         }
+    }
+
+    /// What clients may stumble over, with the remedy. `names`: of hosts that they will ask. `now`: `None` if the
+    /// clock is not set.
+    pub fn doubts(&self, names: &[&str], now: Option<SystemTime>) -> Vec<String> {
+        certificate::doubts(&self.key.cert, names, now)
     }
 
     /// Makes handshakes: TLS 1.2 and 1.3, HTTP/1.1, and HTTP/2 if that is offered.

@@ -83,6 +83,11 @@ impl Config {
         Self::read(Written::at(url))
     }
 
+    /// Whether it is Docker Hub's own API.
+    pub fn is_docker_hub(&self) -> bool {
+        self.url.host_str() == Some(DOCKER_HUB)
+    }
+
     /// How the registry is called where nobody gave it a name: `host` or `host:port`.
     pub fn host(&self) -> String {
         Origin::of(&self.url).map_or_else(String::new, |origin| origin.to_string())
@@ -155,7 +160,12 @@ impl Config {
 }
 
 fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    tls::authorities(path).map_err(|reason| format!("ca_file {} {reason}", path.display()))
+    tls::authorities(path).map_err(|reason| {
+        format!(
+            "ca_file {} {reason}; name a PEM file of certificate authorities",
+            path.display()
+        )
+    })
 }
 
 fn registry_url(written: &str) -> Result<Url, String> {
@@ -163,7 +173,7 @@ fn registry_url(written: &str) -> Result<Url, String> {
     let schemed = written.starts_with("https://") || written.starts_with("http://");
     let parsed = Url::parse(written).ok().filter(|_| schemed);
     let Some(mut url) = parsed else {
-        return Err("url is not one; write https://HOST[:PORT], or http:// without encryption".to_owned());
+        return Err("url is not a URL; write https://HOST[:PORT], or http:// without encryption".to_owned());
     };
     if !url.username().is_empty() || url.password().is_some() {
         return Err("url names a user; write username and password_file instead".to_owned());
@@ -297,7 +307,7 @@ mod tests {
             ("password = \"canary\"", "password_file"),
             ("password = 5", "password_file"),
             ("username = \"l4\"", "add password_file or password_env"),
-            ("password_env = \"PATH\"", "without username"),
+            ("password_env = \"PATH\"", "username is missing"),
             ("username = \"a:b\"\npassword_env = \"PATH\"", "colon"),
             ("username = \"l4\"\npassword_env = \"WHARF_NO_SUCH\"", "not set"),
             (

@@ -8,6 +8,7 @@ use super::config::Config;
 use super::written::Written;
 use crate::oci::Registry;
 use crate::select::Filter;
+use crate::units::Address;
 
 /// A registry that clients may name.
 #[derive(Clone, Debug, Deserialize)]
@@ -62,7 +63,7 @@ impl TryFrom<Written> for Upstream {
             filter: written.filter()?,
             aliases: written.aliases,
             hosts: written.hosts,
-            listen: written.listen,
+            listen: written.listen.map(Address::socket),
             direct,
         })
     }

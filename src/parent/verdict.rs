@@ -10,6 +10,7 @@ use super::error::Error;
 use super::kind::Kind;
 use super::wire;
 use crate::oci;
+use crate::units::is_plausible;
 
 /// No more is read of an error's body, and not for longer.
 const MOST_BYTES: usize = 64 * 1024;
@@ -105,7 +106,11 @@ pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => {
             let date = httpdate::parse_http_date(written).ok()?;
-            date.duration_since(now).unwrap_or_default()
+            // By the clock of whoever named the date: ours may be wrong.
+            let sent = headers.get(header::DATE).and_then(|sent| sent.to_str().ok());
+            let sent = sent.and_then(|sent| httpdate::parse_http_date(sent).ok());
+            let asked = sent.or_else(|| is_plausible(now).then_some(now))?;
+            date.duration_since(asked).unwrap_or_default()
         }
     };
     Some(wait.min(LONGEST_WAIT))
@@ -199,9 +204,29 @@ mod tests {
     }
 
     #[test]
+    fn a_date_is_measured_from_the_answer_s_own_and_not_believed_by_a_clock_that_is_not_set() {
+        let read = |sent: Option<&str>, now: SystemTime| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, "Fri, 01 Jan 2100 00:01:00 GMT".parse().unwrap());
+            if let Some(sent) = sent {
+                headers.insert(header::DATE, sent.parse().unwrap());
+            }
+            retry_after(&headers, now).map(|wait| wait.as_secs())
+        };
+        let (unset, far) = (SystemTime::UNIX_EPOCH, Duration::from_secs(4_102_444_800));
+        let sent = Some("Fri, 01 Jan 2100 00:00:00 GMT");
+
+        assert_eq!(read(sent, unset), Some(60));
+        assert_eq!(read(sent, unset + far * 2), Some(60));
+        assert_eq!(read(None, unset + far), Some(60));
+        assert_eq!(read(None, unset), None);
+    }
+
+    #[test]
     fn retry_after_is_read_as_seconds_or_date_and_capped() {
         let read = |written: &str| {
             let mut headers = HeaderMap::new();
+            headers.insert(header::DATE, "Thu, 01 Jan 1970 00:00:00 GMT".parse().unwrap());
             headers.insert(header::RETRY_AFTER, written.parse().unwrap());
             retry_after(&headers, SystemTime::UNIX_EPOCH).map(|wait| wait.as_secs())
         };

@@ -3,17 +3,17 @@
 //! One struct for both, so that an unknown key is refused in either and a key of the other is
 //! refused with the right words.
 
-use std::net::SocketAddr;
+use std::env;
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
 use serde::Deserialize;
 
 use super::config::Login;
 use super::proxy::Proxies;
+use super::secret_file;
 use super::tls::Identity;
-use crate::select::Filter;
-use crate::units::{Secret, Span};
+use crate::select::{Filter, Globs};
+use crate::units::{Address, Secret, Span};
 
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -45,7 +45,7 @@ pub(super) struct Written {
     pub(super) name: Option<String>,
     pub(super) aliases: Vec<String>,
     pub(super) hosts: Vec<String>,
-    pub(super) listen: Option<SocketAddr>,
+    pub(super) listen: Option<Address>,
 }
 
 /// A value that was written and is not looked at.
@@ -148,7 +148,11 @@ impl Written {
     }
 
     pub(super) fn filter(&self) -> Result<Filter, String> {
-        Filter::new(&self.allow, &self.deny).map_err(|error| format!("allow or deny: {error}"))
+        let globs = |key: &str, patterns: &[String]| Globs::new(patterns).map_err(|error| format!("{key} {error}"));
+        Ok(Filter {
+            allow: globs("allow", &self.allow)?,
+            deny: globs("deny", &self.deny)?,
+        })
     }
 
     /// What follows `docker-credential-` in the name of a program.
@@ -216,21 +220,21 @@ impl Written {
             }
             (Some(path), None) => secret("password_file", path)?.expose().to_owned(),
             (None, Some(variable)) => env::var(variable)
-                .map_err(|_| format!("password_env names {variable}, which is not set, or not text"))?,
+                .map_err(|_| format!("password_env names {variable}, which is not set, or not text; set it for this process, or use password_file"))?,
             (None, None) if self.username.is_some() => {
                 return Err("username stands without a password; add password_file or password_env".to_owned());
             }
             (None, None) => return Ok(None),
         };
         let Some(username) = self.username.clone().filter(|name| !name.is_empty()) else {
-            return Err("a password stands without username; add that".to_owned());
+            return Err("username is missing beside a password; add it".to_owned());
         };
         if username.contains(':') {
-            return Err("username has a colon, which Basic authentication cannot carry".to_owned());
+            return Err("username has a colon, which Basic authentication cannot carry; have the registry give you a user without one".to_owned());
         }
         let password = password.trim_end_matches(['\r', '\n']);
         if password.is_empty() {
-            return Err("the password is empty; leave off username to ask anonymously".to_owned());
+            return Err("username stands beside an empty password; write the password into its file, or leave off username to ask anonymously".to_owned());
         }
         Ok(Some(Login {
             username,
@@ -241,6 +245,6 @@ impl Written {
 
 /// A secret from its file, without the end of its line.
 fn secret(key: &str, path: &Path) -> Result<Secret, String> {
-    let text = fs::read_to_string(path).map_err(|error| format!("{key} {} cannot be read: {error}", path.display()))?;
+    let text = secret_file::read(path).map_err(|reason| format!("{key} {reason}"))?;
     Ok(Secret::from(text.trim_end_matches(['\r', '\n']).to_owned()))
 }

@@ -62,7 +62,7 @@ pub enum Error {
     Empty,
 
     /// A bracket or brace that is not closed, or the like.
-    #[error("{pattern:?} is not a pattern")]
+    #[error("{pattern:?} is not a pattern; write one like library/* or plant/**, and close what is opened by [ or {{")]
     Malformed {
         /// The pattern as it was written.
         pattern: String,
@@ -135,7 +135,12 @@ mod tests {
     fn a_malformed_pattern_is_named_in_the_error() {
         let error = globs(&["fine", "not{closed"]).unwrap_err();
 
-        assert_eq!(error.to_string(), r#""not{closed" is not a pattern"#);
+        assert!(
+            error
+                .to_string()
+                .starts_with(r#""not{closed" is not a pattern; write "#),
+            "{error}"
+        );
         assert!(matches!(globs(&[""]), Err(Error::Empty)));
     }
 

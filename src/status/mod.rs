@@ -1,17 +1,18 @@
 //! What this node says of itself: whether it is ready, and why not.
 
 mod panics;
-
-use serde::Serialize;
+mod wall;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use prometheus::{Gauge, IntGaugeVec, Opts, Registry};
+use serde::Serialize;
 use tokio::net::TcpStream;
 
 pub use panics::count_panics;
+pub use wall::Wall;
 
 use crate::parent::{self, Parent};
 use crate::store::Store;
@@ -28,6 +29,8 @@ pub struct Status {
     answers: AtomicBool,
     /// Whether it is being stopped.
     stopping: Stopping,
+    /// The time of day.
+    wall: Wall,
 }
 
 /// Tells whether the node is being stopped.
@@ -61,7 +64,14 @@ pub struct Upstream {
 
 impl Status {
     /// Of the node `node`, its store, the registries that it asks, and where its own registry answers.
-    pub fn new(node: String, mode: &'static str, store: Store, parents: Vec<Parent>, registry: SocketAddr) -> Self {
+    pub fn new(
+        node: String,
+        mode: &'static str,
+        store: Store,
+        parents: Vec<Parent>,
+        registry: SocketAddr,
+        wall: Wall,
+    ) -> Self {
         Self {
             node,
             mode,
@@ -70,6 +80,7 @@ impl Status {
             registry,
             answers: AtomicBool::new(false),
             stopping: Box::new(|| false),
+            wall,
         }
     }
 
@@ -120,7 +131,13 @@ impl Status {
             node: self.node.clone(),
             mode: self.mode,
             version: env!("CARGO_PKG_VERSION"),
-            reasons: ending.into_iter().chain(starting).chain(unkept).chain(away).collect(),
+            reasons: ending
+                .into_iter()
+                .chain(starting)
+                .chain(unkept)
+                .chain(self.wall.trouble())
+                .chain(away)
+                .collect(),
             upstreams,
         }
     }
@@ -128,6 +145,7 @@ impl Status {
     /// Brings the gauges up to date; called before they are read.
     pub fn observe(&self) {
         self.store.observe();
+        self.wall.observe();
     }
 }
 
@@ -159,6 +177,7 @@ mod tests {
 
     use super::*;
     use crate::store;
+    use crate::units::Clock;
 
     #[tokio::test]
     async fn until_the_registry_answers_a_node_is_not_ready_and_says_why() {
@@ -168,11 +187,12 @@ mod tests {
             ..store::Config::default()
         };
         let store = Store::open(&config, store::Metrics::new(&Registry::new()).unwrap()).unwrap();
+        let wall = Wall::new(Clock::system(), &Registry::new()).unwrap();
         // Bound, so that it is nobody else's, and not yet listening.
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = socket.local_addr().unwrap();
-        let status = Status::new("here".to_owned(), "mirror", store, Vec::new(), address);
+        let status = Status::new("here".to_owned(), "mirror", store, Vec::new(), address, wall);
 
         let early = status.readiness().await;
         let _listening = socket.listen(8).unwrap();

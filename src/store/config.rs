@@ -62,13 +62,13 @@ impl TryFrom<Written> for Config {
     fn try_from(written: Written) -> Result<Self, Self::Error> {
         if written.capacity.bytes() < Config::LEAST.bytes() {
             return Err(format!(
-                "storage.capacity is {}, less than the index itself may need; write {} or more",
+                "capacity is {}, less than the index itself may need; write {} or more",
                 written.capacity,
                 Config::LEAST
             ));
         }
         if written.path.as_os_str().is_empty() {
-            return Err("storage.path is empty; write the folder that wharf may fill".into());
+            return Err("path is empty; write the folder that wharf may fill".into());
         }
         Ok(Self {
             path: written.path,

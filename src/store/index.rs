@@ -18,7 +18,7 @@ use super::{Error, Shared};
 use crate::oci::{Digest, Registry, Repository};
 
 /// The newest schema this program knows; in `PRAGMA user_version`.
-const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 1;
 
 /// Kept free above what the files take, so that they can grow between two looks.
 pub(super) const HEADROOM: u64 = 8 << 20;

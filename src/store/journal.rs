@@ -12,8 +12,8 @@ use super::Error;
 use super::layout::{self, Layout};
 
 const MAGIC: &[u8; 8] = b"wharfjnl";
-const VERSION: u32 = 1;
-const HEAD: usize = 16;
+pub(super) const VERSION: u32 = 1;
+pub(super) const HEAD: usize = 16;
 
 /// Checks the head of the journal, or writes one. A file with no valid head is set aside, where the disk takes that.
 pub(super) fn open(layout: &Layout) -> Result<(), Error> {
@@ -72,7 +72,7 @@ fn fresh_head() -> Vec<u8> {
     head
 }
 
-fn version(head: &[u8]) -> Option<u32> {
+pub(super) fn version(head: &[u8]) -> Option<u32> {
     let (version, checksum) = head.strip_prefix(MAGIC)?.split_first_chunk::<4>()?;
     let expected = crc32c::crc32c(head.get(..12)?).to_le_bytes();
     (checksum == expected).then(|| u32::from_le_bytes(*version))

@@ -11,6 +11,11 @@ use rustix::fs::StatVfsMountFlags;
 use super::Error;
 use crate::oci::{Algorithm, Digest};
 
+/// The records.
+pub(super) const INDEX: &str = "index.db";
+/// The second copy of some of them.
+pub(super) const JOURNAL: &str = "journal.log";
+
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
 
 /// The folder of a store.
@@ -51,11 +56,11 @@ impl Layout {
     }
 
     pub(super) fn index(&self) -> PathBuf {
-        self.root.join("index.db")
+        self.root.join(INDEX)
     }
 
     pub(super) fn journal(&self) -> PathBuf {
-        self.root.join("journal.log")
+        self.root.join(JOURNAL)
     }
 
     pub(super) fn blob(&self, digest: &Digest) -> PathBuf {

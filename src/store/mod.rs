@@ -24,6 +24,7 @@ mod layout;
 mod ledger;
 mod metrics;
 mod place;
+mod preview;
 mod records;
 mod recover;
 mod room;
@@ -42,6 +43,7 @@ pub use error::Error;
 pub use hot::Held;
 pub use metrics::Metrics;
 pub use place::inspect;
+pub use preview::newer;
 pub use records::{Confirmed, Link, Origin, Slot, TagRow};
 pub use staged::{Spool, Staged};
 

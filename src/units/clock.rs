@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Tells the time. Clones show the same time.
 #[derive(Clone, Debug)]
@@ -56,6 +56,27 @@ impl Clock {
             Source::Manual(manual) => manual.started_wall + manual.passed(),
         }
     }
+}
+
+impl Clock {
+    /// Whether the clock on the wall can be right: no machine runs a program before it was built.
+    pub fn is_set(&self) -> bool {
+        is_plausible(self.wall())
+    }
+
+    /// In words, for an operator, where it [is not set](Self::is_set): what follows, and what to do.
+    pub fn unset(&self) -> String {
+        format!(
+            "the clock is not set: it says {}, before this program was built; https:// upstreams may fail, as no certificate can be judged, while all else works: set the clock",
+            httpdate::fmt_http_date(self.wall().max(UNIX_EPOCH))
+        )
+    }
+}
+
+/// Whether it can be so early: the day of this version (`build.rs`) has come.
+pub(crate) fn is_plausible(wall: SystemTime) -> bool {
+    let built = env!("WHARF_BUILT").parse().expect("build.rs writes a number");
+    wall >= UNIX_EPOCH + Duration::from_secs(built)
 }
 
 /// What moves a [`Clock::manual`].

@@ -1,11 +1,14 @@
 //! Values with a unit, as they are written in settings: sizes, spans of time, secrets; and the clock.
 
+pub use address::{Address, AddressError};
+pub(crate) use clock::is_plausible;
 pub use clock::{Clock, Hands};
 pub use secret::Secret;
 pub use size::{Size, SizeError};
 pub use span::{Span, SpanError};
-pub(crate) use text::written_as_text;
+pub(crate) use text::{AsText, written_as_text};
 
+mod address;
 mod clock;
 mod secret;
 mod size;

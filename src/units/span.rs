@@ -55,6 +55,10 @@ impl Span {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpanError {
+    /// A number alone.
+    #[error("{0} has no unit; write it with ms, s, m, h or d, in quotes: \"{0}s\"")]
+    NoUnit(u64),
+
     /// No whole number, or no known unit behind it.
     #[error("not a span of time; write a whole number with ms, s, m, h or d, like 60s")]
     Malformed,
@@ -71,6 +75,9 @@ impl FromStr for Span {
         // An `Instant` plus a span must not overflow, wherever that sum is made.
         const LONGEST: u64 = 100 * 365 * 86_400_000;
 
+        if let Ok(number) = text.parse() {
+            return Err(SpanError::NoUnit(number));
+        }
         let unit_at = text.find(|c: char| !c.is_ascii_digit()).ok_or(SpanError::Malformed)?;
         let (digits, unit) = text.split_at(unit_at);
         if digits.is_empty() {
@@ -128,11 +135,14 @@ mod tests {
 
     #[test]
     fn a_number_without_a_unit_is_refused_with_the_remedy() {
-        for text in ["", "60", "s", "1.5s", "-1s", "1 s", "1S", "1min", "1m30s"] {
+        for text in ["", "s", "1.5s", "-1s", "1 s", "1S", "1min", "1m30s"] {
             let error = text.parse::<Span>().unwrap_err();
             assert_eq!(error, SpanError::Malformed, "{text}");
             assert!(error.to_string().contains("like 60s"));
         }
+        let error = "60".parse::<Span>().unwrap_err();
+        assert_eq!(error, SpanError::NoUnit(60));
+        assert!(error.to_string().contains("\"60s\""));
     }
 
     #[test]

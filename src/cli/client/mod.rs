@@ -15,7 +15,7 @@ use crate::cli::client::address::Address;
 use crate::cli::client::containerd::Naming;
 use crate::cli::client::node::{Node, Upstream};
 use crate::cli::client::settings::Settings;
-use crate::config::{self, Config, Overrides};
+use crate::config::{self, Config, Overrides, environment};
 use crate::oci::Registry;
 use crate::parent;
 
@@ -191,8 +191,8 @@ impl Client {
 impl Whereabouts {
     /// The node of the settings, in which what the flags say comes first.
     fn node(&self) -> Result<Node, Error> {
-        let config = Config::load(self.config.as_deref(), std::env::vars(), &Overrides::default());
-        let config = config.map_err(Error::Config)?;
+        let read = Config::load(self.config.as_deref(), environment(), &Overrides::default());
+        let (config, _) = read.map_err(Error::Config)?;
         let ca = self.ca.as_ref().map(authority).transpose()?;
         let named = self.upstreams.iter().map(|text| Ok(Upstream::named(registry(text)?)));
         let mut node = Node {

@@ -1,0 +1,154 @@
+//! What the settings name beside themselves, and what no room can see alone.
+
+mod upstreams;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+
+use super::{Config, Places, Remark};
+use crate::listener::{Identity, Target};
+use crate::store;
+use crate::units::Clock;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// The node cannot work like this.
+    pub wrong: Vec<Remark>,
+    /// The node works, and perhaps not as it was meant.
+    pub doubtful: Vec<Remark>,
+}
+
+impl Findings {
+    fn wrong(&mut self, key: impl Into<String>, words: impl Into<String>) {
+        self.wrong.push(Remark::new(key, words));
+    }
+
+    fn doubt(&mut self, key: impl Into<String>, words: impl Into<String>) {
+        self.doubtful.push(Remark::new(key, words));
+    }
+}
+
+impl Config {
+    /// Looks at addresses, names, certificate, disk and clock. Reads files, connects to nothing, changes nothing.
+    pub fn check(&self, places: &Places, clock: &Clock) -> Findings {
+        let mut findings = Findings::default();
+        self.check_addresses(places, &mut findings);
+        self.check_certificate(clock, &mut findings);
+        self.check_storage(&mut findings);
+        self.check_log(&mut findings);
+        self.check_freshness(&mut findings);
+        upstreams::check(self, &mut findings);
+        findings
+    }
+
+    /// Everything that is listened on, with its key.
+    fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        let bound = self.upstreams.iter().enumerate();
+        let bound = bound.filter_map(|(index, upstream)| Some((format!("upstream[{index}].listen"), upstream.listen?)));
+        let own = [
+            ("listen.address".to_owned(), self.listen.address),
+            ("admin.address".to_owned(), self.admin.address),
+        ];
+        own.into_iter().chain(bound).collect()
+    }
+
+    fn check_addresses(&self, places: &Places, findings: &mut Findings) {
+        let mut all = self.addresses();
+        // What somebody wrote is to blame, and not a default.
+        all.sort_by_key(|(key, _)| places.is_written(key));
+        for (index, (key, address)) in all.iter().enumerate() {
+            if let Some((other, _)) = all[..index].iter().find(|(_, other)| collide(*other, *address)) {
+                findings.wrong(
+                    key,
+                    format!("{address} is listened on twice, here and for {other}; write another port"),
+                );
+            }
+        }
+        if !self.admin.address.ip().is_loopback() {
+            findings.doubt(
+                "admin.address",
+                format!(
+                    "{} can be reached from other machines, and the admin port asks nobody for a password; write 127.0.0.1:{1}, or let a firewall admit operators alone",
+                    self.admin.address,
+                    self.admin.address.port()
+                ),
+            );
+        }
+    }
+
+    fn check_certificate(&self, clock: &Clock, findings: &mut Findings) {
+        let Some((certificate, key)) = &self.listen.certificate else {
+            return;
+        };
+        let identity = match Identity::read(certificate, key) {
+            Ok(identity) => identity,
+            Err(error) => {
+                let at = if error.is_of_key() { "key_file" } else { "cert_file" };
+                return findings.wrong(format!("listen.{at}"), error.to_string());
+            }
+        };
+        let names: Vec<&str> = self
+            .upstreams
+            .iter()
+            .flat_map(|upstream| upstream.hosts.iter().map(String::as_str))
+            .collect();
+        // A clock that is not set judges no certificate.
+        let now = clock.is_set().then(|| clock.wall());
+        for words in identity.doubts(&names, now) {
+            findings.doubt("listen.cert_file", words);
+        }
+    }
+
+    fn check_storage(&self, findings: &mut Findings) {
+        if let Some(error) = store::newer(&self.storage.path) {
+            findings.wrong("storage.path", error.to_string());
+        }
+        if self.storage.path.exists() && !self.storage.path.is_dir() {
+            findings.wrong(
+                "storage.path",
+                format!(
+                    "{} is not a folder; name one, or one that does not exist yet",
+                    self.storage.path.display()
+                ),
+            );
+        }
+        for concern in store::inspect(&self.storage) {
+            // It begins with its key.
+            let (key, words) = concern.split_once(' ').unwrap_or(("storage", &concern));
+            findings.doubt(key, words);
+        }
+    }
+
+    fn check_log(&self, findings: &mut Findings) {
+        let Target::File(path) = &self.log.requests else { return };
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            findings.wrong(
+                "log.requests",
+                format!(
+                    "the folder {} is not there; make it, or write \"stdout\" or \"off\"",
+                    folder.display()
+                ),
+            );
+        }
+    }
+
+    fn check_freshness(&self, findings: &mut Findings) {
+        if self.freshness.stale_after > self.freshness.answer_within {
+            findings.doubt(
+                "freshness.stale_after",
+                "is longer than answer_within: clients are answered 504 before anything is served stale; write less",
+            );
+        }
+    }
+}
+
+/// Whether both cannot be bound; port 0 is another one each time.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let overlap = |all: IpAddr, one: IpAddr| all.is_unspecified() && all.is_ipv4() == one.is_ipv4();
+    one.port() != 0
+        && one.port() == other.port()
+        && (one.ip() == other.ip() || overlap(one.ip(), other.ip()) || overlap(other.ip(), one.ip()))
+}

@@ -1,0 +1,112 @@
+//! What clients will think of a certificate.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustls_pki_types::CertificateDer;
+use x509_parser::extensions::GeneralName;
+use x509_parser::parse_x509_certificate;
+use x509_parser::prelude::X509Certificate;
+use x509_parser::time::ASN1Time;
+
+/// An operator needs so long to have a certificate renewed.
+const SOON: Duration = Duration::from_secs(30 * 86_400);
+
+/// Reason and remedy of everything that a client may stumble over. `names`: under which it will be asked, with or
+/// without a port. `now`: `None` if nobody knows.
+pub(super) fn doubts(chain: &[CertificateDer<'_>], names: &[&str], now: Option<SystemTime>) -> Vec<String> {
+    let parsed: Result<Vec<X509Certificate<'_>>, _> = chain
+        .iter()
+        .map(|der| parse_x509_certificate(der).map(|(_, certificate)| certificate))
+        .collect();
+    let Ok(parsed) = parsed else {
+        return vec!["holds what is no X.509 certificate; clients will refuse it".to_owned()];
+    };
+    let Some(leaf) = parsed.first() else { return Vec::new() };
+    let time = now.and_then(|now| out_of_time(leaf, now));
+    time.into_iter()
+        .chain(out_of_order(&parsed))
+        .chain(misnamed(leaf, names))
+        .collect()
+}
+
+fn out_of_time(leaf: &X509Certificate<'_>, now: SystemTime) -> Option<String> {
+    let (begins, ends) = (leaf.validity().not_before, leaf.validity().not_after);
+    if at(begins) > now {
+        return Some(format!(
+            "is valid from {} on only, and clients refuse it until then; check the clock, or have it issued anew",
+            shown(begins)
+        ));
+    }
+    let left = at(ends).duration_since(now).unwrap_or_default();
+    if left.is_zero() {
+        return Some(format!(
+            "expired on {}, and clients refuse it; have it renewed",
+            shown(ends)
+        ));
+    }
+    let days = left.as_secs() / 86_400;
+    (left < SOON).then(|| format!("expires on {}, in {days} days; have it renewed", shown(ends)))
+}
+
+/// Each is signed by the next one: what clients are sent has to be in this order.
+fn out_of_order(chain: &[X509Certificate<'_>]) -> Option<String> {
+    let breaks = |pair: &[X509Certificate<'_>]| pair[0].issuer().as_raw() != pair[1].subject().as_raw();
+    let index = chain.windows(2).position(breaks)?;
+    Some(format!(
+        "certificate {} was not issued by certificate {} below it: some clients refuse the chain; write the server's own first, then each issuer",
+        index + 1,
+        index + 2
+    ))
+}
+
+fn misnamed(leaf: &X509Certificate<'_>, names: &[&str]) -> Option<String> {
+    let alternative = leaf.subject_alternative_name().ok().flatten();
+    let known = alternative.map_or(&[][..], |extension| &extension.value.general_names);
+    if known.is_empty() {
+        return Some(
+            "names no host, and clients refuse it; have it issued with a subjectAltName for every name that clients use"
+                .to_owned(),
+        );
+    }
+    let missing = names
+        .iter()
+        .map(|name| without_port(name))
+        .find(|name| !known.iter().any(|known| covers(known, name)))?;
+    Some(format!(
+        "is not for {missing}, which stands in hosts; have it issued with that name too"
+    ))
+}
+
+fn covers(known: &GeneralName<'_>, name: &str) -> bool {
+    match known {
+        GeneralName::DNSName(pattern) => {
+            let (pattern, name) = (pattern.to_ascii_lowercase(), name.to_ascii_lowercase());
+            // A wildcard stands for one label.
+            let below = pattern.strip_prefix("*.").zip(name.split_once('.'));
+            pattern == name || below.is_some_and(|(pattern, (_, name))| pattern == name)
+        }
+        GeneralName::IPAddress(bytes) => match name.trim_matches(['[', ']']).parse() {
+            Ok(IpAddr::V4(address)) => *bytes == address.octets(),
+            Ok(IpAddr::V6(address)) => *bytes == address.octets(),
+            Err(_) => false,
+        },
+        _ => false,
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if !port.ends_with(']') => name,
+        _ => host,
+    }
+}
+
+fn at(time: ASN1Time) -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or_default())
+}
+
+fn shown(time: ASN1Time) -> String {
+    let date = time.to_datetime().date();
+    format!("{:04}-{:02}-{:02}", date.year(), u8::from(date.month()), date.day())
+}

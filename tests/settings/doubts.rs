@@ -1,0 +1,157 @@
+//! What a node works with, and was perhaps not meant: told by the check and at the start, and refused by neither.
+
+use std::path::Path;
+
+use rcgen::{CertificateParams, CertifiedIssuer, KeyPair, date_time_ymd};
+use tempfile::TempDir;
+
+use super::{check_in, without_place, written};
+use crate::support::authority::Authority;
+use crate::support::node::Setup;
+
+/// What is told of a file that passes.
+fn told(folder: &Path, text: &str) -> String {
+    written(folder, "wharf.toml", text);
+    let output = check_in(folder).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{text}: {told}");
+    assert!(!output.stdout.is_empty(), "{text}");
+    without_place(&told)
+}
+
+#[test]
+fn what_is_doubtful_is_told_with_its_place_and_the_settings_pass() {
+    let folder = TempDir::new().unwrap();
+    Authority::new().ca_file(folder.path());
+    let cases = [
+        (
+            "[admin]\naddress = \"0.0.0.0:5001\"\n",
+            "wharf.toml:2:11: warning: admin.address: 0.0.0.0:5001 can be reached from other machines",
+        ),
+        (
+            "[storage]\ncapacity = \"8000000TiB\"\n",
+            "wharf.toml:2:12: warning: storage.capacity: is 8000000TiB, more than the file system can hold",
+        ),
+        (
+            "[parent]\nurl = \"http://l5.example\"\nusername = \"l4\"\npassword_env = \"PATH\"\n",
+            "wharf.toml:3:12: warning: parent.username: its password travels in the clear",
+        ),
+        (
+            "[parent]\nurl = \"http://l5.example\"\nca_file = \"ca.pem\"\n",
+            "wharf.toml:3:11: warning: parent.ca_file: is never looked at",
+        ),
+        (
+            "[parent]\nurl = \"https://a.example\"\n[[upstream]]\nname = \"b.example\"\nurl = \"https://a.example\"\nusername = \"l4\"\npassword_env = \"PATH\"\n",
+            "wharf.toml:5:7: warning: upstream[0].url: a.example is asked with a password by upstream[0] and anonymously by parent",
+        ),
+        (
+            "[parent]\nurl = \"https://a.example\"\n[[upstream]]\nname = \"b.example\"\nurl = \"https://a.example\"\n",
+            "wharf.toml:5:7: warning: upstream[0].url: is that of parent too",
+        ),
+        (
+            "[[upstream]]\nname = \"quay.io\"\n",
+            "wharf.toml:1:1: warning: upstream[0]: has no url, so it is asked of the parent, and the parent is Docker Hub",
+        ),
+        (
+            "[freshness]\nstale_after = \"9s\"\nanswer_within = \"8s\"\n",
+            "wharf.toml:2:15: warning: freshness.stale_after: is longer than answer_within",
+        ),
+    ];
+
+    for (text, expected) in cases {
+        let told = told(folder.path(), text);
+
+        assert!(told.starts_with(expected), "{text}: {told}");
+        assert_eq!(told.matches("warning").count(), 1, "{told}");
+    }
+    assert_eq!(told(folder.path(), "[admin]\naddress = \"[::1]:5001\"\n"), "");
+}
+
+#[test]
+fn a_certificate_that_clients_will_refuse_is_told() {
+    let folder = TempDir::new().unwrap();
+    let listen = "[listen]\ncert_file = \"leaf.pem\"\nkey_file = \"leaf.key\"\n";
+    let with_host = format!(
+        "{listen}[parent]\nurl = \"https://l5.example\"\n[[upstream]]\nname = \"quay.io\"\nhosts = [\"quay.example:5000\"]\n"
+    );
+    let issued = |names: &[&str], from: i32, to: i32, is_reversed: bool| {
+        let issuer = |name: &str| {
+            let mut params = CertificateParams::new(Vec::new()).unwrap();
+            params.distinguished_name.push(rcgen::DnType::CommonName, name);
+            CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+        };
+        let (signer, stranger) = (issuer("signer"), issuer("stranger"));
+        let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+        params.not_before = date_time_ymd(from, 1, 1);
+        params.not_after = date_time_ymd(to, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        let leaf = params.signed_by(&key, &signer).unwrap();
+        let next = if is_reversed { stranger.pem() } else { signer.pem() };
+        written(folder.path(), "leaf.pem", &(leaf.pem() + &next));
+        written(folder.path(), "leaf.key", &key.serialize_pem());
+    };
+    let told = |text: &str| told(folder.path(), text);
+
+    issued(&["*.example"], 2000, 3000, false);
+    assert_eq!(told(&with_host), "");
+    issued(&["l4.example"], 2000, 3000, false);
+    assert!(told(&with_host).contains("listen.cert_file: is not for quay.example, which stands in hosts"));
+    issued(&[], 2000, 3000, false);
+    assert!(told(listen).contains("listen.cert_file: names no host"));
+    issued(&["l4.example"], 2000, 2001, false);
+    assert!(told(listen).contains("wharf.toml:2:13: warning: listen.cert_file: expired on 2001-01-01"));
+    issued(&["l4.example"], 2999, 3000, false);
+    assert!(told(listen).contains("listen.cert_file: is valid from 2999-01-01 on only"));
+    issued(&["l4.example"], 2000, 3000, true);
+    assert!(told(listen).contains("listen.cert_file: certificate 1 was not issued by certificate 2"));
+}
+
+#[test]
+fn a_key_of_another_certificate_is_wrong() {
+    let folder = TempDir::new().unwrap();
+    let (certificate, _) = Authority::new().leaf_files(folder.path());
+    std::fs::rename(certificate, folder.path().join("first.pem")).unwrap();
+    Authority::new().leaf_files(folder.path());
+    let text = "[listen]\ncert_file = \"first.pem\"\nkey_file = \"leaf.key\"\n";
+    written(folder.path(), "wharf.toml", text);
+
+    let output = check_in(folder.path()).output().unwrap();
+
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        told.starts_with("wharf.toml:3:12: listen.key_file: first.pem and leaf.key do not belong together"),
+        "{told}"
+    );
+    assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_store_of_a_newer_wharf_is_told_by_the_check_and_left_as_it_is() {
+    let folder = TempDir::new().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let mut index = [0; 100];
+    index[..16].copy_from_slice(b"SQLite format 3\0");
+    index[63] = 99;
+    std::fs::write(data.join("index.db"), index).unwrap();
+    written(folder.path(), "wharf.toml", "[storage]\npath = \"data\"\n");
+
+    let output = check_in(folder.path()).output().unwrap();
+
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        told.starts_with("wharf.toml:2:8: storage.path: data/index.db has format 99"),
+        "{told}"
+    );
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(std::fs::read(data.join("index.db")).unwrap(), index);
+    assert_eq!(data.read_dir().unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn what_is_doubtful_is_in_the_log_of_a_node_that_starts() {
+    let node = Setup::alone().freshness("stale_after = \"25s\"").start().await;
+
+    assert!(node.log().contains("doubtful setting"), "{}", node.log());
+    assert!(node.log().contains("freshness.stale_after"), "{}", node.log());
+}
