@@ -122,8 +122,9 @@ impl App {
         let clock = Clock::system();
         let parents = parents(parent, upstreams, &id, &clock, &parent::Metrics::new(&metrics));
         let wall = Wall::new(clock.clone(), &metrics)?;
-        let status = status(&id, mode, &store, &parents, &ports, &metrics, wall.clone())?;
+        let status = status(&id, mode, &store, &parents, &ports, wall.clone());
         crate::status::register(&metrics)?;
+        crate::status::count_panics(&metrics)?;
         let fetching = fetching_runtime().map_err(Error::Runtime)?;
         fetching.spawn(wall.watch());
         let within = fetching.handle().clone();
@@ -315,21 +316,11 @@ fn status(
     store: &Store,
     parents: &HashMap<Registry, Parent>,
     ports: &Ports,
-    metrics: &Metrics,
     wall: Wall,
-) -> Result<Status, Error> {
-    crate::status::register(metrics)?;
-    crate::status::count_panics(metrics)?;
+) -> Status {
     let (address, _) = ports.addresses[0];
     let parents = parents.values().cloned().collect();
-    Ok(Status::new(
-        node.name.clone(),
-        mode.as_str(),
-        store.clone(),
-        parents,
-        address,
-        wall,
-    ))
+    Status::new(node.name.clone(), mode.as_str(), store.clone(), parents, address, wall)
 }
 
 fn fetching_runtime() -> std::io::Result<Runtime> {

@@ -51,7 +51,8 @@ impl Transfers {
         let parent = Upstream::start().await;
         let gate = Gate::closed();
         parent.fault(Fault::get("/blobs/").hold_after(200_000, &gate));
-        let node = Node::below(&parent).await;
+        let all_at_once = format!("transfers = {count}");
+        let node = Setup::below(&parent.url()).parent(&all_at_once).start().await;
         let objects = Quarry::new(MIB).objects(&mut dice, &parent, "a", vec![MIB; count]);
         let mut pulls = JoinSet::new();
         for object in objects {
