@@ -275,7 +275,7 @@ async fn a_path_that_is_a_file_is_refused_and_left_as_it_is() {
     node.spawn();
     let status = node.ended().await;
 
-    assert_eq!(status.code(), Some(1));
+    assert_eq!(status.code(), Some(2));
     assert!(node.log().contains("is not a folder"), "{}", node.log());
     assert_eq!(fs::read(node.data()).unwrap(), b"settings of somebody");
 }

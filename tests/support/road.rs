@@ -64,6 +64,9 @@ impl Road {
     pub fn file(&self, name: &str, text: &str) -> String {
         let path = self.folder.path().join(name);
         std::fs::write(&path, text).expect("a writable folder");
+        // As secrets must be kept.
+        let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, private).expect("our own file");
         path.display().to_string()
     }
 }
