@@ -18,7 +18,7 @@ Examples:
   wharf check --config wharf.toml >/dev/null         only what is wrong or doubtful
 
 A line of what it tells:
-  wharf.toml:12:7: parent.url: is not one; write https://HOST[:PORT], or http:// without encryption
+  wharf.toml:12:7: parent.url: is not a URL; write https://HOST[:PORT], or http:// without encryption
 
 Variables count as they do for wharf serve: WHARF__STORAGE__CAPACITY=50GiB wharf check ...")]
 pub(super) struct Args {
