@@ -11,9 +11,12 @@ TARGET   ?= $(ARCH)-unknown-linux-musl
 RELEASE   = $(or $(CARGO_TARGET_DIR),target)/release
 PORTABLE  = $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/dist/wharf
 ARGS     ?=
+# Modules of the black-box tests that run a second time with TLS on every connection.
+OVER_TLS  = answers budget chain discovery faults flights freshness integrity naming outside permission pull range \
+            refusals resume
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test torture check fmt clippy doc deny sabotage bench dist clean
+.PHONY: help setup build demo test quick torture check fmt clippy doc deny sabotage bench dist clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,6 +37,10 @@ demo: ## A plant of three layers under a cloud, on loopback; ARGS=--once ends in
 test: ## All tests, real clients included; ARGS=name runs those so named
 	@scripts/setup test
 	$(CARGO) test $(BUILD) $(ARGS)
+	$(if $(ARGS),,WHARF_TEST_TLS=1 $(CARGO) test $(BUILD) --test tests -- $(OVER_TLS:%=%::))
+
+quick: ## The tests so named (ARGS), wharf itself compiled unoptimised, which takes a fifth of the time
+	$(CARGO) test $(BUILD) --config profile.release.package.wharf.opt-level=0 $(ARGS)
 
 torture: ## Cuts, kills, power cuts, churn, corruption and crowds at full size, most of an hour; ARGS=soak: those so named
 	@scripts/setup test
