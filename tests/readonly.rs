@@ -29,6 +29,63 @@ async fn reasons(node: &Node) -> String {
     reply.json()["reasons"].to_string()
 }
 
+/// The shell command that puts what a node has on a disk with no room left at all.
+fn fill_up(node: &Node) -> String {
+    let (data, full) = (node.data(), node.folder().join("full"));
+    let (data, full) = (data.display(), full.display());
+    format!(
+        "mkdir -p {full} && mount -t tmpfs -o size=48m none {full} && cp -a {data}/. {full}/ && \
+         mount --bind {full} {data} && (dd if=/dev/zero of={data}/ballast bs=4k status=none 2>&1 | true)"
+    )
+}
+
+#[tokio::test]
+async fn a_node_starts_on_a_disk_without_any_room_and_serves_what_is_there() {
+    if !is_played("a full disk") {
+        return;
+    }
+    let parent = Upstream::start().await;
+    let warm = parent.new_image("warm", "v1", &[8 * MIB, 100_000]);
+    let cold = parent.new_image("cold", "v1", &[4 * MIB, 50_000]);
+    // With a floor of free space content would leave at once.
+    let setup = Setup::below(&parent.url())
+        .capacity("64MiB")
+        .storage("keep_free = \"0B\"");
+    let mut node = setup.start().await;
+    assert_pulls(&node, "warm", &warm).await;
+    node.stop().await;
+    let asked = parent.count("GET", "/blobs/");
+
+    let fill_up = fill_up(&node);
+    node.mount(&fill_up);
+    node.start().await;
+    assert_pulls(&node, "warm", &warm).await;
+
+    assert_eq!(parent.count("GET", "/blobs/"), asked);
+    assert_pulls(&node, "cold", &cold).await;
+    let ballast = node.data().join("ballast");
+    node.among_its_mounts(&format!("rm {}", ballast.display()));
+    eventually("it is well again", async || reasons(&node).await == "[]").await;
+}
+
+#[tokio::test]
+async fn a_first_start_on_a_disk_without_any_room_lets_pulls_through() {
+    if !is_played("a full disk") {
+        return;
+    }
+    let parent = Upstream::start().await;
+    let cold = parent.new_image("cold", "v1", &[4 * MIB, 50_000]);
+    let mut node = Setup::below(&parent.url()).capacity("64MiB").placed();
+    std::fs::create_dir(node.data()).expect("a writable folder");
+    let fill_up = fill_up(&node);
+    node.mount(&fill_up);
+
+    node.start().await;
+
+    assert_pulls(&node, "cold", &cold).await;
+    assert_ne!(reasons(&node).await, "[]");
+}
+
 #[tokio::test]
 async fn on_a_disk_that_turns_read_only_nothing_leaves_and_every_pull_is_served() {
     if !is_played("a read-only disk") {

@@ -18,8 +18,8 @@ pub(super) const HEAD: usize = 16;
 /// Checks the head of the journal, or writes one. A file with no valid head is set aside, where the disk takes that.
 pub(super) fn open(layout: &Layout) -> Result<(), Error> {
     match check(layout) {
-        Err(error) if layout::is_read_only(&error) => {
-            tracing::warn!(%error, "there is no journal on a disk that is read-only");
+        Err(error) if layout::takes_nothing(&error) => {
+            tracing::warn!(%error, "there is no journal on a disk that takes nothing");
             Ok(())
         }
         other => other,

@@ -11,6 +11,9 @@ use rustix::fs::StatVfsMountFlags;
 use super::Error;
 use crate::oci::{Algorithm, Digest};
 
+/// Bytes that SQLite needs to open its file for writing, with some to spare.
+const LEAST_FREE: u64 = 256 << 10;
+
 /// The records.
 pub(super) const INDEX: &str = "index.db";
 /// The second copy of some of them.
@@ -43,16 +46,19 @@ impl Layout {
         };
         match layout.make_folders() {
             // What is there can be served all the same.
-            Err(error) if is_read_only(&error) => {}
+            Err(error) if takes_nothing(&error) => {}
             other => other?,
         }
         Ok(layout)
     }
 
-    /// Whether the file system takes nothing.
-    pub(super) fn is_read_only(&self) -> bool {
+    /// Whether the file system takes nothing: it is read-only, or has no room for what SQLite keeps beside its file.
+    pub(super) fn takes_nothing(&self) -> bool {
         let seen = rustix::fs::statvfs(&self.root);
-        seen.is_ok_and(|seen| seen.f_flag.contains(StatVfsMountFlags::RDONLY))
+        seen.is_ok_and(|seen| {
+            let free = seen.f_bavail.saturating_mul(seen.f_frsize);
+            seen.f_flag.contains(StatVfsMountFlags::RDONLY) || free < LEAST_FREE
+        })
     }
 
     pub(super) fn index(&self) -> PathBuf {
@@ -252,8 +258,10 @@ fn make_folder(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-pub(super) fn is_read_only(error: &Error) -> bool {
-    matches!(error, Error::Io { source, .. } if source.raw_os_error() == Some(libc::EROFS))
+/// Whether nothing could be written for want of leave or of room, and what is there can be served all the same.
+pub(super) fn takes_nothing(error: &Error) -> bool {
+    let Error::Io { source, .. } = error else { return false };
+    matches!(source.raw_os_error(), Some(libc::EROFS | libc::ENOSPC | libc::EDQUOT))
 }
 
 fn set_aside(path: &Path) -> Result<PathBuf, Error> {

@@ -92,11 +92,11 @@ impl Shared {
 
 fn open_index(layout: &Layout) -> Result<(index::Opened, Contents), Error> {
     let path = layout.index();
-    if layout.is_read_only() {
+    if layout.takes_nothing() {
         return match index::open_read_only(&path) {
             Err(Unusable::Newer(error)) => Err(error),
             Err(Unusable::Refused(error) | Unusable::Damaged(error)) => {
-                tracing::error!(%error, path = %path.display(), "the index cannot be read, nor made anew on a disk that is read-only; content lies here, and nobody knows whose it is");
+                tracing::error!(%error, path = %path.display(), "the index cannot be read, nor made anew on a disk that takes nothing; content lies here, and nobody knows whose it is");
                 index::nothing(&path).map_err(|error| refused(&path, &error))
             }
             Ok(opened) => Ok(opened),
