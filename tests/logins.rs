@@ -337,6 +337,31 @@ async fn a_password_that_is_refused_makes_no_storm_over_many_repositories() {
 }
 
 #[tokio::test]
+async fn a_password_that_was_changed_is_read_again_once_the_old_one_is_refused() {
+    for road in Road::both() {
+        let parent = road.upstream().await;
+        parent.access(Access::Basic {
+            user: "l4".to_owned(),
+            password: "secret".to_owned(),
+        });
+        let (first, second) = (
+            parent.new_image("a", "v1", &[1000]),
+            parent.new_image("b", "v1", &[1000]),
+        );
+        let node = logged_in(&road, &parent, &[]).await;
+        node.get(&manifest("a", "v1")).await.assert_is(&first.manifest.bytes);
+
+        parent.access(Access::Basic {
+            user: "l4".to_owned(),
+            password: "changed".to_owned(),
+        });
+        road.file("password", "changed\n");
+
+        node.get(&manifest("b", "v1")).await.assert_is(&second.manifest.bytes);
+    }
+}
+
+#[tokio::test]
 async fn what_lies_here_is_served_while_the_login_is_refused() {
     for road in Road::both() {
         let parent = road.upstream().await;

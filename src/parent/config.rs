@@ -31,6 +31,8 @@ pub struct Config {
     pub url: Url,
     /// Whom to ask as; `None`: anonymously.
     pub login: Option<Login>,
+    /// Where its password was read, and is read again once it is refused.
+    pub password_file: Option<PathBuf>,
     /// `docker-credential-<this>` is asked for the login; only where `login` is none.
     pub credential_helper: Option<String>,
     /// The certificate that is shown to the registry itself, and to nobody else.
@@ -129,6 +131,7 @@ impl Config {
         Ok(Self {
             credential_helper: written.credential_helper()?,
             login: written.login()?,
+            password_file: written.password_file.clone(),
             identity,
             proxies,
             ca_file,

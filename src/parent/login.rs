@@ -1,14 +1,18 @@
 //! Whom we ask as: nobody, a user of the settings, or whom a helper names.
 
+use std::path::PathBuf;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
+use parking_lot::Mutex;
 use url::Url;
 
 use super::config::{Config, DOCKER_HUB, Login};
 use super::error::Error;
 use super::helper::Helper;
 use super::origin::Origin;
+use super::written;
 use crate::units::{Clock, Secret};
 
 /// Helpers know Docker Hub by the address of its first API.
@@ -38,7 +42,7 @@ impl Known {
 #[derive(Debug)]
 pub(super) enum Source {
     Nobody,
-    Settings(Known),
+    Settings(Settings),
     Helper(Helper),
 }
 
@@ -46,7 +50,10 @@ impl Source {
     pub(super) fn new(config: &Config) -> Self {
         match (&config.login, &config.credential_helper) {
             (_, Some(name)) => Self::Helper(Helper::new(name, server(&config.url))),
-            (Some(login), None) => Self::Settings(Known::Password(login.clone())),
+            (Some(login), None) => Self::Settings(Settings {
+                login: Mutex::new(login.clone()),
+                file: config.password_file.clone(),
+            }),
             (None, None) => Self::Nobody,
         }
     }
@@ -64,7 +71,7 @@ impl Source {
     ) -> Result<Option<Known>, Error> {
         match self {
             Self::Nobody => Ok(None),
-            Self::Settings(known) => Ok(Some(known.clone()).filter(|known| refused != Some(known))),
+            Self::Settings(settings) => Ok(settings.known(refused).await),
             Self::Helper(helper) => match helper.ask(refused, clock.now()).await {
                 Ok(known) => Ok(Some(known).filter(|known| refused != Some(known))),
                 Err(reason) => {
@@ -76,6 +83,30 @@ impl Source {
                 }
             },
         }
+    }
+}
+
+/// A user of the settings, whose password may be changed while this runs.
+#[derive(Debug)]
+pub(super) struct Settings {
+    login: Mutex<Login>,
+    file: Option<PathBuf>,
+}
+
+impl Settings {
+    /// Whom to ask as; after a refusal as the file has it by now, if that is another password.
+    async fn known(&self, refused: Option<&Known>) -> Option<Known> {
+        let current = self.login.lock().clone();
+        if refused != Some(&Known::Password(current.clone())) {
+            return Some(Known::Password(current));
+        }
+        let path = self.file.clone()?;
+        let read = tokio::task::spawn_blocking(move || written::secret("password_file", &path)).await;
+        let password = read.ok()?.ok().filter(|password| *password != current.password)?;
+        tracing::info!(username = current.username, "changed password taken from its file");
+        let login = Login { password, ..current };
+        *self.login.lock() = login.clone();
+        Some(Known::Password(login))
     }
 }
 

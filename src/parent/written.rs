@@ -21,7 +21,7 @@ pub(super) struct Written {
     pub(super) url: Option<String>,
     username: Option<String>,
     password: Option<Refused>,
-    password_file: Option<PathBuf>,
+    pub(super) password_file: Option<PathBuf>,
     password_env: Option<String>,
     credential_helper: Option<String>,
     cert_file: Option<PathBuf>,
@@ -244,7 +244,7 @@ impl Written {
 }
 
 /// A secret from its file, without the end of its line.
-fn secret(key: &str, path: &Path) -> Result<Secret, String> {
+pub(super) fn secret(key: &str, path: &Path) -> Result<Secret, String> {
     let text = secret_file::read(path).map_err(|reason| format!("{key} {reason}"))?;
     Ok(Secret::from(text.trim_end_matches(['\r', '\n']).to_owned()))
 }
