@@ -9,55 +9,57 @@ use std::thread;
 use fail::fail_point;
 
 use super::index::Row;
-use super::ledger::Victim;
+use super::ledger::{Ledger, Victim};
 use super::space::LOOK;
 use super::{Error, Shared, layout};
 
 impl Shared {
     /// Reserves `bytes` for the writer who counts in `unwritten`, and unlinks what had to leave for it.
     pub(super) fn make_room(&self, bytes: u64, unwritten: &AtomicU64) -> Result<(), Error> {
-        self.grant(bytes, 0, None, unwritten)
+        self.grant(bytes, None, unwritten).map(drop)
     }
 
     /// Reserves for a whole download, over what an earlier attempt left at `path`; the bytes granted.
     pub(super) fn make_room_over(&self, path: &Path, wanted: u64, unwritten: &AtomicU64) -> Result<u64, Error> {
-        let left = self.ledger.lock().take_scrap(path);
-        let wanted = wanted.max(left.unwrap_or(0));
-        self.grant(wanted, left.unwrap_or(0), left.map(|_| path), unwritten)?;
-        Ok(wanted)
+        self.grant(wanted, Some(path), unwritten)
     }
 
-    /// `left` bytes of it are on the disk already, as the scrap `scrap` if nothing is granted.
-    fn grant(&self, wanted: u64, left: u64, scrap: Option<&Path>, unwritten: &AtomicU64) -> Result<(), Error> {
-        let outcome = self.reserve(wanted, left, unwritten);
-        if let (Err(_), Some(path)) = (&outcome, scrap) {
-            self.ledger.lock().keep_scrap(path.to_owned(), left);
-        }
-        outcome
-    }
-
-    fn reserve(&self, wanted: u64, present: u64, unwritten: &AtomicU64) -> Result<(), Error> {
+    /// What lies at `scrap` is part of what is granted, or a scrap as before: it is on the books at every instant.
+    fn grant(&self, wanted: u64, scrap: Option<&Path>, unwritten: &AtomicU64) -> Result<u64, Error> {
         let spare = self.space.look()?;
-        let victims = {
-            let mut ledger = self.ledger.lock();
-            ledger.see(spare);
-            let victims = ledger.reserve(wanted, present).inspect_err(|error| {
+        let mut ledger = self.ledger.lock();
+        ledger.see(spare);
+        let scrap = scrap.and_then(|path| Some((path, ledger.take_scrap(path)?)));
+        let present = scrap.map_or(0, |(_, room)| room);
+        let wanted = wanted.max(present);
+        let keep = |ledger: &mut Ledger| {
+            if let Some((path, room)) = scrap {
+                ledger.keep_scrap(path.to_owned(), room);
+            }
+        };
+        let victims = match ledger.reserve(wanted, present) {
+            Ok(victims) => victims,
+            Err(error) => {
+                keep(&mut ledger);
                 if matches!(error, Error::Crowded { .. }) {
                     self.space.refused(&spare, wanted);
                 }
-            })?;
-            unwritten.fetch_add(wanted.saturating_sub(present), Ordering::Relaxed);
-            victims
+                return Err(error);
+            }
         };
+        unwritten.fetch_add(wanted.saturating_sub(present), Ordering::Relaxed);
+        drop(ledger);
         let left = !victims.is_empty();
         self.unlink(victims);
         if left && let Err(error) = self.is_made(wanted) {
+            let mut ledger = self.ledger.lock();
             unwritten.fetch_sub(wanted.saturating_sub(present), Ordering::Relaxed);
-            self.ledger.lock().release(wanted);
+            ledger.release(wanted);
+            keep(&mut ledger);
             return Err(error);
         }
         self.space.granted();
-        Ok(())
+        Ok(wanted)
     }
 
     /// Whether the file system has the room now that something left for it.

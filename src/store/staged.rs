@@ -1,4 +1,4 @@
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -93,7 +93,13 @@ impl Staged {
         let file = match shared.layout.open_partial(digest) {
             Ok(file) => file,
             Err(error) => {
-                shared.ledger.lock().release(reserved);
+                // What an earlier attempt left lies there still, unless it is none of ours.
+                let left = path.symlink_metadata().ok().filter(Metadata::is_file);
+                let mut ledger = shared.ledger.lock();
+                ledger.release(reserved);
+                if let Some(left) = left {
+                    ledger.keep_scrap(path, layout::room(&left));
+                }
                 return Err(error);
             }
         };
