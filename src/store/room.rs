@@ -10,6 +10,7 @@ use fail::fail_point;
 
 use super::index::Row;
 use super::ledger::{Ledger, Victim};
+use super::relief::Relief;
 use super::space::LOOK;
 use super::{Error, Shared, layout};
 
@@ -49,28 +50,28 @@ impl Shared {
         };
         unwritten.fetch_add(wanted.saturating_sub(present), Ordering::Relaxed);
         drop(ledger);
-        let left = !victims.is_empty();
-        self.unlink(victims);
-        if left && let Err(error) = self.is_made(wanted) {
+        if !victims.is_empty()
+            && let Err(error) = self.is_made(wanted, self.unlink(victims))
+        {
             let mut ledger = self.ledger.lock();
             unwritten.fetch_sub(wanted.saturating_sub(present), Ordering::Relaxed);
             ledger.release(wanted);
             keep(&mut ledger);
             return Err(error);
         }
-        self.space.granted();
+        self.space.seen(&spare);
         Ok(wanted)
     }
 
     /// Whether the file system has the room now that something left for it.
-    fn is_made(&self, wanted: u64) -> Result<(), Error> {
+    fn is_made(&self, wanted: u64, relief: Relief) -> Result<(), Error> {
         let spare = self.space.look()?;
         let mut ledger = self.ledger.lock();
         ledger.see(spare);
         if !ledger.is_crowded() {
             return Ok(());
         }
-        self.space.relieved_in_vain(wanted);
+        self.space.relieved(wanted, relief);
         self.space.refused(&spare, wanted);
         Err(ledger.crowded(wanted))
     }
@@ -96,13 +97,14 @@ impl Shared {
                 keep_free = spare.kept,
                 "others fill the disk; content leaves for them"
             );
-            self.unlink(victims);
+            let relief = self.unlink(victims);
             // What could not be had is said in words.
-            let _ = self.is_made(0);
+            let _ = self.is_made(0, relief);
         }
     }
 
-    pub(super) fn unlink(&self, victims: Vec<Victim>) {
+    pub(super) fn unlink(&self, victims: Vec<Victim>) -> Relief {
+        let mut relief = Relief::from(self.space.stock());
         for victim in victims {
             let path = match &victim {
                 Victim::Blob(digest) => {
@@ -114,16 +116,19 @@ impl Shared {
             };
             fail_point!("store.evict.before_unlink");
             let room = path.symlink_metadata().map_or(0, |metadata| layout::room(&metadata));
+            let before = self.space.stock();
             if let Err(error) = std::fs::remove_file(&path)
                 && error.kind() != io::ErrorKind::NotFound
             {
                 tracing::error!(path = %path.display(), %error, "an evicted file could not be removed; it counts against the budget until a restart");
                 self.ledger.lock().count_stuck(room);
             }
+            relief.add(room, before, self.space.stock());
             fail_point!("store.evict.after_unlink");
             self.ledger.lock().left(&victim);
             self.left.notify_all();
         }
+        relief
     }
 }
 

@@ -151,10 +151,11 @@ impl Staged {
         self.write_out(pieces, bytes)
             .map_err(Error::io("writing", &self.path))
             .inspect_err(|error| health.note(error))?;
+        // Before it is hashed: what the disk shows as taken is not to be counted as still unwritten as well.
+        self.spool.has(self.written + bytes);
         health.clear();
         pieces.iter().for_each(|piece| self.hasher.update(piece));
         self.written += bytes;
-        self.spool.has(self.written);
         Ok(())
     }
 
@@ -342,7 +343,9 @@ impl Spool {
     /// So many bytes of what was granted are on the disk.
     fn has(&self, bytes: u64) {
         let reserved = self.reserved.lock();
-        self.unwritten.store(reserved.saturating_sub(bytes), Ordering::Relaxed);
+        let unwritten = reserved.saturating_sub(bytes);
+        let before = self.unwritten.swap(unwritten, Ordering::Relaxed);
+        self.shared.space.wrote(before.saturating_sub(unwritten));
     }
 
     fn become_scrap(&self, path: &Path) {
