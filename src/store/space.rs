@@ -166,7 +166,10 @@ impl Space {
     /// Content left, and a grant of `wanted` bytes is not made all the same: others took the room, or it did not come back.
     pub(super) fn relieved(&self, wanted: u64, relief: Relief) {
         if !relief.helped_at_once() {
-            self.state.lock().suspicion.get_or_insert((now(), signed(wanted), relief));
+            self.state
+                .lock()
+                .suspicion
+                .get_or_insert((now(), signed(wanted), relief));
         }
     }
 
