@@ -189,6 +189,36 @@ async fn what_the_disk_does_not_give_back_is_fetched_again_and_without_the_paren
     }
 }
 
+#[tokio::test]
+async fn a_bad_moment_of_the_disk_and_a_right_that_was_taken_cost_one_reply_and_no_content() {
+    // Neither opened nor moved; hashed and not moved; EACCES and EPERM say nothing of the file.
+    for failing in [
+        "store.open=1*return;store.isolate=1*return",
+        "store.hash=1*return;store.isolate=1*return",
+        "store.open=1*return(13)",
+        "store.open=1*return(1)",
+    ] {
+        let mut stage = stopped_with(MIB).await;
+        stage.node.environment("FAILPOINTS", failing);
+        stage.node.start().await;
+        stage.parent.stop().await;
+
+        let reply = stage.node.get(&stage.target).await;
+        // What cannot be hashed is tried once more.
+        let expected = if failing.starts_with("store.hash") { 200 } else { 503 };
+        assert_eq!(reply.status, expected, "{failing}: {reply}");
+        assert!(!reply.is_false_for(&stage.digest));
+
+        stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+        assert_eq!(stage.node.metrics().await.sum("wharf_quarantined_total", &[]), 0.0);
+        // It is on record as well.
+        stage.node.environment("FAILPOINTS", "");
+        stage.node.stop().await;
+        stage.node.start().await;
+        stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+    }
+}
+
 /// A node with an image that was stopped in good order, so that all records are in one file.
 async fn with_records() -> (Upstream, Node, crate::support::content::Image) {
     let parent = Upstream::start().await;

@@ -2,8 +2,10 @@
 //!
 //! The node's folder is a file system of its own, which nobody else sees; another process fills it.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
@@ -213,4 +215,40 @@ async fn when_others_took_every_name_for_a_file_pulls_go_through_unkept() {
     stage.node.get(&stage.target).await.assert_is(&stage.bytes);
     assert_eq!(stage.stored(&[(stage.digest.clone(), Bytes::new())]), [true]);
     assert_eq!(stage.trouble().await, "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_others_write_without_pause_the_floor_holds_as_long_as_there_is_content_to_leave() {
+    const CHUNK: usize = 64 << 10;
+    if !is_played("a disk that fills up") {
+        return;
+    }
+    let stage = Stage::on_a_disk("size=160M", &[KEPT], 0).await;
+    // Small, so that little more leaves than is lacking.
+    let blobs = blobs(&stage, 640, 128 << 10);
+    stage.pull_all(&blobs).await;
+    stage.fill_down_to(FLOOR + (2 << 20));
+
+    // Another process takes three quarters of what could leave.
+    let theirs = stage.seen(stage.node.data().join("without-pause"));
+    let filler = std::thread::spawn(move || {
+        let mut file = std::fs::File::create(theirs).expect("a file of our own");
+        for _ in 0..(60 * MIB / CHUNK) {
+            file.write_all(&[0; CHUNK]).expect("the disk has room");
+            std::thread::sleep(Duration::from_millis(3));
+        }
+    });
+    let mut turns = 0;
+    while !filler.is_finished() {
+        let (digest, bytes) = &blobs[turns % blobs.len()];
+        stage.node.get(&blob("a", digest)).await.assert_is(bytes);
+        turns += 1;
+        // What is written between two looks, and on a busy machine some more.
+        assert!(stage.free().0 >= FLOOR / 4, "{} bytes are free", stage.free().0);
+    }
+    filler.join().expect("the disk never was full");
+
+    assert!(turns > 0);
+    eventually("the floor is free again", async || stage.free().0 >= FLOOR).await;
+    assert!(stage.stored(&blobs).contains(&true), "all left");
 }

@@ -427,6 +427,32 @@ async fn a_partial_download_that_was_damaged_while_the_node_was_down_is_not_buil
 }
 
 #[tokio::test]
+async fn a_partial_download_that_cannot_be_opened_stays_on_the_books() {
+    let (mut stage, gate, _leader) = Stage::under_way(8_000_000, 4_000_000).await;
+    stage.node.kill();
+    gate.open();
+    stage.node.environment("FAILPOINTS", "store.partial=return");
+    stage.node.start().await;
+    let before = stage
+        .node
+        .metrics()
+        .await
+        .sum("wharf_storage_bytes", &[("state", "partial")]);
+    assert!(before > 0.0);
+
+    let reply = stage.node.get(&stage.target).await;
+
+    assert!(!reply.is_false_for(&stage.digest), "{reply}");
+    assert!(stage.node.partial_of(&stage.digest).exists());
+    let after = stage
+        .node
+        .metrics()
+        .await
+        .sum("wharf_storage_bytes", &[("state", "partial")]);
+    assert_eq!(after, before);
+}
+
+#[tokio::test]
 async fn what_was_pulled_is_there_after_a_stop_without_the_parent() {
     let mut parent = Upstream::start().await;
     let image = parent.new_image("a", "v1", &[100_000, 200_000]);

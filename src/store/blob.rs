@@ -42,7 +42,10 @@ impl Blob {
         };
         let path = shared.layout.blob(digest);
         let refused = || {
-            fail_point!("store.open", |_| Err(io::Error::from_raw_os_error(libc::EIO)));
+            fail_point!("store.open", |number| {
+                let number = number.and_then(|number| number.parse().ok()).unwrap_or(libc::EIO);
+                Err(io::Error::from_raw_os_error(number))
+            });
             Ok(())
         };
         // From here on the reader is counted, and is discounted when this is dropped.
@@ -63,7 +66,7 @@ impl Blob {
                 if length == size {
                     return Ok(Some(blob));
                 }
-                blob.isolate(&format!("it has {length} bytes and had {size}"));
+                blob.isolate(&format!("it has {length} bytes and had {size}"))?;
                 Ok(None)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -75,10 +78,12 @@ impl Blob {
                 Ok(None)
             }
             Err(error) if is_unreadable(&error) => {
-                check::isolate(shared, digest, serial, &error.to_string());
-                Ok(None)
+                let outcome = check::isolate(shared, digest, serial, &error.to_string());
+                shared.ledger.lock().unpin(digest, serial);
+                outcome.map(|()| None)
             }
-            // Nothing is known to be wrong with the file: too many are open, or the system has a bad moment.
+            // Nothing is known to be wrong with the file: too many are open, the system has a bad moment, or the operator
+            // took the right to read it.
             Err(source) => {
                 shared.ledger.lock().unpin(digest, serial);
                 Err(Error::io("opening", &path)(source))
@@ -146,7 +151,7 @@ impl Blob {
 /// Whether the next attempt would fail as well: the disk gives the file back no more, or something else is in its place.
 fn is_unreadable(error: &io::Error) -> bool {
     const FAILED: [i32; 3] = [libc::EIO, libc::EUCLEAN, libc::EBADMSG];
-    const OTHER: [i32; 5] = [libc::EACCES, libc::EPERM, libc::ELOOP, libc::ENXIO, libc::ENOTDIR];
+    const OTHER: [i32; 3] = [libc::ELOOP, libc::ENXIO, libc::ENOTDIR];
     error
         .raw_os_error()
         .is_some_and(|number| FAILED.contains(&number) || OTHER.contains(&number))

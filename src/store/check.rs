@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use fail::fail_point;
 
 use super::index::Row;
 use super::ledger::{Trust, Victim};
@@ -22,7 +21,7 @@ impl Blob {
     /// # Errors
     ///
     /// * [`Error::DigestMismatch`], [`Error::Io`]: it is damaged, or cannot be read. It goes to quarantine;
-    ///   the content counts as gone.
+    ///   the content counts as gone, unless the disk does not move it.
     pub fn verify(&self, mut progress: impl FnMut(u64)) -> Result<(), Error> {
         self.judge(self.hash(&mut progress))
     }
@@ -34,14 +33,14 @@ impl Blob {
                 Ok(())
             }
             Ok(actual) => {
-                self.isolate(&format!("it hashes to {actual}"));
+                self.isolate(&format!("it hashes to {actual}"))?;
                 Err(Error::DigestMismatch {
                     actual,
                     announced: *self.digest(),
                 })
             }
             Err(source) => {
-                self.isolate(&source.to_string());
+                self.isolate(&source.to_string())?;
                 Err(Error::io("reading", &self.path())(source))
             }
         }
@@ -65,8 +64,8 @@ impl Blob {
     }
 
     /// Takes damaged content out of the store; it will be fetched again.
-    pub(super) fn isolate(&self, reason: &str) {
-        isolate(&self.shared, self.digest(), self.serial, reason);
+    pub(super) fn isolate(&self, reason: &str) -> Result<(), Error> {
+        isolate(&self.shared, self.digest(), self.serial, reason)
     }
 
     fn trusted(&self, trust: Trust) {
@@ -90,26 +89,41 @@ impl Blob {
 }
 
 /// Moves the entry's file to quarantine, unless the entry is another one by now.
-pub(super) fn isolate(shared: &Arc<Shared>, digest: &Digest, serial: u64, reason: &str) {
+///
+/// # Errors
+///
+/// [`Error::Io`]: the disk does not move it either. The entry stays, to be hashed before it is trusted again: a disk that
+/// fails for a moment says nothing of the file.
+pub(super) fn isolate(shared: &Arc<Shared>, digest: &Digest, serial: u64, reason: &str) -> Result<(), Error> {
     // Nobody begins to write its successor before it has left.
-    let Some(entry) = shared.ledger.lock().condemn(digest, serial) else {
-        return;
+    let Some(room) = shared.ledger.lock().condemn(digest, serial) else {
+        return Ok(());
     };
-    tracing::warn!(%digest, reason, "stored content is damaged; it goes to quarantine and will be fetched again");
-    shared.metrics.quarantined.inc();
     shared.hot.forget(digest);
-    shared.index.write(Row::Gone(*digest));
-    fail_point!("store.isolate");
     let moved = shared.layout.isolate(digest);
     let mut ledger = shared.ledger.lock();
-    match moved {
-        Ok(path) => ledger.keep_scrap(path, entry.room),
-        Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => {
-            ledger.count_stuck(entry.room);
-            tracing::warn!(%digest, %error, "damaged content could not be moved; it counts against the budget until a restart");
+    let outcome = match moved {
+        Err(error) if !is_gone(&error) => {
+            ledger.set_trust(digest, serial, Trust::Unverified);
+            tracing::warn!(%digest, reason, %error, "stored content cannot be read, nor moved to quarantine; it stays");
+            Err(error)
         }
-    }
+        moved => {
+            tracing::warn!(%digest, reason, "stored content is damaged; it goes to quarantine and will be fetched again");
+            shared.metrics.quarantined.inc();
+            ledger.forget_same(digest, serial);
+            if let Ok(path) = moved {
+                ledger.keep_scrap(path, room);
+            }
+            shared.index.write(Row::Gone(*digest));
+            Ok(())
+        }
+    };
     ledger.left(&Victim::Blob(*digest));
     shared.left.notify_all();
+    outcome
+}
+
+fn is_gone(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use rustix::fs::StatVfsMountFlags;
 
+use fail::fail_point;
+
 use super::Error;
 use crate::oci::{Algorithm, Digest};
 
@@ -138,6 +140,9 @@ impl Layout {
             Err(_) if !self.partials().is_dir() => self.make_folders()?,
             _ => {}
         }
+        fail_point!("store.partial", |_| Err(Error::io("opening", &path)(
+            io::Error::from_raw_os_error(libc::EMFILE)
+        )));
         open_private(&path, false).map_err(Error::io("opening", &path))
     }
 
@@ -166,8 +171,21 @@ impl Layout {
         if !self.quarantine().is_dir() {
             self.make_folders()?;
         }
+        fail_point!("store.isolate", |_| Err(Error::io("moving into quarantine", &from)(
+            io::Error::from_raw_os_error(libc::EIO)
+        )));
         #[expect(clippy::disallowed_methods, reason = "the store's own folder")]
-        fs::rename(&from, &to).map_err(Error::io("moving into quarantine", &from))?;
+        let moved = || fs::rename(&from, &to);
+        moved()
+            .or_else(|error| match error.kind() {
+                // Somebody's folder takes no file's place, nor a file a folder's.
+                io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory | io::ErrorKind::DirectoryNotEmpty => {
+                    fs::remove_file(&to).or_else(|_| fs::remove_dir_all(&to))?;
+                    moved()
+                }
+                _ => Err(error),
+            })
+            .map_err(Error::io("moving into quarantine", &from))?;
         Ok(to)
     }
 

@@ -440,16 +440,24 @@ impl Ledger {
 
     /// Drops an entry whose bytes are as good as lost, and names what is to be unlinked for it.
     pub(super) fn lose(&mut self, digest: &Digest, serial: u64) -> Option<Victim> {
-        let entry = self.condemn(digest, serial)?;
+        let entry = self.forget_same(digest, serial)?;
+        let victim = Victim::Blob(*digest);
+        self.leaving.insert(victim.clone(), 0);
         self.hold_for_readers(&entry);
-        Some(Victim::Blob(*digest))
+        Some(victim)
     }
 
-    /// Drops an entry whose file the caller takes away, after which it says that the file has left.
-    pub(super) fn condemn(&mut self, digest: &Digest, serial: u64) -> Option<Entry> {
-        let entry = self.forget_same(digest, serial)?;
-        self.leaving.insert(Victim::Blob(*digest), 0);
-        Some(entry)
+    /// Names the entry's file as one that the caller, a reader of it, takes away, after which it says that the file has
+    /// left; its room. It stays on the books until then. `None` if somebody else takes it away.
+    pub(super) fn condemn(&mut self, digest: &Digest, serial: u64) -> Option<u64> {
+        let room = self.same(digest, serial)?.room;
+        match self.leaving.entry(Victim::Blob(*digest)) {
+            Slot::Occupied(_) => None,
+            Slot::Vacant(vacant) => {
+                vacant.insert(0);
+                Some(room)
+            }
+        }
     }
 
     pub(super) fn free(&self) -> u64 {

@@ -27,6 +27,7 @@ mod place;
 mod preview;
 mod records;
 mod recover;
+mod relief;
 mod room;
 mod space;
 mod staged;

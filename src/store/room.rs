@@ -9,66 +9,69 @@ use std::thread;
 use fail::fail_point;
 
 use super::index::Row;
-use super::ledger::Victim;
+use super::ledger::{Ledger, Victim};
+use super::relief::Relief;
 use super::space::LOOK;
 use super::{Error, Shared, layout};
 
 impl Shared {
     /// Reserves `bytes` for the writer who counts in `unwritten`, and unlinks what had to leave for it.
     pub(super) fn make_room(&self, bytes: u64, unwritten: &AtomicU64) -> Result<(), Error> {
-        self.grant(bytes, 0, None, unwritten)
+        self.grant(bytes, None, unwritten).map(drop)
     }
 
     /// Reserves for a whole download, over what an earlier attempt left at `path`; the bytes granted.
     pub(super) fn make_room_over(&self, path: &Path, wanted: u64, unwritten: &AtomicU64) -> Result<u64, Error> {
-        let left = self.ledger.lock().take_scrap(path);
-        let wanted = wanted.max(left.unwrap_or(0));
-        self.grant(wanted, left.unwrap_or(0), left.map(|_| path), unwritten)?;
-        Ok(wanted)
+        self.grant(wanted, Some(path), unwritten)
     }
 
-    /// `left` bytes of it are on the disk already, as the scrap `scrap` if nothing is granted.
-    fn grant(&self, wanted: u64, left: u64, scrap: Option<&Path>, unwritten: &AtomicU64) -> Result<(), Error> {
-        let outcome = self.reserve(wanted, left, unwritten);
-        if let (Err(_), Some(path)) = (&outcome, scrap) {
-            self.ledger.lock().keep_scrap(path.to_owned(), left);
-        }
-        outcome
-    }
-
-    fn reserve(&self, wanted: u64, present: u64, unwritten: &AtomicU64) -> Result<(), Error> {
+    /// What lies at `scrap` is part of what is granted, or a scrap as before: it is on the books at every instant.
+    fn grant(&self, wanted: u64, scrap: Option<&Path>, unwritten: &AtomicU64) -> Result<u64, Error> {
         let spare = self.space.look()?;
-        let victims = {
-            let mut ledger = self.ledger.lock();
-            ledger.see(spare);
-            let victims = ledger.reserve(wanted, present).inspect_err(|error| {
+        let mut ledger = self.ledger.lock();
+        ledger.see(spare);
+        let scrap = scrap.and_then(|path| Some((path, ledger.take_scrap(path)?)));
+        let present = scrap.map_or(0, |(_, room)| room);
+        let wanted = wanted.max(present);
+        let keep = |ledger: &mut Ledger| {
+            if let Some((path, room)) = scrap {
+                ledger.keep_scrap(path.to_owned(), room);
+            }
+        };
+        let victims = match ledger.reserve(wanted, present) {
+            Ok(victims) => victims,
+            Err(error) => {
+                keep(&mut ledger);
                 if matches!(error, Error::Crowded { .. }) {
                     self.space.refused(&spare, wanted);
                 }
-            })?;
-            unwritten.fetch_add(wanted.saturating_sub(present), Ordering::Relaxed);
-            victims
+                return Err(error);
+            }
         };
-        let left = !victims.is_empty();
-        self.unlink(victims);
-        if left && let Err(error) = self.is_made(wanted) {
+        unwritten.fetch_add(wanted.saturating_sub(present), Ordering::Relaxed);
+        drop(ledger);
+        if !victims.is_empty()
+            && let Err(error) = self.is_made(wanted, self.unlink(victims))
+        {
+            let mut ledger = self.ledger.lock();
             unwritten.fetch_sub(wanted.saturating_sub(present), Ordering::Relaxed);
-            self.ledger.lock().release(wanted);
+            ledger.release(wanted);
+            keep(&mut ledger);
             return Err(error);
         }
-        self.space.granted();
-        Ok(())
+        self.space.seen(&spare);
+        Ok(wanted)
     }
 
     /// Whether the file system has the room now that something left for it.
-    fn is_made(&self, wanted: u64) -> Result<(), Error> {
+    fn is_made(&self, wanted: u64, relief: Relief) -> Result<(), Error> {
         let spare = self.space.look()?;
         let mut ledger = self.ledger.lock();
         ledger.see(spare);
         if !ledger.is_crowded() {
             return Ok(());
         }
-        self.space.relieved_in_vain(wanted);
+        self.space.relieved(wanted, relief);
         self.space.refused(&spare, wanted);
         Err(ledger.crowded(wanted))
     }
@@ -94,13 +97,14 @@ impl Shared {
                 keep_free = spare.kept,
                 "others fill the disk; content leaves for them"
             );
-            self.unlink(victims);
+            let relief = self.unlink(victims);
             // What could not be had is said in words.
-            let _ = self.is_made(0);
+            let _ = self.is_made(0, relief);
         }
     }
 
-    pub(super) fn unlink(&self, victims: Vec<Victim>) {
+    pub(super) fn unlink(&self, victims: Vec<Victim>) -> Relief {
+        let mut relief = Relief::from(self.space.stock());
         for victim in victims {
             let path = match &victim {
                 Victim::Blob(digest) => {
@@ -112,16 +116,19 @@ impl Shared {
             };
             fail_point!("store.evict.before_unlink");
             let room = path.symlink_metadata().map_or(0, |metadata| layout::room(&metadata));
+            let before = self.space.stock();
             if let Err(error) = std::fs::remove_file(&path)
                 && error.kind() != io::ErrorKind::NotFound
             {
                 tracing::error!(path = %path.display(), %error, "an evicted file could not be removed; it counts against the budget until a restart");
                 self.ledger.lock().count_stuck(room);
             }
+            relief.add(room, before, self.space.stock());
             fail_point!("store.evict.after_unlink");
             self.ledger.lock().left(&victim);
             self.left.notify_all();
         }
+        relief
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the file system below the store has free. Others write to it too, whatever the budget says.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -9,6 +10,7 @@ use rustix::fs::StatVfsMountFlags;
 use super::Error;
 use super::health::IN_VAIN;
 use super::index::now;
+use super::relief::{Relief, Stock};
 use crate::units::Size;
 
 /// Of what nobody set, this much stays free, or a twentieth of a smaller file system.
@@ -25,6 +27,8 @@ pub(super) const LOOK: Duration = Duration::from_secs(1);
 pub(super) struct Space {
     path: PathBuf,
     keep: Option<Size>,
+    /// Bytes that were written here since the start.
+    written: AtomicU64,
     state: Mutex<State>,
 }
 
@@ -32,7 +36,9 @@ pub(super) struct Space {
 struct State {
     /// In words, while room is refused that the budget has, and the room that would end it.
     trouble: Option<(String, i64)>,
-    /// When content last left and made no room, and the room that was wanted.
+    /// Content left and the room did not show at once: when, for how much, and what was free before.
+    suspicion: Option<(Instant, i64, Relief)>,
+    /// When it was found that content had left in vain, and the room that was wanted.
     in_vain: Option<(Instant, i64)>,
 }
 
@@ -68,6 +74,7 @@ impl Space {
         Self {
             path: path.to_owned(),
             keep,
+            written: AtomicU64::new(0),
             state: Mutex::new(State::default()),
         }
     }
@@ -106,11 +113,12 @@ impl Space {
         } else {
             signed(seen.f_favail) - signed(KEPT_FILES.min(seen.f_files / PART))
         };
-        let in_vain = self.state.lock().in_vain;
+        let mut state = self.state.lock();
+        state.judge(self.stock_of(free, seen.f_favail));
         Ok(Spare {
             bytes: signed(free) - signed(kept),
             files,
-            yields: in_vain.is_none_or(|(when, _)| now().saturating_duration_since(when) >= IN_VAIN),
+            yields: state.yields(),
             free,
             free_files: seen.f_favail,
             kept,
@@ -137,21 +145,40 @@ impl Space {
         state.trouble = Some((text, signed(wanted)));
     }
 
-    /// Content left and the file system is no emptier: a grant of `wanted` bytes is not made.
-    pub(super) fn relieved_in_vain(&self, wanted: u64) {
-        self.state.lock().in_vain = Some((now(), signed(wanted)));
+    /// What is free, for comparing it before something leaves and afterwards.
+    pub(super) fn stock(&self) -> Stock {
+        rustix::fs::statvfs(&self.path).map_or_else(
+            |_| Stock::default(),
+            |seen| self.stock_of(seen.f_bavail.saturating_mul(seen.f_frsize), seen.f_favail),
+        )
     }
 
-    /// There is room again.
-    pub(super) fn granted(&self) {
-        if self.state.lock().trouble.take().is_some() {
-            tracing::info!("the disk has room again");
+    fn stock_of(&self, free: u64, files: u64) -> Stock {
+        let bytes = free.saturating_add(self.written.load(Ordering::Relaxed));
+        Stock { bytes, files }
+    }
+
+    /// So many bytes of what is free were taken by this process.
+    pub(super) fn wrote(&self, bytes: u64) {
+        self.written.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Content left, and a grant of `wanted` bytes is not made all the same: others took the room, or it did not come back.
+    pub(super) fn relieved(&self, wanted: u64, relief: Relief) {
+        if !relief.helped_at_once() {
+            self.state
+                .lock()
+                .suspicion
+                .get_or_insert((now(), signed(wanted), relief));
         }
     }
 
     /// What was refused for want of room may be asked for again once that room is there.
     pub(super) fn seen(&self, spare: &Spare) {
         let mut state = self.state.lock();
+        if state.suspicion.is_some_and(|(_, wanted, _)| spare.bytes >= wanted) {
+            state.suspicion = None;
+        }
         if state.in_vain.is_some_and(|(_, wanted)| spare.bytes >= wanted) {
             state.in_vain = None;
         }
@@ -165,6 +192,26 @@ impl Space {
     /// In words; `None` while there is room.
     pub(super) fn trouble(&self) -> Option<String> {
         self.state.lock().trouble.as_ref().map(|(text, _)| text.clone())
+    }
+}
+
+impl State {
+    /// A second later it is known whether what left came back.
+    fn judge(&mut self, stock: Stock) {
+        let Some((when, wanted, relief)) = self.suspicion else {
+            return;
+        };
+        if relief.helped_by(stock) {
+            self.suspicion = None;
+        } else if now().saturating_duration_since(when) >= LOOK {
+            self.suspicion = None;
+            self.in_vain = Some((now(), wanted));
+        }
+    }
+
+    fn yields(&self) -> bool {
+        let is_over = |(when, _)| now().saturating_duration_since(when) >= IN_VAIN;
+        self.suspicion.is_none() && self.in_vain.is_none_or(is_over)
     }
 }
 

@@ -1,4 +1,4 @@
-use std::fs::{File, Permissions};
+use std::fs::{File, Metadata, Permissions};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -93,7 +93,13 @@ impl Staged {
         let file = match shared.layout.open_partial(digest) {
             Ok(file) => file,
             Err(error) => {
-                shared.ledger.lock().release(reserved);
+                // What an earlier attempt left lies there still, unless it is none of ours.
+                let left = path.symlink_metadata().ok().filter(Metadata::is_file);
+                let mut ledger = shared.ledger.lock();
+                ledger.release(reserved);
+                if let Some(left) = left {
+                    ledger.keep_scrap(path, layout::room(&left));
+                }
                 return Err(error);
             }
         };
@@ -145,10 +151,11 @@ impl Staged {
         self.write_out(pieces, bytes)
             .map_err(Error::io("writing", &self.path))
             .inspect_err(|error| health.note(error))?;
+        // Before it is hashed: what the disk shows as taken is not to be counted as still unwritten as well.
+        self.spool.has(self.written + bytes);
         health.clear();
         pieces.iter().for_each(|piece| self.hasher.update(piece));
         self.written += bytes;
-        self.spool.has(self.written);
         Ok(())
     }
 
@@ -336,7 +343,9 @@ impl Spool {
     /// So many bytes of what was granted are on the disk.
     fn has(&self, bytes: u64) {
         let reserved = self.reserved.lock();
-        self.unwritten.store(reserved.saturating_sub(bytes), Ordering::Relaxed);
+        let unwritten = reserved.saturating_sub(bytes);
+        let before = self.unwritten.swap(unwritten, Ordering::Relaxed);
+        self.shared.space.wrote(before.saturating_sub(unwritten));
     }
 
     fn become_scrap(&self, path: &Path) {
