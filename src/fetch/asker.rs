@@ -71,6 +71,7 @@ impl Shared {
             // When who began has left, the question has its own time.
             patience: if left < LEAST { budget } else { left.min(budget) },
             is_spare: asker.is_spare,
+            place: None,
         }
     }
 

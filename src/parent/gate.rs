@@ -15,6 +15,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use super::breaker::{Breaker, Phase, Sign, Turn, Verdict};
 use super::error::Error;
 use super::metrics::Series;
+use super::place::Place;
 use crate::units::Clock;
 
 /// What a request is for; the first goes before the others.
@@ -121,20 +122,32 @@ impl Gate {
     }
 
     /// Waits until a request of this class may be sent. The pass is held until the answer's body
-    /// has been read.
+    /// has been read; the place of a transfer for as long as `place` keeps it.
     ///
     /// # Errors
     ///
     /// [`Error::Busy`], or why the upstream is not asked.
-    pub(super) async fn pass(self: &Arc<Self>, class: Class, load: Load, patience: Patience) -> Result<Pass, Error> {
+    pub(super) async fn pass(
+        self: &Arc<Self>,
+        class: Class,
+        load: Load,
+        place: Option<&Place>,
+        patience: Patience,
+    ) -> Result<Pass, Error> {
         let until = self.clock.now() + patience.span;
         if let Some(error) = self.refuses() {
             return Err(self.refused(error));
         }
-        let body = self.room(load, until).await?;
-        let turn = self.admitted(patience, until).await?;
-        let question = Arc::clone(&self.questions);
-        let question = self.in_time(until, "requests", question.acquire_owned()).await?;
+        let body = self.room(load, place, until).await?;
+        let (turn, question) = loop {
+            let turn = self.admitted(patience, until).await?;
+            let question = Arc::clone(&self.questions);
+            let question = self.in_time(until, "requests", question.acquire_owned()).await?;
+            // Those who were answered meanwhile may have found that it wants no more of them.
+            if turn.is_some() || self.is_closed() {
+                break (turn, question);
+            }
+        };
         let inside = self.inside[class as usize].clone();
         inside.inc();
         Ok(Pass {
@@ -178,6 +191,10 @@ impl Gate {
         at
     }
 
+    fn is_closed(&self) -> bool {
+        self.breaker.lock().breaker.phase() == Phase::Closed
+    }
+
     fn refuses(&self) -> Option<Error> {
         let mut watched = self.breaker.lock();
         let away = watched.breaker.away(self.clock.now());
@@ -185,7 +202,7 @@ impl Gate {
     }
 
     /// A place for the body that `load` brings.
-    async fn room(&self, load: Load, until: Instant) -> Result<Vec<OwnedSemaphorePermit>, Error> {
+    async fn room(&self, load: Load, kept: Option<&Place>, until: Instant) -> Result<Vec<OwnedSemaphorePermit>, Error> {
         let at_once = |places: &Arc<Semaphore>| {
             let place = Arc::clone(places).try_acquire_owned();
             place.map_err(|_| self.busy("transfers"))
@@ -193,9 +210,15 @@ impl Gate {
         match load {
             Load::Question => Ok(Vec::new()),
             Load::Part => Ok(vec![at_once(&self.parts)?, at_once(&self.transfers)?]),
+            Load::Transfer if kept.is_some_and(Place::is_taken) => Ok(Vec::new()),
             Load::Transfer => {
                 let place = Arc::clone(&self.transfers).acquire_owned();
-                Ok(vec![self.in_time(until, "transfers", place).await?])
+                let place = self.in_time(until, "transfers", place).await?;
+                match kept {
+                    Some(kept) => kept.hold(place),
+                    None => return Ok(vec![place]),
+                }
+                Ok(Vec::new())
             }
         }
     }
@@ -357,7 +380,10 @@ mod tests {
     async fn a_pass_is_counted_by_class_until_it_is_dropped() {
         let (gate, series) = gate(1, 1);
 
-        let pass = gate.pass(Class::Synchronisation, Load::Question, SHORT).await.unwrap();
+        let pass = gate
+            .pass(Class::Synchronisation, Load::Question, None, SHORT)
+            .await
+            .unwrap();
         assert_eq!(series.inside(Class::Synchronisation).get(), 1);
         assert_eq!(series.inside(Class::Interactive).get(), 0);
 
@@ -368,27 +394,36 @@ mod tests {
     #[tokio::test]
     async fn a_transfer_keeps_its_place_while_its_bytes_come_and_a_question_until_its_header() {
         let (gate, _) = gate(1, 1);
-        let mut transfer = gate.pass(Class::Interactive, Load::Transfer, SHORT).await.unwrap();
+        let mut transfer = gate
+            .pass(Class::Interactive, Load::Transfer, None, SHORT)
+            .await
+            .unwrap();
 
-        let asked = gate.pass(Class::Interactive, Load::Question, SHORT).await;
+        let asked = gate.pass(Class::Interactive, Load::Question, None, SHORT).await;
         assert!(matches!(asked, Err(Error::Busy { limit: "requests", .. })));
         transfer.answered();
-        drop(gate.pass(Class::Interactive, Load::Question, SHORT).await.unwrap());
-        let second = gate.pass(Class::Interactive, Load::Transfer, SHORT).await;
+        drop(
+            gate.pass(Class::Interactive, Load::Question, None, SHORT)
+                .await
+                .unwrap(),
+        );
+        let second = gate.pass(Class::Interactive, Load::Transfer, None, SHORT).await;
         assert!(matches!(second, Err(Error::Busy { limit: "transfers", .. })));
 
         drop(transfer);
-        gate.pass(Class::Interactive, Load::Transfer, SHORT).await.unwrap();
+        gate.pass(Class::Interactive, Load::Transfer, None, SHORT)
+            .await
+            .unwrap();
     }
 
     #[tokio::test]
     async fn parts_take_no_more_than_half_of_the_places_and_wait_for_none() {
         let (gate, _) = gate(4, 64);
-        let part = || gate.pass(Class::Interactive, Load::Part, LONG);
+        let part = || gate.pass(Class::Interactive, Load::Part, None, LONG);
         let held = [part().await.unwrap(), part().await.unwrap()];
 
         assert!(matches!(part().await, Err(Error::Busy { .. })));
-        let transfer = gate.pass(Class::Interactive, Load::Transfer, SHORT).await;
+        let transfer = gate.pass(Class::Interactive, Load::Transfer, None, SHORT).await;
 
         assert!(transfer.is_ok());
         drop(held);
