@@ -90,6 +90,24 @@ async fn a_refusal_in_the_middle_is_waited_out_while_a_client_waits() {
 }
 
 #[tokio::test]
+async fn a_reply_is_not_held_open_for_a_rest_that_is_longer_than_a_minute() {
+    let stage = Stage::cold(SIZE).await;
+    let half = SIZE as u64 / 2;
+    stage
+        .parent
+        .fault(Fault::get("/blobs/").cut_after(half, Cut::Fin).times(1));
+    stage
+        .parent
+        .fault(Fault::get("/blobs/").status(429).header("Retry-After", "90").times(1));
+    let begun = Instant::now();
+
+    let (reply, _) = stage.node.client().open(Request::get(&stage.target)).await.rest().await;
+
+    assert!(reply.body.len() < stage.bytes.len());
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
 async fn the_digest_decides_when_the_rest_is_said_to_be_of_another_version() {
     for (is_right, flip) in [(true, None), (false, Some(SIZE as u64 * 3 / 4))] {
         let stage = Stage::cold(SIZE).await;

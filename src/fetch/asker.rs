@@ -49,6 +49,11 @@ impl Asker {
         }
     }
 
+    /// The same for work that others may join who have nothing older.
+    pub(super) fn with_nothing_instead(&self) -> Self {
+        self.for_all(self.deadline, false)
+    }
+
     /// Whether this one would have waited much longer than `other` did.
     pub(super) fn outwaits(&self, other: Option<&Self>) -> bool {
         other.is_some_and(|other| self.waits_until > other.waits_until + Duration::from_millis(100))
@@ -71,6 +76,7 @@ impl Shared {
             // When who began has left, the question has its own time.
             patience: if left < LEAST { budget } else { left.min(budget) },
             is_spare: asker.is_spare,
+            place: None,
         }
     }
 

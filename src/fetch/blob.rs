@@ -174,6 +174,7 @@ impl Shared {
 
     /// Joins the flight of `digest`, or begins one for `repository`.
     fn take_part(self: &Arc<Self>, repository: &Repository, digest: &Digest, kind: Kind, asker: &Asker) -> Part {
+        let asker = &asker.with_nothing_instead();
         let mut flights = self.flights.lock();
         if let Some(flight) = flights.get(digest) {
             return Part::Follow(flight.clone());
@@ -206,7 +207,7 @@ impl Shared {
         asker: &Asker,
     ) -> Result<Option<u64>, Error> {
         let key = (repository.clone(), *digest, kind);
-        let (shared, asker) = (self.clone(), asker.clone());
+        let (shared, asker) = (self.clone(), asker.with_nothing_instead());
         let work = || {
             let (repository, digest, kind) = key.clone();
             async move { shared.ask_whether(&repository, &digest, kind, &asker).await }

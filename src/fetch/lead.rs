@@ -1,6 +1,7 @@
 //! Flying: one transfer from the first request to the commit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fail::fail_point;
@@ -20,8 +21,8 @@ const GATHER: usize = 512 << 10;
 /// Bytes that make an attempt worth it.
 const FRUIT: u64 = 4 << 10;
 
-/// A transfer under way waits no longer for a parent that wants to be left alone.
-const LONGEST_WISH: std::time::Duration = std::time::Duration::from_secs(60);
+/// A transfer under way waits no longer in all, without any bytes, for a parent that wants to be left alone.
+const LONGEST_WISH: Duration = Duration::from_secs(60);
 
 /// What a transfer has done so far.
 struct Transfer<'a> {
@@ -37,6 +38,8 @@ struct Transfer<'a> {
     left: Option<Staged>,
     /// Where the bytes go, once it has.
     writer: Option<Writer>,
+    /// Among the transfers of the parent, until its last byte has come.
+    place: parent::Place,
 }
 
 /// Why an attempt ended before the last byte.
@@ -125,10 +128,12 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
         media_type: None,
         left: None,
         writer: None,
+        place: parent::Place::default(),
     };
     fail_point!("fetch.fly");
     transfer.pick_up().await;
     let mut fruitless = 0;
+    let mut rested = Duration::ZERO;
     loop {
         let before = transfer.written();
         match transfer.attempt().await {
@@ -139,14 +144,23 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
             }
             Err(Cut::Again(error)) => {
                 let brought = transfer.written().saturating_sub(before);
-                fruitless = if brought >= FRUIT { 0 } else { fruitless + 1 };
+                if brought >= FRUIT {
+                    (fruitless, rested) = (0, Duration::ZERO);
+                } else {
+                    fruitless += 1;
+                }
+                let wish = wished(&error);
+                rested += wish;
+                if rested > LONGEST_WISH {
+                    return Err(error);
+                }
                 if fruitless >= shared.limits.attempts {
                     shared.metrics.refused(Limit::Attempts);
                     return Err(error);
                 }
                 shared.metrics.resumed.inc();
                 tracing::info!(digest = %flight.digest, written = transfer.written(), error = %chain(&error), "transfer cut; it goes on where it was");
-                tokio::time::sleep(pause(fruitless).max(wished(&error))).await;
+                tokio::time::sleep(pause(fruitless).max(wish)).await;
             }
         }
     }
@@ -198,6 +212,7 @@ impl Transfer<'_> {
         };
         let ask = Ask {
             range: (self.written() > 0).then_some((self.written(), None)),
+            place: Some(&self.place),
             ..self.shared.ask(self.asker, &self.flight.repository, what)
         };
         match self.parent.ask(ask).await {
@@ -316,6 +331,7 @@ impl Transfer<'_> {
 
     /// The last check; then everyone may read to the end.
     async fn finish(mut self) -> Result<u64, Error> {
+        self.place.give_back();
         let writer = self.writer.take().ok_or(Error::Interrupted)?;
         let written = writer.written();
         let media_type = self.media_type.take().filter(|_| self.kind == Kind::Manifest);
@@ -393,21 +409,21 @@ fn pass_over(pieces: &mut Vec<Bytes>, skip: &mut u64) {
     });
 }
 
-fn pause(fruitless: u32) -> std::time::Duration {
+fn pause(fruitless: u32) -> Duration {
     if fruitless == 0 {
-        std::time::Duration::ZERO
+        Duration::ZERO
     } else {
-        std::time::Duration::from_millis(100 << fruitless.min(6))
+        Duration::from_millis(100 << fruitless.min(6))
     }
 }
 
-/// A parent that wants to be left alone is left alone, as long as its clients may be expected to wait.
-fn wished(error: &Error) -> std::time::Duration {
+/// For how long a parent wants to be left alone.
+fn wished(error: &Error) -> Duration {
     let wish = match error {
         Error::Parent(error) => error.retry_after(),
         _ => None,
     };
-    wish.unwrap_or_default().min(LONGEST_WISH)
+    wish.unwrap_or_default()
 }
 
 /// An error and its causes on one line.

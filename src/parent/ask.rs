@@ -5,6 +5,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::gate::{Class, Load};
+use super::place::Place;
 use super::via::Hops;
 use crate::oci::{Digest, Reference, Registry, Repository};
 
@@ -31,6 +32,8 @@ pub struct Ask<'a> {
     /// Whether something older is served if there is no answer: then it is asked once, and a parent that is away
     /// not at all.
     pub is_spare: bool,
+    /// Where the place of a transfer is kept beyond the answer; `None`: it is held as long as the answer.
+    pub place: Option<&'a Place>,
 }
 
 /// The parts of a repository that can be asked for.
@@ -131,6 +134,7 @@ mod tests {
             budget: Duration::from_secs(1),
             patience: Duration::from_secs(1),
             is_spare: false,
+            place: None,
         };
         let ns = ns.map(|ns| ns.parse().unwrap());
         ask.url(&Url::parse(base).unwrap(), ns.as_ref()).to_string()

@@ -15,9 +15,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use super::breaker::{Breaker, Phase, Sign, Turn, Verdict};
 use super::error::Error;
 use super::metrics::Series;
+use super::place::Place;
 use crate::units::Clock;
 
-/// What a request is for; the first goes before the others.
+/// What a request is for. All are served first come, first served, and counted by class.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Class {
     /// A client waits for it.
@@ -121,24 +122,37 @@ impl Gate {
     }
 
     /// Waits until a request of this class may be sent. The pass is held until the answer's body
-    /// has been read.
+    /// has been read; the place of a transfer for as long as `place` keeps it.
     ///
     /// # Errors
     ///
     /// [`Error::Busy`], or why the upstream is not asked.
-    pub(super) async fn pass(self: &Arc<Self>, class: Class, load: Load, patience: Patience) -> Result<Pass, Error> {
+    pub(super) async fn pass(
+        self: &Arc<Self>,
+        class: Class,
+        load: Load,
+        place: Option<&Place>,
+        patience: Patience,
+    ) -> Result<Pass, Error> {
         let until = self.clock.now() + patience.span;
         if let Some(error) = self.refuses() {
             return Err(self.refused(error));
         }
-        let body = self.room(load, until).await?;
-        let turn = self.admitted(patience, until).await?;
-        let question = Arc::clone(&self.questions);
-        let question = self.in_time(until, "requests", question.acquire_owned()).await?;
-        let inside = self.inside[class as usize].clone();
-        inside.inc();
+        let body = self.room(load, place, until).await?;
+        let (turn, question) = loop {
+            let turn = self.admitted(patience, until).await?;
+            let question = Arc::clone(&self.questions);
+            let question = match load {
+                Load::Part => question.try_acquire_owned().map_err(|_| self.busy("requests"))?,
+                _ => self.in_time(until, "requests", question.acquire_owned()).await?,
+            };
+            // Those who were answered meanwhile may have found that it wants no more of them.
+            if turn.is_some() || self.is_closed() {
+                break (turn, question);
+            }
+        };
         Ok(Pass {
-            inside,
+            _inside: Counted::new(self.inside[class as usize].clone()),
             _body: body,
             question: Some((question, turn)),
         })
@@ -146,7 +160,8 @@ impl Gate {
 
     /// Why the upstream is not asked now; whoever has something to serve instead need not try.
     pub(super) fn away(&self) -> Option<Error> {
-        self.breaker.lock().breaker.away(self.clock.now())
+        let now = self.clock.now();
+        self.watched(&mut self.breaker.lock(), |breaker| breaker.away(now))
     }
 
     /// A request told something of the upstream.
@@ -162,30 +177,30 @@ impl Gate {
         self.change(|breaker| breaker.probed(sign, now, rand::random()));
     }
 
-    /// Whether the caller is to probe from now on, until [`Gate::next_probe`] says that it is over.
-    pub(super) fn wants_probing(&self) -> bool {
+    /// The caller is to probe from now on, until [`Prober::next`] says that it is over; `None`: it is not.
+    pub(super) fn wants_probing(self: &Arc<Self>) -> Option<Prober> {
         let mut watched = self.breaker.lock();
         let wants = watched.breaker.probe_at().is_some() && !watched.probing;
         watched.probing |= wants;
-        wants
+        wants.then(|| Prober {
+            gate: Arc::clone(self),
+            probes: true,
+        })
     }
 
-    /// When the next probe is due; `None`: never, and somebody else probes the next time.
-    pub(super) fn next_probe(&self) -> Option<Instant> {
-        let mut watched = self.breaker.lock();
-        let at = watched.breaker.probe_at();
-        watched.probing = at.is_some();
-        at
+    fn is_closed(&self) -> bool {
+        self.breaker.lock().breaker.phase() == Phase::Closed
     }
 
     fn refuses(&self) -> Option<Error> {
         let mut watched = self.breaker.lock();
-        let away = watched.breaker.away(self.clock.now());
+        let now = self.clock.now();
+        let away = self.watched(&mut watched, |breaker| breaker.away(now));
         away.filter(|_| watched.breaker.phase() == Phase::Resting)
     }
 
     /// A place for the body that `load` brings.
-    async fn room(&self, load: Load, until: Instant) -> Result<Vec<OwnedSemaphorePermit>, Error> {
+    async fn room(&self, load: Load, kept: Option<&Place>, until: Instant) -> Result<Vec<OwnedSemaphorePermit>, Error> {
         let at_once = |places: &Arc<Semaphore>| {
             let place = Arc::clone(places).try_acquire_owned();
             place.map_err(|_| self.busy("transfers"))
@@ -193,9 +208,15 @@ impl Gate {
         match load {
             Load::Question => Ok(Vec::new()),
             Load::Part => Ok(vec![at_once(&self.parts)?, at_once(&self.transfers)?]),
+            Load::Transfer if kept.is_some_and(Place::is_taken) => Ok(Vec::new()),
             Load::Transfer => {
                 let place = Arc::clone(&self.transfers).acquire_owned();
-                Ok(vec![self.in_time(until, "transfers", place).await?])
+                let place = self.in_time(until, "transfers", place).await?;
+                match kept {
+                    Some(kept) => kept.hold(place),
+                    None => return Ok(vec![place]),
+                }
+                Ok(Vec::new())
             }
         }
     }
@@ -207,7 +228,9 @@ impl Gate {
         loop {
             let (verdict, probes) = {
                 let mut watched = self.breaker.lock();
-                (watched.breaker.admit(self.clock.now()), watched.probes)
+                let now = self.clock.now();
+                let verdict = self.watched(&mut watched, |breaker| breaker.admit(now));
+                (verdict, watched.probes)
             };
             let reason = match verdict {
                 Verdict::Go => return Ok(None),
@@ -242,11 +265,8 @@ impl Gate {
         place: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Error> {
         let left = until.saturating_duration_since(self.clock.now());
-        let waiting = self.series.waiting();
-        waiting.inc();
-        let place = tokio::time::timeout(left, place).await;
-        waiting.dec();
-        match place {
+        let _waiting = Counted::new(self.series.waiting());
+        match tokio::time::timeout(left, place).await {
             Ok(Ok(place)) => Ok(place),
             // Nobody closes a semaphore.
             Ok(Err(_)) | Err(_) => Err(self.busy(limit)),
@@ -269,19 +289,22 @@ impl Gate {
         error
     }
 
-    /// Changes the breaker, and says so if that changes what it is.
+    /// Changes the breaker, and lets all who wait look again.
     fn change(&self, change: impl FnOnce(&mut Breaker)) {
-        let mut watched = self.breaker.lock();
+        self.watched(&mut self.breaker.lock(), change);
+        self.told.send_modify(|times| *times += 1);
+    }
+
+    /// Asks the breaker or changes it, and says so if that changes what it is.
+    fn watched<T>(&self, watched: &mut Watched, with: impl FnOnce(&mut Breaker) -> T) -> T {
         let before = watched.breaker.phase();
-        change(&mut watched.breaker);
+        let outcome = with(&mut watched.breaker);
         let after = watched.breaker.phase();
-        let away = watched.breaker.away(self.clock.now());
         if before != after {
             self.series.phase(after);
-            self.say(after, away);
+            self.say(after, watched.breaker.away(self.clock.now()));
         }
-        drop(watched);
-        self.told.send_modify(|times| *times += 1);
+        outcome
     }
 
     fn say(&self, phase: Phase, away: Option<Error>) {
@@ -302,7 +325,7 @@ impl Gate {
 /// The right to one request; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Pass {
-    inside: IntGauge,
+    _inside: Counted,
     _body: Vec<OwnedSemaphorePermit>,
     question: Option<(OwnedSemaphorePermit, Option<Trial>)>,
 }
@@ -314,9 +337,47 @@ impl Pass {
     }
 }
 
-impl Drop for Pass {
+/// Counts as long as it lives.
+#[derive(Debug)]
+struct Counted(IntGauge);
+
+impl Counted {
+    fn new(gauge: IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
     fn drop(&mut self) {
-        self.inside.dec();
+        self.0.dec();
+    }
+}
+
+/// Whoever probes; another may when it is dropped.
+#[derive(Debug)]
+pub(super) struct Prober {
+    pub(super) gate: Arc<Gate>,
+    /// Whether there is still something to probe.
+    probes: bool,
+}
+
+impl Prober {
+    /// When the next probe is due; `None`: never, and somebody else probes the next time.
+    pub(super) fn next(&mut self) -> Option<Instant> {
+        let mut watched = self.gate.breaker.lock();
+        let at = watched.breaker.probe_at();
+        watched.probing = at.is_some();
+        self.probes = at.is_some();
+        at
+    }
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        if self.probes {
+            self.gate.breaker.lock().probing = false;
+        }
     }
 }
 
@@ -357,7 +418,10 @@ mod tests {
     async fn a_pass_is_counted_by_class_until_it_is_dropped() {
         let (gate, series) = gate(1, 1);
 
-        let pass = gate.pass(Class::Synchronisation, Load::Question, SHORT).await.unwrap();
+        let pass = gate
+            .pass(Class::Synchronisation, Load::Question, None, SHORT)
+            .await
+            .unwrap();
         assert_eq!(series.inside(Class::Synchronisation).get(), 1);
         assert_eq!(series.inside(Class::Interactive).get(), 0);
 
@@ -368,27 +432,36 @@ mod tests {
     #[tokio::test]
     async fn a_transfer_keeps_its_place_while_its_bytes_come_and_a_question_until_its_header() {
         let (gate, _) = gate(1, 1);
-        let mut transfer = gate.pass(Class::Interactive, Load::Transfer, SHORT).await.unwrap();
+        let mut transfer = gate
+            .pass(Class::Interactive, Load::Transfer, None, SHORT)
+            .await
+            .unwrap();
 
-        let asked = gate.pass(Class::Interactive, Load::Question, SHORT).await;
+        let asked = gate.pass(Class::Interactive, Load::Question, None, SHORT).await;
         assert!(matches!(asked, Err(Error::Busy { limit: "requests", .. })));
         transfer.answered();
-        drop(gate.pass(Class::Interactive, Load::Question, SHORT).await.unwrap());
-        let second = gate.pass(Class::Interactive, Load::Transfer, SHORT).await;
+        drop(
+            gate.pass(Class::Interactive, Load::Question, None, SHORT)
+                .await
+                .unwrap(),
+        );
+        let second = gate.pass(Class::Interactive, Load::Transfer, None, SHORT).await;
         assert!(matches!(second, Err(Error::Busy { limit: "transfers", .. })));
 
         drop(transfer);
-        gate.pass(Class::Interactive, Load::Transfer, SHORT).await.unwrap();
+        gate.pass(Class::Interactive, Load::Transfer, None, SHORT)
+            .await
+            .unwrap();
     }
 
     #[tokio::test]
     async fn parts_take_no_more_than_half_of_the_places_and_wait_for_none() {
         let (gate, _) = gate(4, 64);
-        let part = || gate.pass(Class::Interactive, Load::Part, LONG);
+        let part = || gate.pass(Class::Interactive, Load::Part, None, LONG);
         let held = [part().await.unwrap(), part().await.unwrap()];
 
         assert!(matches!(part().await, Err(Error::Busy { .. })));
-        let transfer = gate.pass(Class::Interactive, Load::Transfer, SHORT).await;
+        let transfer = gate.pass(Class::Interactive, Load::Transfer, None, SHORT).await;
 
         assert!(transfer.is_ok());
         drop(held);

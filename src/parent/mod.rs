@@ -11,6 +11,7 @@ pub use config::{Config, Login};
 pub use error::{Cause, Error, Failure};
 pub use gate::Class;
 pub use metrics::Metrics;
+pub use place::Place;
 pub use proxy::Proxies;
 pub use tls::Identity;
 pub use upstream::Upstream;
@@ -42,6 +43,7 @@ mod login;
 mod metrics;
 mod origin;
 mod pace;
+mod place;
 mod probe;
 mod proxy;
 mod realm;
@@ -163,7 +165,7 @@ impl Parent {
             span: within::less_the_way(ask.patience),
             is_spare: ask.is_spare,
         };
-        let pass = gate.pass(ask.class, ask.load(), patience).await?;
+        let pass = gate.pass(ask.class, ask.load(), ask.place, patience).await?;
         let heard = wire.heard();
         let left = ask.budget.saturating_sub(clock.now() - began);
         match tokio::time::timeout(left, self.ask_again(ask, began + patience.span)).await {
@@ -199,6 +201,9 @@ impl Parent {
             // A dead connection was replaced once already.
             again = if error.is_broken() { 0 } else { again - 1 };
             tokio::time::sleep(pause).await;
+            if let Some(error) = gate.away() {
+                return Err(error);
+            }
         }
     }
 

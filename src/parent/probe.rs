@@ -4,27 +4,24 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::breaker::Sign;
+use super::gate::Prober;
 use super::shared::Shared;
+use crate::units::Clock;
 
 /// Between two probes, however many wait for one.
 const GAP: Duration = Duration::from_millis(250);
 
 /// Lets someone probe, if that is needed and nobody does. It ends with the last who could ask.
 pub(super) fn watch(shared: &Arc<Shared>) {
-    if shared.gate.wants_probing() {
-        tokio::spawn(probe(Arc::downgrade(shared)));
+    if let Some(prober) = shared.gate.wants_probing() {
+        tokio::spawn(probe(Arc::downgrade(shared), prober, shared.clock.clone()));
     }
 }
 
-async fn probe(shared: Weak<Shared>) {
-    let Some((gate, clock)) = shared
-        .upgrade()
-        .map(|shared| (shared.gate.clone(), shared.clock.clone()))
-    else {
-        return;
-    };
+async fn probe(shared: Weak<Shared>, mut prober: Prober, clock: Clock) {
+    let gate = Arc::clone(&prober.gate);
     let mut gap = Duration::ZERO;
-    while let Some(due) = gate.next_probe() {
+    while let Some(due) = prober.next() {
         tokio::time::sleep(gap).await;
         tokio::select! {
             () = tokio::time::sleep(due.saturating_duration_since(clock.now())) => {}

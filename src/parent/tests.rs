@@ -81,6 +81,7 @@ impl Question {
             budget: self.budget,
             patience: self.budget,
             is_spare: false,
+            place: None,
         };
         parent.ask(ask).await
     }

@@ -86,6 +86,7 @@ async fn a_web_page_is_no_manifest() {
         budget: Duration::from_secs(10),
         patience: Duration::from_secs(10),
         is_spare: false,
+        place: None,
     };
     let error = parent(&up.url()).ask(ask).await.unwrap_err();
 

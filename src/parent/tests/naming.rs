@@ -152,6 +152,7 @@ async fn a_manifest_is_asked_for_in_every_form_there_is() {
         budget: Duration::from_secs(10),
         patience: Duration::from_secs(10),
         is_spare: false,
+        place: None,
     };
     parent(&up.url()).ask(ask).await.unwrap();
 
