@@ -151,7 +151,7 @@ impl Wire {
                     self.series.unanswered();
                     let error = error.without_url();
                     let failure = Failure::of(&error);
-                    let is_mended = failure.is_of_tls() && self.clients.look(self.clock.now());
+                    let is_mended = failure.is_of_tls() && self.clients.look().await;
                     let is_passing = !error.is_connect() && !error.is_timeout() && !failure.is_of_tls();
                     if again && (is_mended || is_passing) {
                         again = false;
