@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 
-use crate::support::authority::Authority;
+use crate::support::authority::{Authority, install_provider};
 use crate::support::client::{Request, blob, manifest, reqwest_trusting};
 use crate::support::content::{
     DOCKER_MANIFEST, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, random, sha256,
@@ -518,6 +518,7 @@ async fn more_requests_than_allowed_on_one_connection_of_http_2_are_not_taken() 
 
 /// A well-known client at this address.
 fn reqwest_from(address: std::net::IpAddr, authority: &Authority) -> reqwest::Client {
+    install_provider();
     let ca = reqwest::Certificate::from_pem(authority.ca_pem()).expect("our CA");
     let builder = reqwest::Client::builder().no_proxy().local_address(address);
     builder.tls_certs_only([ca]).build().expect("a client")
@@ -538,9 +539,15 @@ fn resident(pid: u32) -> u64 {
         >> 10
 }
 
-/// Sends what `flood` gives, over and over, on a new connection whenever one is closed. How often that was.
-async fn flooded(node: &Node, authority: &Authority, until: Instant, mut flood: impl FnMut(u32) -> Vec<u8>) -> u32 {
-    let mut connections = 0;
+/// Sends what `flood` gives, over and over, on a new connection whenever one is closed. How often that was, and how many
+/// bytes were taken.
+async fn flooded(
+    node: &Node,
+    authority: &Authority,
+    until: Instant,
+    mut flood: impl FnMut(u32) -> Vec<u8>,
+) -> (u32, usize) {
+    let (mut connections, mut taken) = (0, 0);
     while Instant::now() < until {
         let Some(mut connection) = http2::Connection::accepted(node, authority).await else {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -549,7 +556,8 @@ async fn flooded(node: &Node, authority: &Authority, until: Instant, mut flood: 
         connections += 1;
         let mut round = 0;
         while Instant::now() < until {
-            let sent = tokio::time::timeout(Duration::from_secs(1), connection.bytes(&flood(round))).await;
+            let bytes = flood(round);
+            let sent = tokio::time::timeout(Duration::from_secs(1), connection.bytes(&bytes)).await;
             // One that takes no more holds nobody up either.
             if sent.is_err() {
                 tokio::time::sleep_until(until.into()).await;
@@ -557,11 +565,12 @@ async fn flooded(node: &Node, authority: &Authority, until: Instant, mut flood: 
             if !matches!(sent, Ok(true)) {
                 break;
             }
+            taken += bytes.len();
             connection.pass_over().await;
             round += 1;
         }
     }
-    connections
+    (connections, taken)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -634,10 +643,13 @@ async fn floods_of_http_2_take_little_memory_and_others_are_served() {
     );
 
     println!(
-        "connections: resets {known} and {cold}, heads {endless}, empty data {empty}, settings {settings}, pings {ping}; \
+        "connections: resets {known:?} and {cold:?}, heads {endless:?}, empty data {empty:?}, settings {settings:?}, pings {ping:?}; \
          {before} MiB, then at most {most}; {count} served, the slowest in {slowest:?}; parent asked {}",
         parent.asked()
     );
+    for (count, taken) in [known, cold, endless, empty, settings, ping] {
+        assert!(count > 0 && taken > 0, "{count} connections took {taken} bytes");
+    }
     assert!(refused(&node, "http2_streams").await + refused(&node, "connections_per_address").await > 0);
     assert!(most < before + 64, "{before} MiB grew to {most}");
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::support::client::{blob, manifest};
-use crate::support::node::Node;
+use crate::support::node::{Node, Setup};
 use crate::support::road::Road;
 use crate::support::upstream::{Access, Book, Fault, OAuth, Seen, Upstream, basic};
 
@@ -22,8 +22,12 @@ async fn logged_in(road: &Road, parent: &Upstream, lines: &[&str]) -> Node {
 
 /// Puts a program `docker-credential-test` that runs `script` into the `PATH` of the node.
 async fn helped(road: &Road, parent: &Upstream, script: &str) -> Node {
+    helped_by(road, road.below(parent), script).await
+}
+
+async fn helped_by(road: &Road, setup: Setup, script: &str) -> Node {
     write_helper(road, script);
-    let mut node = road.below(parent).parent("credential_helper = \"test\"").placed();
+    let mut node = setup.parent("credential_helper = \"test\"").placed();
     let path = std::env::var("PATH").unwrap_or_default();
     node.environment("PATH", &format!("{}:{path}", road.folder.path().display()));
     node.start().await;
@@ -573,14 +577,14 @@ async fn an_identity_token_of_a_helper_is_exchanged_and_never_shown_as_a_passwor
 }
 
 #[tokio::test]
-async fn a_helper_that_fails_is_named_with_its_first_line_and_stops_no_start() {
+async fn a_helper_that_fails_is_named_to_clients_its_words_stand_in_the_log_and_it_stops_no_start() {
     let road = Road::plain();
     let parent = road.upstream().await;
     parent.bearer(&Book::of("l4", "secret"));
     parent.new_image("a", "v1", &[10]);
     for (script, words) in [
         (
-            "cat >> asked; echo; echo 'no such region' >&2; echo more >&2; exit 3",
+            "cat >> asked; echo; echo 'no such region' >&2; echo more than this >&2; exit 3",
             "no such region",
         ),
         ("printf canary-5ecre7; exit 1", "it does not say why"),
@@ -596,14 +600,42 @@ async fn a_helper_that_fails_is_named_with_its_first_line_and_stops_no_start() {
         let reply = node.get(&manifest("a", "v1")).await;
 
         reply.assert_error(502, "UNAVAILABLE");
-        for part in ["docker-credential-test", words, &parent.address().to_string()] {
+        for part in [
+            "docker-credential-test",
+            "look at the log",
+            &parent.address().to_string(),
+        ] {
             assert!(reply.text().contains(part), "{part} in {reply}");
         }
+        assert!(!reply.to_string().contains(words), "{words} in {reply}");
+        let log = node.log();
+        assert!(log.contains(words), "{words} in {log}");
         assert!(
-            !reply.text().contains("more") && !node.log().contains("canary-5ecre7"),
-            "{reply}"
+            !log.contains("canary-5ecre7") && !log.contains("more than this"),
+            "{log}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_warning_of_an_old_tag_holds_no_word_of_the_helper() {
+    let road = Road::plain();
+    let parent = road.upstream().await;
+    parent.bearer(&Book::of("l4", "old"));
+    parent.new_image("a", "v1", &[10]);
+    let setup = road.below(&parent).tag_ttl("0s");
+    let node = helped_by(&road, setup, &says("l4", "old")).await;
+    assert_eq!(node.get(&manifest("a", "v1")).await.status, 200);
+
+    parent.bearer(&Book::of("l4", "new"));
+    write_helper(&road, "echo canary-5ecre7 >&2; exit 1");
+    let old = node.get(&manifest("a", "v1")).await;
+
+    assert_eq!(old.status, 200);
+    let warning = old.header("warning");
+    assert!(warning.contains("docker-credential-test failed"), "{warning}");
+    assert!(!old.to_string().contains("canary-5ecre7"), "{old}");
+    assert!(node.log().contains("canary-5ecre7"), "{}", node.log());
 }
 
 #[tokio::test]
@@ -615,7 +647,8 @@ async fn a_helper_that_hangs_is_given_up_with_all_that_it_started() {
 
     let reply = node.get(&manifest("a", "v1")).await;
 
-    assert!(reply.text().contains("did not answer within 10s"), "{reply}");
+    assert!(reply.text().contains("docker-credential-test failed"), "{reply}");
+    assert!(node.log().contains("did not answer within 10s"), "{}", node.log());
     for file in ["leader", "child"] {
         let pid = std::fs::read_to_string(road.folder.path().join(file)).unwrap();
         let stat = format!("/proc/{}/cmdline", pid.trim());

@@ -18,6 +18,9 @@ use crate::store::Staged;
 /// Bytes gathered before they are hashed and written in one go.
 const GATHER: usize = 512 << 10;
 
+/// The same for the first ones, which a client waits for.
+const GATHER_FIRST: usize = 64 << 10;
+
 /// Bytes that make an attempt worth it.
 const FRUIT: u64 = 4 << 10;
 
@@ -287,8 +290,10 @@ impl Transfer<'_> {
         let most = self
             .total
             .unwrap_or_else(|| self.most().min(self.shared.store.capacity()));
+        let mut most_at_once = GATHER_FIRST;
         loop {
-            let (mut pieces, end) = gather(answer).await;
+            let (mut pieces, end) = gather(answer, most_at_once).await;
+            most_at_once = GATHER;
             pass_over(&mut pieces, &mut skip);
             let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
             if self.total.is_none() && writer.written() + bytes > self.most() {
@@ -376,7 +381,7 @@ pub(super) fn link(shared: &Shared, flight: &Flight) {
 }
 
 /// What is there without waiting, but at least one piece; and whether that was the end.
-async fn gather(answer: &mut Answer) -> (Vec<Bytes>, Option<Result<(), parent::Error>>) {
+async fn gather(answer: &mut Answer, most: usize) -> (Vec<Bytes>, Option<Result<(), parent::Error>>) {
     let mut pieces = Vec::new();
     let mut bytes = 0;
     let mut next = answer.chunk().await;
@@ -389,7 +394,7 @@ async fn gather(answer: &mut Answer) -> (Vec<Bytes>, Option<Result<(), parent::E
             Ok(None) => return (pieces, Some(Ok(()))),
             Err(error) => return (pieces, Some(Err(error))),
         }
-        if bytes >= GATHER {
+        if bytes >= most {
             return (pieces, None);
         }
         match answer.chunk().now_or_never() {

@@ -107,12 +107,13 @@ pub enum Error {
     },
 
     /// An operator must act: the program that knows our credentials does not give them.
-    #[error("the credentials for {layer} cannot be had: {reason}")]
+    /// Its own words may hold anything, and stand in the log only.
+    #[error("the credentials for {layer} cannot be had: {program} failed; look at the log of this node")]
     Helper {
         /// Who was to be shown them.
         layer: String,
-        /// The program and its own words.
-        reason: String,
+        /// Its name.
+        program: String,
     },
 
     /// The upstream wants us to go where we do not: nothing was sent there.

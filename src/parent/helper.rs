@@ -66,7 +66,12 @@ impl Helper {
         }
     }
 
-    /// What it says, other than `refused`; or why it says nothing: its name and its own first line.
+    /// What is run, as a name to look for in `PATH`.
+    pub(super) fn program(&self) -> String {
+        format!("docker-credential-{}", self.name)
+    }
+
+    /// What it says, other than `refused`; or why it says nothing, with its own first line: for the log only.
     pub(super) async fn ask(&self, refused: Option<&Known>, now: Instant) -> Result<Known, String> {
         let mut said = self.said.lock().await;
         if let Some(said) = said.as_ref() {
@@ -77,10 +82,9 @@ impl Helper {
                 _ => {}
             }
         }
-        let program = format!("docker-credential-{}", self.name);
-        let what = match tokio::time::timeout(WITHIN, self.run(&program)).await {
-            Ok(what) => what.map_err(|reason| format!("{program} {reason}")),
-            Err(_) => Err(format!("{program} did not answer within {WITHIN:?}")),
+        let what = match tokio::time::timeout(WITHIN, self.run()).await {
+            Ok(what) => what,
+            Err(_) => Err(format!("did not answer within {WITHIN:?}")),
         };
         *said = Some(Said {
             at: now,
@@ -89,8 +93,8 @@ impl Helper {
         what
     }
 
-    async fn run(&self, program: &str) -> Result<Known, String> {
-        let child = Command::new(program)
+    async fn run(&self) -> Result<Known, String> {
+        let child = Command::new(self.program())
             .arg("get")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

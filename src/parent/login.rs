@@ -75,10 +75,11 @@ impl Source {
             Self::Helper(helper) => match helper.ask(refused, clock.now()).await {
                 Ok(known) => Ok(Some(known).filter(|known| refused != Some(known))),
                 Err(reason) => {
-                    tracing::warn!(upstream = layer, reason, "credential helper failed");
+                    let program = helper.program();
+                    tracing::warn!(upstream = layer, program, reason, "credential helper failed");
                     Err(Error::Helper {
                         layer: layer.to_owned(),
-                        reason,
+                        program,
                     })
                 }
             },

@@ -79,10 +79,14 @@ impl TokenService {
     pub(super) async fn buy(&self, wire: &Wire, purpose: &Purpose, known: Option<&Known>) -> Result<Grant, Error> {
         if let Some(refresh) = self.refresh_token(purpose, known) {
             let form = [("grant_type", "refresh_token"), ("refresh_token", refresh.expose())];
-            match self.post(wire, purpose, &form, known).await? {
+            let said = self.post(wire, purpose, &form, known).await;
+            if !matches!(said, Ok(Said::Yes(_))) {
+                // Refused, or perhaps used up by an answer that was lost: seen again it may cost all of its family.
+                self.memory.lock().refresh.remove(&key(purpose));
+            }
+            match said? {
                 Said::Yes(grant) => return Ok(self.kept(purpose, known, grant)),
                 Said::No { error, .. } => {
-                    self.memory.lock().refresh.remove(&key(purpose));
                     if matches!(known, Some(Known::Identity(_))) {
                         return Err(error);
                     }

@@ -105,8 +105,8 @@ impl Wire {
 
     /// Sends, and once more if a connection that had lain idle turns out to be dead or the other side
     /// says that it did not look at the request (GOAWAY, REFUSED_STREAM), which is safe for what only
-    /// reads (RFC 9110, 9.2.2) and for buying a token; and once more if TLS failed and its files have
-    /// changed.
+    /// reads (RFC 9110, 9.2.2); and once more if TLS failed, so that no connection was made, and its files
+    /// have changed. A POST whose connection broke may have used up a refresh token: it is not sent again.
     async fn dispatch(
         &self,
         method: &Method,
@@ -151,8 +151,9 @@ impl Wire {
                     self.series.unanswered();
                     let error = error.without_url();
                     let failure = Failure::of(&error);
-                    let is_mended = failure.is_of_tls() && self.clients.look(self.clock.now());
-                    let is_passing = !error.is_connect() && !error.is_timeout() && !failure.is_of_tls();
+                    let is_mended = failure.is_of_tls() && self.clients.look().await;
+                    let is_safe = *method != Method::POST;
+                    let is_passing = is_safe && !error.is_connect() && !error.is_timeout() && !failure.is_of_tls();
                     if again && (is_mended || is_passing) {
                         again = false;
                         continue;
