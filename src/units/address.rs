@@ -1,4 +1,4 @@
-//! Where to listen, written "127.0.0.1:5000", "[::]:5000" or "localhost:5000".
+//! Where to listen, written `127.0.0.1:5000`, `[::]:5000` or `localhost:5000`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
