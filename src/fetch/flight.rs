@@ -150,6 +150,11 @@ impl Flight {
             .send_modify(|progress| progress.available = progress.available.max(available));
     }
 
+    /// Followers may read up to here.
+    pub(super) fn shown(&self) -> u64 {
+        self.progress.borrow().available
+    }
+
     /// The digest agrees.
     pub(super) fn land(&self, size: u64) {
         self.progress.send_modify(|progress| {

@@ -16,10 +16,13 @@ use crate::parent::{self, Answer, Ask, Parent, What};
 use crate::store::Staged;
 
 /// Bytes gathered before they are hashed and written in one go.
-const GATHER: usize = 512 << 10;
+const GATHER: u64 = 512 << 10;
 
-/// The same for the first ones, which a client waits for.
-const GATHER_FIRST: usize = 64 << 10;
+/// The same for the first ones of an attempt, which a client waits for.
+const FIRST: u64 = 16 << 10;
+
+/// How long the transfer lets those who wait for its first bytes go first.
+const COURTESY: Duration = Duration::from_millis(1);
 
 /// Bytes that make an attempt worth it.
 const FRUIT: u64 = 4 << 10;
@@ -290,11 +293,13 @@ impl Transfer<'_> {
         let most = self
             .total
             .unwrap_or_else(|| self.most().min(self.shared.store.capacity()));
-        let mut most_at_once = GATHER_FIRST;
+        let mut is_first = true;
         loop {
-            let (mut pieces, end) = gather(answer, most_at_once).await;
-            most_at_once = GATHER;
-            pass_over(&mut pieces, &mut skip);
+            let (mut pieces, end) = gather(answer, if is_first { FIRST } else { GATHER }).await;
+            skip -= split_off(&mut pieces, skip)
+                .iter()
+                .map(|piece| piece.len() as u64)
+                .sum::<u64>();
             let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
             if self.total.is_none() && writer.written() + bytes > self.most() {
                 return Err(self.beyond().into());
@@ -304,9 +309,15 @@ impl Transfer<'_> {
                     .corrupt("more bytes than it announced, or than are taken unannounced")
                     .into());
             }
-            if bytes > 0 && !writer.write(self.shared, self.flight, self.total, pieces).await? {
-                return Err(Error::TooSlow.into());
+            if std::mem::take(&mut is_first) {
+                // A kept connection gives hundreds of KiB at once, and goes on to keep every core busy: the first
+                // few go out before that.
+                let first = split_off(&mut pieces, FIRST);
+                self.show(writer, first).await?;
+                let shown = self.flight.shown();
+                let _ = tokio::time::timeout(COURTESY, self.flight.window.read_to(shown)).await;
             }
+            self.show(writer, pieces).await?;
             let complete = self.total.map(|total| total == writer.written());
             match end {
                 None => {}
@@ -316,6 +327,14 @@ impl Transfer<'_> {
                 Some(Err(error)) => return Err(Cut::Again(error.into())),
             }
         }
+    }
+
+    /// Writes out what came, and shows it to those who follow.
+    async fn show(&self, writer: &mut Writer, pieces: Vec<Bytes>) -> Result<(), Error> {
+        if pieces.is_empty() || writer.write(self.shared, self.flight, self.total, pieces).await? {
+            return Ok(());
+        }
+        Err(Error::TooSlow)
     }
 
     /// Bytes that the content may have.
@@ -381,14 +400,14 @@ pub(super) fn link(shared: &Shared, flight: &Flight) {
 }
 
 /// What is there without waiting, but at least one piece; and whether that was the end.
-async fn gather(answer: &mut Answer, most: usize) -> (Vec<Bytes>, Option<Result<(), parent::Error>>) {
+async fn gather(answer: &mut Answer, most: u64) -> (Vec<Bytes>, Option<Result<(), parent::Error>>) {
     let mut pieces = Vec::new();
     let mut bytes = 0;
     let mut next = answer.chunk().await;
     loop {
         match next {
             Ok(Some(piece)) => {
-                bytes += piece.len();
+                bytes += piece.len() as u64;
                 pieces.push(piece);
             }
             Ok(None) => return (pieces, Some(Ok(()))),
@@ -404,14 +423,19 @@ async fn gather(answer: &mut Answer, most: usize) -> (Vec<Bytes>, Option<Result<
     }
 }
 
-fn pass_over(pieces: &mut Vec<Bytes>, skip: &mut u64) {
+/// The first `bytes` of them, or all that there are; the rest stays.
+fn split_off(pieces: &mut Vec<Bytes>, mut bytes: u64) -> Vec<Bytes> {
+    let mut first = Vec::new();
     pieces.retain_mut(|piece| {
-        let here = (*skip).min(piece.len() as u64);
-        *skip -= here;
-        // `here` is at most the length of a slice in memory.
-        let _ = piece.split_to(here as usize);
+        let here = bytes.min(piece.len() as u64);
+        bytes -= here;
+        if here > 0 {
+            // `here` is at most the length of a slice in memory.
+            first.push(piece.split_to(here as usize));
+        }
         !piece.is_empty()
     });
+    first
 }
 
 fn pause(fruitless: u32) -> Duration {

@@ -79,6 +79,20 @@ impl Window {
         })
     }
 
+    /// Waits until there are readers, and none of them wants anything before `position`.
+    pub(super) async fn read_to(&self, position: u64) {
+        loop {
+            let moved = self.moved.notified();
+            {
+                let state = self.state.lock();
+                if state.next_reader > 0 && state.readers.values().all(|at| *at >= position) {
+                    return;
+                }
+            }
+            moved.await;
+        }
+    }
+
     /// Appends, once there is room. False if nobody reads any more.
     pub(super) async fn push(&self, bytes: Bytes) -> bool {
         loop {
