@@ -59,7 +59,8 @@ impl Shared {
             media_type: blob.media_type().map(str::to_owned),
             cache_status: None,
         };
-        flight.begin(head, Some(blob.clone()));
+        flight.goes_into(blob.clone());
+        flight.begin(head);
         flights.insert(digest, flight.clone());
         drop(flights);
 
