@@ -132,13 +132,12 @@ impl Flight {
         matches!(self.progress.borrow().state, State::Done(_))
     }
 
-    /// What followers read from. A flight has one file: a resumed transfer keeps it.
-    pub(super) fn goes_into(&self, file: Arc<dyn Readable>) {
-        let _ = self.file.set(file);
-    }
-
-    /// The header has come.
-    pub(super) fn begin(&self, head: Head) {
+    /// The header has come, and it is known whether there is a file.
+    pub(super) fn begin(&self, head: Head, file: Option<Arc<dyn Readable>>) {
+        if let Some(file) = file {
+            // A flight begins once; a resumed transfer keeps its file.
+            let _ = self.file.set(file);
+        }
         self.progress
             .send_modify(|progress| progress.head = Some(Arc::new(head)));
     }

@@ -203,7 +203,7 @@ impl Transfer<'_> {
         let skip = self.check(&answer)?;
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
-            None => self.begin(&answer),
+            None => self.begin(&answer).await,
         };
         let outcome = self.take_in(&mut answer, skip, &mut writer).await;
         self.writer = Some(writer);
@@ -267,15 +267,15 @@ impl Transfer<'_> {
     }
 
     /// Chooses where the bytes go and lets the followers in.
-    fn begin(&mut self, answer: &Answer) -> Writer {
+    async fn begin(&mut self, answer: &Answer) -> Writer {
         let writer = match self.left.take() {
             Some(staged) => {
                 if self.total.is_some() {
                     staged.expect_size();
                 }
-                Writer::going_on(self.flight, staged)
+                Writer::going_on(staged)
             }
-            None => Writer::new(),
+            None => Writer::begin(self.shared, self.flight, self.total).await,
         };
         self.media_type = answer.head.media_type.clone();
         let head = Head {
@@ -283,7 +283,7 @@ impl Transfer<'_> {
             media_type: self.media_type.clone(),
             cache_status: answer.head.cache_status.clone(),
         };
-        self.flight.begin(head);
+        self.flight.begin(head, writer.file());
         self.flight.advance(writer.written(), self.total);
         writer
     }

@@ -59,8 +59,7 @@ impl Shared {
             media_type: blob.media_type().map(str::to_owned),
             cache_status: None,
         };
-        flight.goes_into(blob.clone());
-        flight.begin(head);
+        flight.begin(head, Some(blob.clone()));
         flights.insert(digest, flight.clone());
         drop(flights);
 

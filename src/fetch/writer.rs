@@ -1,11 +1,13 @@
 //! The writing end of a flight: into a file while the disk takes it, else past those who follow.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::flight::Flight;
-use super::{Error, Shared};
+use super::{Error, Readable, Shared};
 use crate::oci::{Digest, Hasher};
-use crate::store::{self, Staged, Store};
+use crate::store::{self, Staged};
 
 /// Where the bytes of one transfer go, and how many have.
 pub(super) struct Writer {
@@ -14,8 +16,6 @@ pub(super) struct Writer {
 }
 
 enum End {
-    /// Into a file, once there is a first byte: whoever waits for the header need not wait for the disk.
-    NoFileYet,
     /// Into a file that becomes the stored one.
     File(Staged),
     /// Through the flight's window, hashed on the way; kept nowhere.
@@ -34,21 +34,33 @@ pub(super) enum Finished {
 }
 
 impl Writer {
-    /// Begins at the first byte.
-    pub(super) fn new() -> Self {
-        Self {
-            end: End::NoFileYet,
-            written: 0,
-        }
-    }
-
     /// Goes on with what an earlier transfer left.
-    pub(super) fn going_on(flight: &Flight, staged: Staged) -> Self {
+    pub(super) fn going_on(staged: Staged) -> Self {
         let written = staged.written();
-        flight.goes_into(staged.spool());
         Self {
             end: End::File(staged),
             written,
+        }
+    }
+
+    /// Begins at the first byte; without a file if none can be had.
+    pub(super) async fn begin(shared: &Shared, flight: &Flight, total: Option<u64>) -> Self {
+        let (store, digest) = (shared.store.clone(), flight.digest);
+        let staged = tokio::task::spawn_blocking(move || {
+            let mut staged = store.stage(&digest, total)?;
+            staged.restart()?;
+            Ok(staged)
+        });
+        let outcome: Result<Staged, store::Error> = match staged.await {
+            Ok(outcome) => outcome,
+            Err(_) => return Self::past(flight, 0, Hasher::new(digest.algorithm())),
+        };
+        match outcome {
+            Ok(staged) => Self::going_on(staged),
+            Err(error) => {
+                pass_by(shared, flight, &error);
+                Self::past(flight, 0, Hasher::new(digest.algorithm()))
+            }
         }
     }
 
@@ -65,6 +77,14 @@ impl Writer {
         self.written
     }
 
+    /// What followers read from; `None` where bytes pass by.
+    pub(super) fn file(&self) -> Option<Arc<dyn Readable>> {
+        match &self.end {
+            End::File(staged) => Some(staged.spool()),
+            End::Window(_) | End::Lost => None,
+        }
+    }
+
     /// Appends, and shows it to those who follow. When the disk refuses, what follows passes by.
     ///
     /// False if it passes by and nobody is there to see it.
@@ -76,38 +96,30 @@ impl Writer {
         pieces: Vec<Bytes>,
     ) -> Result<bool, Error> {
         let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
-        let end = std::mem::replace(&mut self.end, End::Lost);
-        if let End::Window(_) | End::Lost = end {
-            self.end = end;
-            return self.pass(flight, total, pieces).await;
-        }
-        let (store, digest) = (shared.store.clone(), flight.digest);
-        let writing = tokio::task::spawn_blocking(move || match into_file(end, &store, &digest, total) {
-            Ok(mut staged) => {
-                let outcome = staged.write(&pieces);
-                (Some(staged), pieces, outcome)
-            }
-            Err(error) => (None, pieces, Err(error)),
-        });
-        let (staged, pieces, outcome) = writing.await.map_err(|_| Error::Interrupted)?;
-        match (staged, outcome) {
-            (Some(staged), Ok(())) => {
-                flight.goes_into(staged.spool());
-                self.end = End::File(staged);
-                self.written += bytes;
-                flight.advance(self.written, total);
-                return Ok(true);
-            }
-            (staged, outcome) => {
-                if let Err(error) = outcome {
-                    pass_by(shared, flight, &error);
-                }
-                let abandoning = tokio::task::spawn_blocking(move || staged.map(Staged::abandon));
+        let pieces = match std::mem::replace(&mut self.end, End::Lost) {
+            End::File(mut staged) => {
+                let writing = tokio::task::spawn_blocking(move || {
+                    let outcome = staged.write(&pieces);
+                    (staged, pieces, outcome)
+                });
+                let (staged, pieces, outcome) = writing.await.map_err(|_| Error::Interrupted)?;
+                let Err(error) = outcome else {
+                    self.end = End::File(staged);
+                    self.written += bytes;
+                    flight.advance(self.written, total);
+                    return Ok(true);
+                };
+                pass_by(shared, flight, &error);
+                let abandoning = tokio::task::spawn_blocking(move || staged.abandon());
                 let hasher = abandoning.await.map_err(|_| Error::Interrupted)?;
-                let hasher = hasher.unwrap_or_else(|| Hasher::new(digest.algorithm()));
                 *self = Self::past(flight, self.written, hasher);
+                pieces
             }
-        }
+            other => {
+                self.end = other;
+                pieces
+            }
+        };
         self.pass(flight, total, pieces).await
     }
 
@@ -136,11 +148,8 @@ impl Writer {
         media_type: Option<String>,
     ) -> Result<Finished, Error> {
         let actual = match self.end {
-            end @ (End::File(_) | End::NoFileYet) => {
-                let (store, digest) = (shared.store.clone(), flight.digest);
-                let committing = tokio::task::spawn_blocking(move || {
-                    into_file(end, &store, &digest, Some(0))?.commit(media_type.as_deref())
-                });
+            End::File(staged) => {
+                let committing = tokio::task::spawn_blocking(move || staged.commit(media_type.as_deref()));
                 match committing.await.map_err(|_| Error::Interrupted)? {
                     Ok(()) => return Ok(Finished::Stored),
                     Err(store::Error::DigestMismatch { actual, .. }) => actual,
@@ -167,16 +176,6 @@ impl Writer {
             let _ = tokio::task::spawn_blocking(move || staged.discard()).await;
         }
     }
-}
-
-/// The file that bytes go into, made now if there is none yet. Blocks.
-fn into_file(end: End, store: &Store, digest: &Digest, total: Option<u64>) -> Result<Staged, store::Error> {
-    if let End::File(staged) = end {
-        return Ok(staged);
-    }
-    let mut staged = store.stage(digest, total)?;
-    staged.restart()?;
-    Ok(staged)
 }
 
 fn pass_by(shared: &Shared, flight: &Flight, error: &store::Error) {
