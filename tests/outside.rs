@@ -168,7 +168,7 @@ async fn health_does_not_depend_on_the_parent_and_readiness_says_what_is_wrong()
     assert_eq!(reasons.len(), 1, "{reasons:?}");
     let reason = reasons[0].as_str().expect("words");
     assert!(
-        reason.contains(&parent.address().to_string()) && reason.contains("did not answer"),
+        reason.contains(&parent.address().to_string()) && reason.contains("cannot be reached"),
         "{reason}"
     );
     assert!(again.is_empty(), "{again:?}");

@@ -76,6 +76,7 @@ mod stalls;
 mod damage;
 // Cuts, kills, power cuts, churn, corruption and crowds, at a size for every change or in full.
 mod torture;
+mod troubles;
 // Metrics, health, logs, secrets.
 mod outside;
 // Docker, containerd, Podman and their like, each in a network of its own.

@@ -289,6 +289,7 @@ mod tests {
             layer: "l5".to_owned(),
             status: 500,
             message: "no more".to_owned(),
+            told: false,
             retry_after: None,
         }
     }

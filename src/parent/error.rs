@@ -24,7 +24,7 @@ pub enum Error {
 
     /// Asked anonymously: the same as absent, for registries answer 401 for what does not exist.
     /// With credentials of ours: the operator must look at them.
-    #[error("{layer} refuses access ({status}{})", if *anonymous { ", asked anonymously" } else { " to the configured user; look at its credentials" })]
+    #[error("{layer} refuses access ({status}{})", if *anonymous { ", asked anonymously; if it is private, give username and password_file" } else { " to the configured user; look at its credentials" })]
     Denied {
         /// Who refuses.
         layer: String,
@@ -51,7 +51,7 @@ pub enum Error {
     },
 
     /// The upstream's fault: it answered with a status that says so.
-    #[error("{layer} failed with status {status}: {message}")]
+    #[error("{}", if *told { message.clone() } else { format!("{layer} failed with status {status}: {message}") })]
     Failed {
         /// Who failed.
         layer: String,
@@ -59,15 +59,19 @@ pub enum Error {
         status: u16,
         /// Its own words, shortened, or ours.
         message: String,
+        /// Whether these are a whole sentence of a node above, to be passed on as it is.
+        told: bool,
         /// When to ask again, if it said so.
         retry_after: Option<Duration>,
     },
 
     /// Nobody's fault that can be told from here: no connection, or it broke before the answer.
-    #[error("{layer} cannot be reached: {failure}")]
+    #[error("{layer} {}: {failure}", elsewhere.as_ref().map_or_else(|| "cannot be reached".to_owned(), |host| format!("sends us to {host}, which cannot be reached")))]
     Unreachable {
         /// Who was to be reached.
         layer: String,
+        /// Host and port that it sent us to, if it was not its own that failed: storage, a token service.
+        elsewhere: Option<String>,
         /// What stood in between.
         failure: Failure,
         /// The way there: name service, connection, TLS.

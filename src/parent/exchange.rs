@@ -75,7 +75,10 @@ impl Shared {
         let status = response.status().as_u16();
         let is_peek = ask.head && exchange.method == Method::GET;
         if !matches!(status, 200 | 206) {
-            let error = self.refusal(response, is_elsewhere).await;
+            let mut error = self.refusal(response, is_elsewhere).await;
+            if ask.head && status == 400 && !is_elsewhere {
+                error = self.explained(error).await;
+            }
             self.gate.observe(self.sign(&error, is_elsewhere));
             return Err(error);
         }
@@ -96,6 +99,14 @@ impl Shared {
         }
         let body = (!ask.head).then_some(response);
         Ok(Answer::new(status, head, body, frame))
+    }
+
+    /// The same with words: a HEAD has no body, and what a gateway in front refuses, it refuses to all.
+    async fn explained(&self, error: Error) -> Error {
+        match self.front_door().await {
+            Ok(response) if response.status() == 400 => self.refusal(response, false).await,
+            _ => error,
+        }
     }
 
     /// `GET /v2/` (end-1): what the upstream is, and what it wants to see; counts as an answer
@@ -179,6 +190,7 @@ impl Shared {
                 layer,
                 status,
                 message: "the storage that it redirects to refuses access".to_owned(),
+                told: false,
                 retry_after: None,
             },
             error => error,
@@ -198,7 +210,8 @@ impl Shared {
         {
             return garbled(format!("encoding {encoding:.20}, though identity was asked for"));
         }
-        if !ask.is_blob() && is_web_page(head) {
+        let is_unnamed = head.digest.is_none() && head.length.is_none();
+        if is_web_page(head) && (!ask.is_blob() || is_unnamed) {
             return garbled("a web page; is there a portal in between that wants a login?".to_owned());
         }
         if status == 206 {

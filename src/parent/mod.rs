@@ -15,7 +15,7 @@ pub use place::Place;
 pub use proxy::Proxies;
 pub use tls::Identity;
 pub use upstream::Upstream;
-pub use verdict::{DENIED_HEADER, LAYER_HEADER, SPOILED_HEADER};
+pub use verdict::{DENIED_HEADER, LAYER_HEADER, REASON_HEADER, SPOILED_HEADER};
 pub use via::{Hops, NodeId};
 pub use within::told;
 
@@ -56,6 +56,7 @@ mod shared;
 mod tls;
 mod token;
 mod token_service;
+mod trouble;
 mod upstream;
 mod verdict;
 mod via;
@@ -112,9 +113,6 @@ impl Parent {
             true => config.host(),
             false => registry.to_string(),
         };
-        if (config.login.is_some() || config.credential_helper.is_some()) && config.url.scheme() == "http" {
-            tracing::warn!(upstream = name, "password is sent unencrypted: the URL is http://");
-        }
         Self {
             shared: Arc::new(Shared::new(&config, &name, node, clock, metrics)),
             registry,
@@ -154,6 +152,7 @@ impl Parent {
         // One that nobody probes would stay closed to all.
         probe::watch(&self.shared);
         let outcome = self.ask_in_time(&ask).await;
+        self.shared.trouble.note(self.name(), outcome.as_ref(), self.is_away());
         probe::watch(&self.shared);
         outcome
     }
@@ -166,14 +165,15 @@ impl Parent {
             is_spare: ask.is_spare,
         };
         let pass = gate.pass(ask.class, ask.load(), ask.place, patience).await?;
-        let heard = wire.heard();
+        let (heard, unanswered) = (wire.heard(), wire.unanswered());
         let left = ask.budget.saturating_sub(clock.now() - began);
         match tokio::time::timeout(left, self.ask_again(ask, began + patience.span)).await {
             Ok(answer) => Ok(answer?.holding(pass)),
             Err(_) => {
                 wire.note_late();
                 let error = self.shared.timed_out(ask.budget);
-                if wire.heard() == heard && left >= (ask.budget / 2).min(self.shared.connect_timeout) {
+                let is_silent = wire.heard() == heard && wire.unanswered() > unanswered;
+                if is_silent && left >= (ask.budget / 2).min(self.shared.connect_timeout) {
                     wire.note(false);
                     gate.observe(Sign::Away(error.clone()));
                 }
@@ -211,6 +211,16 @@ impl Parent {
     /// not wait for it.
     pub fn away(&self) -> Option<Error> {
         self.shared.gate.away()
+    }
+
+    /// Why it does not give what it is asked for, though it may well answer, and for how long it has not; `None` if the
+    /// last question went well.
+    pub fn trouble(&self) -> Option<(Duration, String)> {
+        self.shared.trouble.now(self.is_away())
+    }
+
+    fn is_away(&self) -> bool {
+        !self.up() || self.away().is_some()
     }
 
     /// Asks whether it is there (end-1) and what it is.

@@ -13,6 +13,7 @@ use super::error::Error;
 use super::gate::{Gate, Limits};
 use super::kind::{Kind, Memory};
 use super::metrics::{Metrics, Series};
+use super::trouble::Trouble;
 use super::via::{Hops, NodeId};
 use super::wire::Wire;
 use crate::units::Clock;
@@ -29,6 +30,7 @@ pub(super) struct Shared {
     pub(super) gate: Arc<Gate>,
     pub(super) connect_timeout: Duration,
     pub(super) read_timeout: Duration,
+    pub(super) trouble: Trouble,
     pub(super) series: Series,
     pub(super) clock: Clock,
 }
@@ -66,6 +68,7 @@ impl Shared {
             gate,
             connect_timeout: config.connect_timeout,
             read_timeout: config.read_timeout,
+            trouble: Trouble::new(clock.clone()),
             series,
             clock,
         }

@@ -262,6 +262,7 @@ impl TokenService {
                 layer,
                 status: 400,
                 message: "its token service does not take what was sent".to_owned(),
+                told: false,
                 retry_after: None,
             };
         }
@@ -277,6 +278,7 @@ impl TokenService {
                 layer,
                 status: 404,
                 message: "its token service is not where it says".to_owned(),
+                told: false,
                 retry_after: None,
             },
             error => error,

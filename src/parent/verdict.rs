@@ -62,15 +62,18 @@ impl Judge<'_> {
             429 => Error::TooMany { layer, retry_after },
             508 => Error::Loop { layer },
             502 if headers.contains_key(SPOILED_HEADER) => Error::Spoiled { layer },
-            _ => Error::Failed {
-                layer,
-                status,
-                message: words.map_or_else(
-                    || format!("{} says no more", self.layer),
-                    |(code, message, _)| printable(&format!("{code} {message}")),
-                ),
-                retry_after,
-            },
+            _ => {
+                let told = headers.get(REASON_HEADER).and_then(|value| value.to_str().ok());
+                let own = || words.map(|(code, message, _)| printable(&format!("{code} {message}")));
+                let message = told.map(printable).or_else(own).or_else(|| plain(headers, body));
+                Error::Failed {
+                    layer,
+                    status,
+                    message: message.map_or_else(|| format!("{} says no more", self.layer), with_remedy),
+                    told: told.is_some(),
+                    retry_after,
+                }
+            }
         }
     }
 
@@ -96,6 +99,9 @@ pub const LAYER_HEADER: &str = "wharf-layer";
 /// On an error of a wharf node: what it sent of this content before was wrong; nothing can be built on it.
 pub const SPOILED_HEADER: &str = "wharf-spoiled";
 
+/// Beside it: why, in one sentence, which the layers below pass on as it is.
+pub const REASON_HEADER: &str = "wharf-reason";
+
 /// On a 404 of a wharf node: a registry above refused access, asked anonymously. Whether it exists nobody knows.
 pub const DENIED_HEADER: &str = "wharf-denied";
 
@@ -114,6 +120,36 @@ pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Durati
         }
     };
     Some(wait.min(LONGEST_WAIT))
+}
+
+/// The words of who speaks no JSON: a gateway, a proxy. Of a page its title.
+fn plain(headers: &HeaderMap, body: &[u8]) -> Option<String> {
+    let media_type = headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+    if !media_type.trim_start().starts_with("text/") {
+        return None;
+    }
+    let text = String::from_utf8_lossy(body);
+    let title = text
+        .split_once("<title>")
+        .and_then(|(_, rest)| rest.split_once("</title>"));
+    let words = match title {
+        Some((title, _)) => title,
+        None if text.trim_start().starts_with('<') => return None,
+        None => text.lines().find(|line| !line.trim().is_empty())?,
+    };
+    Some(printable(words)).filter(|words| !words.is_empty())
+}
+
+/// What to do about what gateways say of TLS.
+fn with_remedy(message: String) -> String {
+    let remedy = if message.contains("SSL certificate") {
+        "give cert_file and key_file that it accepts"
+    } else if message.contains("HTTP request was sent to HTTPS port") || message.contains("HTTP request to an HTTPS") {
+        "write https:// in url"
+    } else {
+        return message;
+    };
+    format!("{message}; {remedy}")
 }
 
 /// What may go into our own messages and logs: one short line of ASCII.
@@ -153,6 +189,50 @@ mod tests {
 
         assert_eq!(error.layer(), "l6");
         assert_eq!(error.to_string(), "l6 failed with status 502: UNAVAILABLE no answer");
+    }
+
+    #[test]
+    fn the_sentence_of_a_node_above_is_passed_on_as_it_is() {
+        let mut headers = HeaderMap::new();
+        headers.insert(LAYER_HEADER, "l6".parse().unwrap());
+        headers.insert(REASON_HEADER, "l6 cannot be reached: no way".parse().unwrap());
+
+        let error = judge(Kind::Wharf).sort(503, &headers, OF_L6);
+
+        assert_eq!(error.to_string(), "l6 cannot be reached: no way");
+        assert_eq!(error.layer(), "l6");
+    }
+
+    #[test]
+    fn a_gateway_that_speaks_no_json_is_quoted_with_a_remedy_if_there_is_one() {
+        let of = |media_type: &str, body: &str| {
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, media_type.parse().unwrap())]);
+            judge(Kind::Foreign).sort(400, &headers, body.as_bytes()).to_string()
+        };
+        let page = "<html><head><title>400 No required SSL certificate was sent</title></head></html>";
+
+        assert_eq!(
+            of("text/html", page),
+            "l5 failed with status 400: 400 No required SSL certificate was sent; give cert_file and key_file that it accepts"
+        );
+        assert_eq!(
+            of(
+                "text/plain; charset=utf-8",
+                "Client sent an HTTP request to an HTTPS server.\n"
+            ),
+            "l5 failed with status 400: Client sent an HTTP request to an HTTPS server.; write https:// in url"
+        );
+        for (media_type, body) in [
+            ("text/html", "<p>no title"),
+            ("application/octet-stream", "abc"),
+            ("text/plain", " \n"),
+        ] {
+            assert_eq!(
+                of(media_type, body),
+                "l5 failed with status 400: l5 says no more",
+                "{body:?}"
+            );
+        }
     }
 
     #[test]

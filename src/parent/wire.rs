@@ -55,6 +55,8 @@ pub(super) struct Wire {
     gate: Arc<Gate>,
     /// Requests that the upstream itself answered.
     heard: AtomicU64,
+    /// Requests to the upstream itself that were given up before it answered.
+    unanswered: AtomicU64,
     /// Whether the upstream itself answered last time; true before the first.
     up: AtomicBool,
 }
@@ -76,6 +78,7 @@ impl Wire {
             series,
             gate,
             heard: AtomicU64::new(0),
+            unanswered: AtomicU64::new(0),
             up: AtomicBool::new(true),
         }
     }
@@ -87,6 +90,11 @@ impl Wire {
     /// Counts the requests that the upstream itself answered.
     pub(super) fn heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Counts the requests to the upstream itself that were given up, or failed, before it answered.
+    pub(super) fn unanswered(&self) -> u64 {
+        self.unanswered.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_home(&self, url: &Url) -> bool {
@@ -121,12 +129,18 @@ impl Wire {
             *request.headers_mut() = headers.clone();
             *request.body_mut() = form.map(|form| form.to_owned().into());
             let client = self.clients.pick(is_home, self.clock.now());
-            match client.execute(request).await {
+            let waiting = Waiting(is_home.then_some(&self.unanswered));
+            let outcome = client.execute(request).await;
+            if outcome.is_ok() {
+                waiting.end();
+            }
+            match outcome {
                 Ok(response) if response.status() == PROXY_WANTS_LOGIN => {
                     self.series.answered(PROXY_WANTS_LOGIN);
                     self.series.failed(Failure::Proxy);
                     return Err(Error::Unreachable {
                         layer: self.layer.clone(),
+                        elsewhere: None,
                         failure: Failure::Proxy,
                         source: Arc::new(std::io::Error::other("the proxy wants another login")),
                     });
@@ -161,7 +175,8 @@ impl Wire {
                     self.series.failed(failure);
                     tracing::debug!(upstream = self.layer, %method, ?error, "upstream did not answer");
                     let is_told = is_home && failure != Failure::Address && !is_ours(&error);
-                    let error = self.unreachable(failure, error);
+                    let elsewhere = (!is_home).then(|| host(url));
+                    let error = self.unreachable(failure, elsewhere, error);
                     if is_told {
                         self.note(false);
                         self.gate.observe(match error.is_broken() {
@@ -208,7 +223,7 @@ impl Wire {
         self.series.failed(Failure::Timeout);
     }
 
-    fn unreachable(&self, failure: Failure, error: reqwest::Error) -> Error {
+    fn unreachable(&self, failure: Failure, elsewhere: Option<String>, error: reqwest::Error) -> Error {
         if failure == Failure::Address {
             return Error::Untrusted {
                 layer: self.layer.clone(),
@@ -217,8 +232,26 @@ impl Wire {
         }
         Error::Unreachable {
             layer: self.layer.clone(),
+            elsewhere,
             failure,
             source: Arc::new(error),
+        }
+    }
+}
+
+/// Counts a request unless it is answered, also when whoever waits for it stops to.
+struct Waiting<'a>(Option<&'a AtomicU64>);
+
+impl Waiting<'_> {
+    fn end(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if let Some(unanswered) = self.0 {
+            unanswered.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -229,6 +262,15 @@ fn is_ours(error: &reqwest::Error) -> bool {
     causes
         .filter_map(|cause| cause.downcast_ref::<std::io::Error>()?.raw_os_error())
         .any(|number| matches!(number, libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS))
+}
+
+/// What of a URL may be named: the rest of it may be signed.
+fn host(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    match url.port() {
+        Some(port) => format!("{host}:{port}"),
+        None => host.to_owned(),
+    }
 }
 
 /// How many requests are allowed or left, as Docker Hub says it: `76;w=21600`.

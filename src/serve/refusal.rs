@@ -10,7 +10,7 @@ use super::Reply;
 use crate::auth::Denied;
 use crate::fetch::Error;
 use crate::oci::{Code, Digest, Reference, Repository, error_body};
-use crate::parent::{self, DENIED_HEADER, LAYER_HEADER, NodeId, SPOILED_HEADER};
+use crate::parent::{self, DENIED_HEADER, LAYER_HEADER, NodeId, REASON_HEADER, SPOILED_HEADER};
 use crate::router;
 
 /// Why a request is not answered with what it asked for.
@@ -63,6 +63,8 @@ struct Verdict {
     message: String,
     /// The node or registry that failed.
     layer: Option<String>,
+    /// Why, in a sentence for the layers below.
+    reason: Option<String>,
     retry_after: Option<Duration>,
     allow: Option<&'static str>,
     /// What was sent of it before was wrong.
@@ -92,6 +94,13 @@ impl Refusal {
         let detail = json!({ "layer": layer, "node": node.name });
         // A HEAD has no body to say it in.
         let mut reply = Reply::new(verdict.status).with_text(HeaderName::from_static(LAYER_HEADER), layer);
+        if let Some(reason) = &verdict.reason {
+            let reason = match verdict.layer {
+                Some(_) => reason.clone(),
+                None => format!("{}: {reason}", node.name),
+            };
+            reply = reply.with_text(HeaderName::from_static(REASON_HEADER), &reason);
+        }
         if let Some(wait) = verdict.retry_after {
             reply = reply.with(RETRY_AFTER, wait.as_secs().max(1).into());
         }
@@ -152,6 +161,7 @@ impl Verdict {
             code,
             message: message.into(),
             layer: None,
+            reason: None,
             retry_after: None,
             allow: None,
             spoiled: false,
@@ -179,6 +189,15 @@ fn judge_route(error: router::Error) -> Verdict {
 }
 
 fn judge_fetch(error: Error, absent: Code, what: &str) -> Verdict {
+    let reason = error.to_string();
+    let verdict = judge_cause(error, absent, what);
+    Verdict {
+        reason: (verdict.status >= 500).then_some(reason),
+        ..verdict
+    }
+}
+
+fn judge_cause(error: Error, absent: Code, what: &str) -> Verdict {
     let message = format!("{what}: {error}");
     match error {
         Error::Absent { layer } => Verdict {

@@ -14,8 +14,9 @@ use tokio::net::TcpStream;
 pub use panics::count_panics;
 pub use wall::Wall;
 
-use crate::parent::{self, Parent};
+use crate::parent::Parent;
 use crate::store::Store;
+use crate::units::Span;
 
 /// The node, as its operator sees it.
 pub struct Status {
@@ -116,16 +117,7 @@ impl Status {
         let unkept = trouble.map(|trouble| format!("the disk takes nothing, and pulls go through unkept: {trouble}"));
         let ending = stopping.then(|| "stopping; replies under way are finished first".to_owned());
         let starting = (!answers).then(|| format!("the registry does not answer on {} yet", self.registry));
-        let away = self.parents.iter().filter_map(|parent| match parent.away() {
-            _ if !parent.up() => Some(format!(
-                "{} did not answer when it was last asked; what is here is served",
-                parent.name()
-            )),
-            Some(error @ (parent::Error::Failed { .. } | parent::Error::TooMany { .. })) => {
-                Some(format!("{error}, and is left alone for now; what is here is served"))
-            }
-            _ => None,
-        });
+        let troubles = self.parents.iter().filter_map(trouble_above);
         Readiness {
             ready: answers && !stopping,
             node: self.node.clone(),
@@ -136,7 +128,7 @@ impl Status {
                 .chain(starting)
                 .chain(unkept)
                 .chain(self.wall.trouble())
-                .chain(away)
+                .chain(troubles)
                 .collect(),
             upstreams,
         }
@@ -147,6 +139,29 @@ impl Status {
         self.store.observe();
         self.wall.observe();
     }
+}
+
+/// What is wrong with a registry above, in words, and for how long it has been.
+fn trouble_above(parent: &Parent) -> Option<String> {
+    let away = parent.away();
+    let (words, lasts) = match (parent.trouble(), &away) {
+        (Some((lasts, words)), _) => (words, format!(", for {} now", Span::seconds(lasts.as_secs()))),
+        (None, Some(error)) => (error.to_string(), String::new()),
+        (None, None) if parent.up() => return None,
+        (None, None) => ("it did not answer when it was last asked".to_owned(), String::new()),
+    };
+    let name = parent.name();
+    let of = if words.contains(name) {
+        String::new()
+    } else {
+        format!("{name}: ")
+    };
+    let alone = if away.is_some() {
+        "; it is left alone for now"
+    } else {
+        ""
+    };
+    Some(format!("{of}{words}{lasts}{alone}; what is here is served"))
 }
 
 /// Registers what dashboards look for in every node. A mirror owes nothing and synchronises nothing.
