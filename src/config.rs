@@ -19,7 +19,7 @@ pub use check::Findings;
 pub use place::{Placed, Places, Remark};
 
 use crate::select::Filter;
-use crate::units::Span;
+use crate::units::{Clock, Span};
 use crate::{admin, fetch, listener, parent, store};
 
 /// Everything that can be set.
@@ -150,7 +150,7 @@ impl Config {
             Some(path) => parsed(path)?,
             None => (Table::new(), Places::default()),
         };
-        let mut wrong = Vec::new();
+        let (mut wrong, mut strays) = (Vec::new(), Vec::new());
         let mut lay_over = |key: &str, name: &str, value: Value| {
             places.give(key.to_owned(), name.to_owned());
             if !read::lay_over(&mut table, &key.split('.').collect::<Vec<_>>(), value) {
@@ -164,6 +164,8 @@ impl Config {
             if let Some(key) = name.strip_prefix("WHARF__") {
                 let key = key.to_ascii_lowercase().replace("__", ".");
                 lay_over(&key, &name, read::typed(&value));
+            } else if let Some(meant) = read::meant_by(&name) {
+                strays.push(Remark::new(name, format!("is not looked at; write {meant}")));
             }
         }
         for (flag, key, value) in overrides.given() {
@@ -183,11 +185,21 @@ impl Config {
             log: reader.section("log"),
         };
         wrong.extend(reader.wrong());
+        places.strays = strays;
         if wrong.is_empty() {
             return Ok((config, places));
         }
+        // What is wrong in the sections that could be read need not wait for the next run.
+        let is_read = |remark: &Remark| wrong.iter().all(|other| section(&other.key) != section(&remark.key));
+        let mut others = config.check(&places, &Clock::system()).wrong;
+        others.retain(|remark| places.is_written(&remark.key) && is_read(remark));
+        wrong.extend(others);
         Err(Error::of(&places, wrong))
     }
+}
+
+fn section(key: &str) -> &str {
+    key.split('.').next().unwrap_or_default()
 }
 
 /// The variables of this process that are text.
@@ -358,8 +370,9 @@ impl Config {
         lines.section("[storage]");
         lines.key("path", storage.path.display());
         lines.key("capacity", storage.capacity);
-        if let Some(keep_free) = storage.keep_free {
-            lines.key("keep_free", keep_free);
+        match storage.keep_free {
+            Some(keep_free) => lines.key("keep_free", keep_free),
+            None => lines.text += "# keep_free: 1GiB, or a twentieth of a smaller file system\n",
         }
         lines.section("[parent]");
         lines.registry(parent);

@@ -39,6 +39,7 @@ impl Config {
         self.check_log(&mut findings);
         self.check_freshness(&mut findings);
         upstreams::check(self, &mut findings);
+        findings.doubtful.extend(places.strays.iter().cloned());
         findings
     }
 

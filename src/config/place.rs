@@ -17,6 +17,8 @@ pub struct Places {
     spans: BTreeMap<String, (Span, Span)>,
     /// Over the file: a variable or a flag, as it is written.
     given: BTreeMap<String, String>,
+    /// Variables that look as if they were meant for a setting, and are for none.
+    pub(super) strays: Vec<Remark>,
 }
 
 type Span = Range<usize>;
@@ -81,6 +83,7 @@ impl Places {
             text: text.to_owned(),
             spans,
             given: BTreeMap::new(),
+            strays: Vec::new(),
         }
     }
 

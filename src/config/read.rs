@@ -137,6 +137,25 @@ pub(super) fn lay_over(table: &mut Table, key: &[&str], value: Value) -> bool {
     }
 }
 
+/// The variable that was probably meant by one with an underscore too few. Whoever names a machine `wharf` has variables
+/// of that name without meaning us, so only what begins like a section counts.
+pub(super) fn meant_by(name: &str) -> Option<String> {
+    const SECTIONS: [&str; 8] = [
+        "NODE",
+        "LISTEN",
+        "ADMIN",
+        "STORAGE",
+        "PARENT",
+        "FRESHNESS",
+        "LIMITS",
+        "LOG",
+    ];
+    let (section, key) = name.strip_prefix("WHARF_")?.split_once('_')?;
+    let key = key.trim_start_matches('_');
+    let is_of_a_service = ["SERVICE", "PORT"].iter().any(|word| key.starts_with(word));
+    (SECTIONS.contains(&section) && !key.is_empty() && !is_of_a_service).then(|| format!("WHARF__{section}__{key}"))
+}
+
 /// A variable's text as TOML if it is a number, a truth or a list; else as a string.
 pub(super) fn typed(text: &str) -> Value {
     let parsed = format!("value = {text}")

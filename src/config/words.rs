@@ -32,7 +32,10 @@ pub(super) fn remark(section: &str, value: &Value, error: &toml::de::Error) -> R
 /// What the TOML parser says of a line, with a remedy.
 pub(super) fn syntax(message: &str, line: &str) -> String {
     let remedy = match message {
-        "duplicate key" => "leave one of the two off",
+        "duplicate key" => {
+            let key = line.split(['=', '.']).next().unwrap_or_default().trim();
+            return format!("not TOML: {key} stands here for the second time; leave one of the two off");
+        }
         _ if line.trim_start().starts_with('[') => "a section begins with [name] or [[upstream]], alone on its line",
         _ if message.contains("must be quoted") => "put the value into double quotes",
         _ => "a setting is key = \"value\", with the value in double quotes, alone on its line",

@@ -7,6 +7,8 @@ use std::path::Path;
 
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
+use crate::units::open_file;
+
 /// What the file says. On failure, what is wrong with it, in words that follow its key.
 ///
 /// A file that others may read is refused: whoever has an account on this machine has the password. Container
@@ -19,11 +21,11 @@ pub(super) fn read(path: &Path) -> Result<String, String> {
             path.display()
         )
     };
-    let mut file = File::open(path).map_err(unreadable)?;
+    let mut file = open_file(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 && mode & 0o222 != 0 && !is_in_memory(&file) {
         return Err(format!(
-            "{} may be read by others than its owner (mode {mode:03o}); run chmod 600 on it, or chmod 444 where it is a secret that a container platform mounts",
+            "{} may be read by others than its owner (mode {mode:03o}); run chmod 600 on it; only a secret that a container platform mounts, read-only for all (444), may be open to others",
             path.display()
         ));
     }

@@ -3,7 +3,7 @@
 //! One configuration serves an upstream, its token service and its redirects alike. There is no way
 //! to connect without verifying, and none from https:// to http://.
 
-use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -13,6 +13,8 @@ use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, InconsistentKeys, RootCertStore};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use crate::units::read_file;
 
 /// What we show to an upstream that wants to know who asks.
 #[derive(Clone, Debug)]
@@ -29,13 +31,13 @@ impl Identity {
     pub(super) fn read(cert_file: &Path, key_file: &Path) -> Result<Self, String> {
         let of_cert = |reason: String| format!("cert_file {} {reason}", cert_file.display());
         let of_key = |reason: String| format!("key_file {} {reason}", key_file.display());
-        let pem = fs::read(cert_file).map_err(|error| of_cert(format!("cannot be read: {error}")))?;
+        let pem = read_file(cert_file).map_err(|error| of_cert(unreadable(&error)))?;
         let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
         let chain = chain.map_err(|error| of_cert(format!("is not PEM: {error}")))?;
         if chain.is_empty() {
             return Err(of_cert("holds no certificate; it must have one in PEM form".to_owned()));
         }
-        let pem = fs::read(key_file).map_err(|error| of_key(format!("cannot be read: {error}")))?;
+        let pem = read_file(key_file).map_err(|error| of_key(unreadable(&error)))?;
         let key = PrivateKeyDer::from_pem_slice(&pem);
         let key = key.map_err(|error| of_key(format!("holds no key in PEM form: {error}")))?;
         let key = any_supported_type(&key).map_err(|error| of_key(format!("cannot be used: {error}")))?;
@@ -52,6 +54,10 @@ impl Identity {
             ))),
         }
     }
+}
+
+fn unreadable(error: &io::Error) -> String {
+    format!("cannot be read: {error}; name a file that this user may read")
 }
 
 /// A client's TLS: the system's authorities and `more` besides; HTTP/2 before HTTP/1.1. Without an
@@ -74,7 +80,7 @@ pub(super) fn client(more: &[CertificateDer<'static>], identity: Option<&Identit
 /// The certificates of a PEM file, each checked to be usable as an authority. On failure, what is
 /// wrong with the file, in words that follow its path.
 pub(super) fn authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = fs::read(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let pem = read_file(path).map_err(|error| format!("cannot be read: {error}"))?;
     let mut found = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         let certificate = certificate.map_err(|error| format!("is not PEM: {error}"))?;

@@ -246,5 +246,12 @@ impl Written {
 /// A secret from its file, without the end of its line.
 pub(super) fn secret(key: &str, path: &Path) -> Result<Secret, String> {
     let text = secret_file::read(path).map_err(|reason| format!("{key} {reason}"))?;
-    Ok(Secret::from(text.trim_end_matches(['\r', '\n']).to_owned()))
+    let line = text.trim_end_matches(['\r', '\n']);
+    if line.contains(['\r', '\n']) {
+        return Err(format!(
+            "{key} {} has more than one line; write the password alone into it",
+            path.display()
+        ));
+    }
+    Ok(Secret::from(line.to_owned()))
 }

@@ -3,6 +3,7 @@
 pub use address::{Address, AddressError};
 pub(crate) use clock::is_plausible;
 pub use clock::{Clock, Hands};
+pub use file::{open_file, read_file};
 pub use secret::Secret;
 pub use size::{Size, SizeError};
 pub use span::{Span, SpanError};
@@ -10,6 +11,7 @@ pub(crate) use text::{AsText, written_as_text};
 
 mod address;
 mod clock;
+mod file;
 mod secret;
 mod size;
 mod span;

@@ -53,6 +53,10 @@ fn what_is_doubtful_is_told_with_its_place_and_the_settings_pass() {
             "wharf.toml:1:1: warning: upstream[0]: has no url, so it is asked of the parent, and the parent is Docker Hub",
         ),
         (
+            "[parent]\nurl = \"https://a.example\"\ncredential_helper = \"docker-credential-nowhere\"\n",
+            "wharf.toml:3:21: warning: parent.credential_helper: no program docker-credential-docker-credential-nowhere is in PATH",
+        ),
+        (
             "[freshness]\nstale_after = \"9s\"\nanswer_within = \"8s\"\n",
             "wharf.toml:2:15: warning: freshness.stale_after: is longer than answer_within",
         ),
@@ -65,6 +69,31 @@ fn what_is_doubtful_is_told_with_its_place_and_the_settings_pass() {
         assert_eq!(told.matches("warning").count(), 1, "{told}");
     }
     assert_eq!(told(folder.path(), "[admin]\naddress = \"[::1]:5001\"\n"), "");
+}
+
+#[test]
+fn a_variable_with_an_underscore_too_few_is_told_and_one_of_a_service_of_that_name_is_not() {
+    let folder = TempDir::new().unwrap();
+    written(folder.path(), "wharf.toml", "[storage]\npath = \"data\"\n");
+    let told = |name: &str| {
+        let output = check_in(folder.path()).env(name, "1GiB").output().unwrap();
+        assert!(output.status.success());
+        without_place(&String::from_utf8(output.stderr).unwrap())
+    };
+
+    assert_eq!(
+        told("WHARF_STORAGE_CAPACITY"),
+        "wharf.toml: warning: WHARF_STORAGE_CAPACITY: is not looked at; write WHARF__STORAGE__CAPACITY\n"
+    );
+    assert!(told("WHARF_STORAGE__CAPACITY").contains("WHARF__STORAGE__CAPACITY"));
+    for other in [
+        "WHARF_SERVICE_HOST",
+        "WHARF_PARENT_SERVICE_PORT",
+        "WHARF_PORT",
+        "WHARF_BINARY",
+    ] {
+        assert_eq!(told(other), "", "{other}");
+    }
 }
 
 #[test]

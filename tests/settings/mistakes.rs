@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::{CANARY, check_in, wharf, without_place, written};
 
 /// What is wrong, the file, and all that is told of it.
-const BROKEN: [(&str, &str, &str); 37] = [
+const BROKEN: [(&str, &str, &str); 39] = [
     (
         "a section that is not closed",
         r#"
@@ -57,6 +57,38 @@ wharf.toml:3:12: not TOML: string values must be quoted, expected literal string
 "#,
     ),
     (
+        "a password of two lines",
+        r#"
+[parent]
+url = "https://l5.example"
+username = "l4"
+password_file = "lines"
+"#,
+        r#"
+wharf.toml:4:17: parent.password_file: lines has more than one line; write the password alone into it
+"#,
+    ),
+    (
+        "what is read last, beside what is not even there",
+        r#"
+[parent]
+url = "https://l5.example"
+ca_file = "nowhere.pem"
+[log]
+requests = "/nowhere/requests.log"
+"#,
+        r#"
+wharf.toml:3:11: parent.ca_file: nowhere.pem cannot be read: No such file or directory (os error 2); name a PEM file of certificate authorities
+  |
+3 | ca_file = "nowhere.pem"
+  |           ^^^^^^^^^^^^^
+wharf.toml:5:12: log.requests: the folder /nowhere is not there; make it, or write "stdout" or "off"
+  |
+5 | requests = "/nowhere/requests.log"
+  |            ^^^^^^^^^^^^^^^^^^^^^^^
+"#,
+    ),
+    (
         "a key that stands twice",
         r#"
 [parent]
@@ -64,7 +96,7 @@ url = "https://a.example"
 url = "https://b.example"
 "#,
         r#"
-wharf.toml:3:1: not TOML: duplicate key; leave one of the two off
+wharf.toml:3:1: not TOML: url stands here for the second time; leave one of the two off
   |
 3 | url = "https://b.example"
   | ^^^
@@ -344,7 +376,7 @@ username = "l4"
 password_file = "open"
 "#,
         r#"
-wharf.toml:4:17: parent.password_file: open may be read by others than its owner (mode 644); run chmod 600 on it, or chmod 444 where it is a secret that a container platform mounts
+wharf.toml:4:17: parent.password_file: open may be read by others than its owner (mode 644); run chmod 600 on it; only a secret that a container platform mounts, read-only for all (444), may be open to others
 "#,
     ),
     (
@@ -612,6 +644,11 @@ fn all_that_is_wrong_in_a_file_is_told_with_place_key_reason_and_remedy() {
     std::fs::set_permissions(
         written(folder.path(), "open", "canary-5ecre7\n"),
         PermissionsExt::from_mode(0o644),
+    )
+    .unwrap();
+    std::fs::set_permissions(
+        written(folder.path(), "lines", "canary-5ecre7\nanother\n"),
+        PermissionsExt::from_mode(0o600),
     )
     .unwrap();
 

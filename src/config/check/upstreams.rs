@@ -1,6 +1,7 @@
 //! The registries above, seen together: their names, and whether one of them is this node.
 
 use std::collections::HashMap;
+use std::env;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use nix::ifaddrs::getifaddrs;
@@ -19,6 +20,7 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
     for (key, asked) in &above {
         loops(key, &asked.url, &listening, &own, findings);
         open_password(key, asked, findings);
+        helper(key, asked, findings);
     }
     for (index, (key, asked)) in above.iter().enumerate() {
         twice(key, asked, &above[..index], findings);
@@ -138,6 +140,24 @@ fn open_password(section: &str, asked: &parent::Config, findings: &mut Findings)
             "is never looked at, as url is http://; write https://, or leave it off",
         );
     }
+}
+
+/// A program that is not there. The node's own account may have another `PATH`.
+fn helper(section: &str, asked: &parent::Config, findings: &mut Findings) {
+    let Some(name) = &asked.credential_helper else { return };
+    let program = format!("docker-credential-{name}");
+    let path = env::var_os("PATH").unwrap_or_default();
+    if env::split_paths(&path).any(|folder| folder.join(&program).is_file()) {
+        return;
+    }
+    let remedy = match name.strip_prefix("docker-credential-") {
+        Some(rest) => format!("write {rest:?}, which is what follows docker-credential- in its name"),
+        None => "install it, or add its folder to PATH".to_owned(),
+    };
+    findings.doubt(
+        format!("{section}.credential_helper"),
+        format!("no program {program} is in PATH ({}); {remedy}", path.display()),
+    );
 }
 
 /// One registry under two names, or asked by two people.
