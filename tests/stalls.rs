@@ -72,3 +72,21 @@ async fn while_each_sync_and_each_transaction_takes_five_seconds_pulls_take_no_l
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     node.kill();
 }
+
+#[tokio::test]
+async fn a_slow_reader_of_what_is_not_kept_keeps_nobody_else_from_the_parent() {
+    let parent = Upstream::start().await;
+    let (large, small) = (random(96 * MIB), random(1000));
+    let [large_at, small_at] = [&large, &small].map(|bytes| blob("a", &parent.blob("a", bytes)));
+    let setup = Setup::below(&parent.url()).capacity("64MiB");
+    let node = setup.parent("transfers = 1").start().await;
+    let mut slow = node.client().open(Request::get(&large_at)).await;
+    slow.read(MIB).await;
+
+    node.get(&small_at).await.assert_is(&small);
+
+    assert!(parent.body_bytes(&large_at) < large.len() as u64, "it was not slow");
+    let (reply, _) = slow.rest().await;
+    assert!(reply.complete, "{reply}");
+    assert_eq!(parent.count("GET", &large_at), 1);
+}

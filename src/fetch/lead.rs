@@ -14,6 +14,7 @@ use super::{Asker, Error, Limit, Shared};
 use crate::oci::Reference;
 use crate::parent::{self, Answer, Ask, Parent, What};
 use crate::store::Staged;
+use crate::units::with_causes;
 
 /// Bytes gathered before they are hashed and written in one go.
 const GATHER: u64 = 512 << 10;
@@ -89,7 +90,7 @@ pub(super) async fn fly(shared: Arc<Shared>, flight: Arc<Flight>, kind: Kind, as
         }
         Err(error) => {
             if !matches!(error, Error::Absent { .. }) {
-                tracing::warn!(digest = %flight.digest, repository = %flight.repository, error = %chain(&error), "transfer failed");
+                tracing::warn!(digest = %flight.digest, repository = %flight.repository, error = %with_causes(&error), "transfer failed");
             }
             flight.fail(error);
         }
@@ -165,7 +166,7 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
                     return Err(error);
                 }
                 shared.metrics.resumed.inc();
-                tracing::info!(digest = %flight.digest, written = transfer.written(), error = %chain(&error), "transfer cut; it goes on where it was");
+                tracing::info!(digest = %flight.digest, written = transfer.written(), error = %with_causes(&error), "transfer cut; it goes on where it was");
                 tokio::time::sleep(pause(fruitless).max(wish)).await;
             }
         }
@@ -331,10 +332,17 @@ impl Transfer<'_> {
 
     /// Writes out what came, and shows it to those who follow.
     async fn show(&self, writer: &mut Writer, pieces: Vec<Bytes>) -> Result<(), Error> {
-        if pieces.is_empty() || writer.write(self.shared, self.flight, self.total, pieces).await? {
+        if pieces.is_empty() {
             return Ok(());
         }
-        Err(Error::TooSlow)
+        let passes_by = writer.passes_by();
+        let writing = writer.write(self.shared, self.flight, self.total, pieces);
+        // Readers that are slower than the upstream must not keep others from it.
+        let is_seen = match passes_by {
+            true => self.place.lend_during(writing).await?,
+            false => writing.await?,
+        };
+        is_seen.then_some(()).ok_or(Error::TooSlow)
     }
 
     /// Bytes that the content may have.
@@ -453,10 +461,4 @@ fn wished(error: &Error) -> Duration {
         _ => None,
     };
     wish.unwrap_or_default()
-}
-
-/// An error and its causes on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

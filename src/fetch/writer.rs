@@ -77,6 +77,11 @@ impl Writer {
         self.written
     }
 
+    /// Whether bytes pass by those who follow, at the pace of the slowest.
+    pub(super) fn passes_by(&self) -> bool {
+        matches!(self.end, End::Window(_))
+    }
+
     /// What followers read from; `None` where bytes pass by.
     pub(super) fn file(&self) -> Option<Arc<dyn Readable>> {
         match &self.end {
