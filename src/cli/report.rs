@@ -2,16 +2,11 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use crate::config;
+use crate::units::with_causes;
 
 /// Says on standard error what is wrong, with all its causes; the exit code for it.
-pub(super) fn fail(error: &(dyn Error + 'static), code: u8) -> ExitCode {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(below) = cause {
-        text += &format!(": {below}");
-        cause = below.source();
-    }
-    eprintln!("wharf: {text}");
+pub(super) fn fail(error: &dyn Error, code: u8) -> ExitCode {
+    eprintln!("wharf: {}", with_causes(error));
     ExitCode::from(code)
 }
 

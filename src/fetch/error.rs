@@ -23,8 +23,8 @@ pub enum Error {
     },
 
     /// The parent's fault, or the way to it.
-    #[error("{0}")]
-    Parent(#[source] Arc<parent::Error>),
+    #[error(transparent)]
+    Parent(Arc<parent::Error>),
 
     /// The parent's fault: what it sent is not what was asked for. Nothing was kept.
     #[error("{layer} sent wrong content for {digest}: {reason}")]
@@ -67,8 +67,8 @@ pub enum Error {
     },
 
     /// The disk's fault, where nothing could be done without it.
-    #[error("{0}")]
-    Store(#[source] Arc<store::Error>),
+    #[error(transparent)]
+    Store(Arc<store::Error>),
 
     /// The client's: it took so long for content that is not kept that the others could not wait for it.
     #[error("the client was too slow for content that could not be kept")]

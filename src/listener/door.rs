@@ -23,6 +23,7 @@ use super::send::{self, Meter, Socket};
 use super::{Config, Connections, Refused, RequestLog};
 use crate::oci::{Code, error_body};
 use crate::serve::{Body, Content, Kind, Reply, Request, Serve};
+use crate::units::with_causes;
 
 /// Bodies up to this leave through the session: a few kilobytes are not worth a descriptor of their own.
 const SMALL: u64 = 16 << 10;
@@ -121,7 +122,7 @@ impl Door {
         if let Err(Broken::Slow) = outcome {
             self.refused.count(Limit::MinRate);
         }
-        sent.broken = outcome.err().map(|broken| describe(&broken));
+        sent.broken = outcome.err().map(|broken| with_causes(&broken));
         sent
     }
 
@@ -378,11 +379,6 @@ async fn drain_small(session: &mut ServerSession) -> Drained {
     tokio::time::timeout(Duration::from_secs(1), drain)
         .await
         .unwrap_or(Drained::Part)
-}
-
-fn describe(broken: &Broken) -> String {
-    let causes = std::iter::successors(Some(broken as &dyn std::error::Error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[expect(clippy::disallowed_methods, reason = "the outermost function reads the clock")]

@@ -1,6 +1,7 @@
 //! Values with a unit, as they are written in settings: sizes, spans of time, secrets; and the clock.
 
 pub use address::{Address, AddressError};
+pub use causes::with_causes;
 pub(crate) use clock::is_plausible;
 pub use clock::{Clock, Hands};
 pub use file::{open_file, read_file};
@@ -10,6 +11,7 @@ pub use span::{Span, SpanError};
 pub(crate) use text::{AsText, written_as_text};
 
 mod address;
+mod causes;
 mod clock;
 mod file;
 mod secret;
