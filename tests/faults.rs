@@ -11,6 +11,7 @@ use crate::support::content::random;
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
 use crate::support::ports::Family;
+use crate::support::process::processor_time;
 use crate::support::upstream::{Book, Cut, Fault, Gate, Upstream};
 
 /// A node whose tags are old at once.
@@ -721,14 +722,6 @@ async fn only_so_many_connections_are_made_at_a_time() {
     pulls.abort_all();
 }
 
-/// Seconds of processor time that a process has had.
-fn processor_seconds(pid: u32) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    let ticks: f64 = fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap();
-    ticks / 100.0
-}
-
 #[tokio::test]
 async fn a_parent_that_comes_and_goes_breaks_no_warm_pull_and_costs_little() {
     let mut parent = Upstream::start().await;
@@ -736,7 +729,7 @@ async fn a_parent_that_comes_and_goes_breaks_no_warm_pull_and_costs_little() {
     let node = doubting(&parent).start().await;
     assert_eq!(node.get(&manifest("a", "v1")).await.status, 200);
     assert_eq!(node.get(&blob("a", &image.layer(0))).await.status, 200);
-    let (begun, before) = (Instant::now(), processor_seconds(node.pid()));
+    let (begun, before) = (Instant::now(), processor_time(node.pid()));
 
     let mut cold = 0;
     for round in 0..6 {
@@ -760,7 +753,7 @@ async fn a_parent_that_comes_and_goes_breaks_no_warm_pull_and_costs_little() {
     }
 
     assert_eq!(cold, 3, "cold pulls while it was there");
-    let share = (processor_seconds(node.pid()) - before) / begun.elapsed().as_secs_f64();
+    let share = (processor_time(node.pid()) - before).div_duration_f64(begun.elapsed());
     assert!(share < 0.2, "{share} of a processor");
 }
 

@@ -16,6 +16,7 @@ use crate::support::content::{
 };
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
+use crate::support::process::memory;
 use crate::support::upstream::{Cut, Fault, Gate, Length, Upstream};
 
 /// How often this limit refused something.
@@ -524,21 +525,6 @@ fn reqwest_from(address: std::net::IpAddr, authority: &Authority) -> reqwest::Cl
     builder.tls_certs_only([ca]).build().expect("a client")
 }
 
-/// Resident memory of a process, in MiB.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("our own child");
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .expect("its memory");
-    line.split_whitespace()
-        .nth(1)
-        .expect("kilobytes")
-        .parse::<u64>()
-        .expect("a number")
-        >> 10
-}
-
 /// Sends what `flood` gives, over and over, on a new connection whenever one is closed. How often that was, and how many
 /// bytes were taken.
 async fn flooded(
@@ -583,7 +569,7 @@ async fn floods_of_http_2_take_little_memory_and_others_are_served() {
     let url = format!("https://{}{}", node.address(), manifest("a", "v1"));
     client.get(&url).send().await.unwrap();
     parent.fault(Fault::any("/v2/b").silent());
-    let (before, until) = (resident(node.pid()), Instant::now() + Duration::from_secs(10));
+    let (before, until) = (memory(node.pid()), Instant::now() + Duration::from_secs(10));
 
     let stream = |at: u32| 2 * at + 1;
     // Begun and given up: what lies here, and, few at a time, what a parent is asked for that does not answer.
@@ -621,7 +607,7 @@ async fn floods_of_http_2_take_little_memory_and_others_are_served() {
             let asked = Instant::now();
             assert_eq!(client.get(&url).send().await.unwrap().status(), 200);
             slowest = slowest.max(asked.elapsed());
-            most = most.max(resident(node.pid()));
+            most = most.max(memory(node.pid()));
             count += 1;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -644,14 +630,14 @@ async fn floods_of_http_2_take_little_memory_and_others_are_served() {
 
     println!(
         "connections: resets {known:?} and {cold:?}, heads {endless:?}, empty data {empty:?}, settings {settings:?}, pings {ping:?}; \
-         {before} MiB, then at most {most}; {count} served, the slowest in {slowest:?}; parent asked {}",
+         {before} bytes of memory, then at most {most}; {count} served, the slowest in {slowest:?}; parent asked {}",
         parent.asked()
     );
     for (count, taken) in [known, cold, endless, empty, settings, ping] {
         assert!(count > 0 && taken > 0, "{count} connections took {taken} bytes");
     }
     assert!(refused(&node, "http2_streams").await + refused(&node, "connections_per_address").await > 0);
-    assert!(most < before + 64, "{before} MiB grew to {most}");
+    assert!(most < before + (64 << 20), "{before} bytes grew to {most}");
     assert!(slowest < Duration::from_secs(2), "{slowest:?}");
     assert!(!node.log().contains("panicked"), "{}", node.log());
 }

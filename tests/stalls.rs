@@ -6,19 +6,12 @@ use tokio::task::JoinSet;
 
 use crate::support::client::{Request, blob};
 use crate::support::content::random;
-use crate::support::node::{Node, Setup};
+use crate::support::node::Setup;
+use crate::support::process::peak_memory;
 use crate::support::stage::Stage;
 use crate::support::upstream::Upstream;
 
 const MIB: usize = 1 << 20;
-
-/// Bytes of memory that a node took at the most since it began.
-fn peak(node: &Node) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("a running node");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1));
-    kib.and_then(|kib| kib.parse::<usize>().ok()).expect("a number") << 10
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_slower_than_the_network_slows_the_parent_down_and_fills_no_memory() {
@@ -26,7 +19,7 @@ async fn a_disk_slower_than_the_network_slows_the_parent_down_and_fills_no_memor
     // About half a megabyte is written at a time.
     stage.node.environment("FAILPOINTS", "store.write=sleep(10)");
     stage.node.start().await;
-    let before = peak(&stage.node);
+    let before = peak_memory(stage.node.pid());
 
     let mut pulls = JoinSet::new();
     for _ in 0..4 {
@@ -40,8 +33,8 @@ async fn a_disk_slower_than_the_network_slows_the_parent_down_and_fills_no_memor
     assert!(pulls.join_all().await.into_iter().all(|whole| whole));
 
     assert!(begun.elapsed() > Duration::from_secs(1), "the disk was not slow");
-    let grown = peak(&stage.node) - before;
-    assert!(grown < 24 * MIB, "{grown} bytes more of memory");
+    let grown = peak_memory(stage.node.pid()) - before;
+    assert!(grown < 24 << 20, "{grown} bytes more of memory");
     assert!(stage.node.has_stored(&stage.digest));
 }
 

@@ -20,6 +20,8 @@ pub mod needs;
 pub mod node;
 /// Ports that nobody else will take.
 pub mod ports;
+/// What the kernel knows of a running process.
+pub mod process;
 /// A proxy on the way out.
 pub mod proxy;
 /// From a node to its parent: plain, or by TLS.

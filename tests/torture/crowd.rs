@@ -5,12 +5,12 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::pull::{Outcome, Pull, connect};
-use super::watch::{descriptors, memory, peak_memory};
 use super::{Dice, KIB, MIB, Object, progress, sized};
 use crate::support::client::Request;
 use crate::support::content::random;
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
+use crate::support::process::{descriptors, memory, peak_memory};
 use crate::support::upstream::{Fault, Gate, Upstream};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,11 +5,11 @@ use nix::sys::signal::Signal;
 use tokio::task::JoinSet;
 
 use super::pull::{Outcome, Pull};
-use super::watch::peak_memory;
 use super::{Dice, KIB, MIB, Object, Quarry, progress, sized};
 use crate::support::content::random;
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
+use crate::support::process::peak_memory;
 use crate::support::upstream::{Fault, Gate, Upstream};
 
 /// How long replies may take after the signal to stop.

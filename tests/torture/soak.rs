@@ -8,11 +8,12 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
 use super::pull::{Outcome, Pull, document};
-use super::watch::{Watch, descriptors, memory, rise};
+use super::watch::{Watch, rise};
 use super::{Dice, KIB, MIB, Object, Quarry, progress, sized};
 use crate::support::client::manifest;
 use crate::support::content::Image;
 use crate::support::node::Setup;
+use crate::support::process::{descriptors, memory};
 use crate::support::upstream::{Cut, Fault, Upstream};
 
 const CLIENTS: usize = 16;

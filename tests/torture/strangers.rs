@@ -4,12 +4,12 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 
 use super::pull::{connect, document};
-use super::watch::{descriptors, memory, processor_time};
 use super::{Dice, KIB, MIB, Object, progress, sized};
 use crate::support::client::{Request, blob};
 use crate::support::content::random;
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
+use crate::support::process::{descriptors, memory, processor_time};
 use crate::support::upstream::Upstream;
 
 /// Bytes that remembering a hundred thousand of anything may take.

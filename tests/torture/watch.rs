@@ -1,6 +1,5 @@
 //! A process looked at from outside, again and again, by a thread that does nothing else.
 
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -61,41 +60,6 @@ impl<T> Drop for Watch<T> {
         self.over.store(true, Ordering::SeqCst);
         *self.pid.lock() = None;
     }
-}
-
-/// Bytes of memory that a process holds now.
-pub fn memory(pid: u32) -> u64 {
-    status(pid, "VmRSS:")
-}
-
-/// The most that it ever held.
-pub fn peak_memory(pid: u32) -> u64 {
-    status(pid, "VmHWM:")
-}
-
-pub fn descriptors(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
-}
-
-/// Time on a processor that a process has used.
-pub fn processor_time(pid: u32) -> Duration {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // Behind the name, which stands in parentheses: fields 14 and 15, in hundredths of a second.
-    let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-    let ticks: u64 = fields
-        .split(' ')
-        .skip(11)
-        .take(2)
-        .filter_map(|field| field.parse::<u64>().ok())
-        .sum();
-    Duration::from_millis(ticks * 10)
-}
-
-fn status(pid: u32, name: &str) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let kibibytes = line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok());
-    kibibytes.unwrap_or(0) * 1024
 }
 
 /// How much the line that fits `seen` best rises from its first to its last point.
