@@ -1,5 +1,6 @@
 //! Flying: one transfer from the first request to the commit.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::store::Staged;
 use crate::units::with_causes;
 
 /// Bytes gathered before they are hashed and written in one go.
-const GATHER: u64 = 512 << 10;
+const GATHER: u64 = 1 << 20;
 
 /// The same for the first ones of an attempt, which a client waits for.
 const FIRST: u64 = 16 << 10;
@@ -290,44 +291,53 @@ impl Transfer<'_> {
     }
 
     async fn take_in(&self, answer: &mut Answer, mut skip: u64, writer: &mut Writer) -> Result<(), Cut> {
-        // Without a word how much comes, no more is taken than the store could hold.
-        let most = self
-            .total
-            .unwrap_or_else(|| self.most().min(self.shared.store.capacity()));
+        let mut came = Came::default();
+        came.take(answer, FIRST).await;
         let mut is_first = true;
         loop {
-            let (mut pieces, end) = gather(answer, if is_first { FIRST } else { GATHER }).await;
-            skip -= split_off(&mut pieces, skip)
+            skip -= split_off(&mut came.pieces, skip)
                 .iter()
                 .map(|piece| piece.len() as u64)
                 .sum::<u64>();
-            let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
-            if self.total.is_none() && writer.written() + bytes > self.most() {
-                return Err(self.beyond().into());
-            }
-            if writer.written() + bytes > most {
-                return Err(self
-                    .corrupt("more bytes than it announced, or than are taken unannounced")
-                    .into());
-            }
+            self.measure(writer.written() + came.bytes())?;
             if std::mem::take(&mut is_first) {
                 // A kept connection gives hundreds of KiB at once, and goes on to keep every core busy: the first
                 // few go out before that.
-                let first = split_off(&mut pieces, FIRST);
+                let first = split_off(&mut came.pieces, FIRST);
                 self.show(writer, first).await?;
                 let shown = self.flight.shown();
                 let _ = tokio::time::timeout(COURTESY, self.flight.window.read_to(shown)).await;
             }
-            self.show(writer, pieces).await?;
+            let mut next = Came::default();
+            let showing = self.show(writer, came.pieces);
+            match came.end {
+                None => next.take_during(answer, GATHER, showing).await?,
+                Some(_) => showing.await?,
+            }
             let complete = self.total.map(|total| total == writer.written());
-            match end {
-                None => {}
+            match came.end {
+                None => came = next,
                 Some(Ok(())) if complete != Some(false) => return Ok(()),
                 Some(Ok(())) => return Err(Cut::Again(self.ended(writer.written()))),
                 Some(Err(_)) if complete == Some(true) => return Ok(()),
                 Some(Err(error)) => return Err(Cut::Again(error.into())),
             }
         }
+    }
+
+    /// Whether the content may have so many bytes.
+    fn measure(&self, bytes: u64) -> Result<(), Error> {
+        // Without a word how much comes, no more is taken than the store could hold.
+        let most = self
+            .total
+            .unwrap_or_else(|| self.most().min(self.shared.store.capacity()));
+        if self.total.is_none() && bytes > self.most() {
+            return Err(self.beyond());
+        }
+        if bytes > most {
+            return Err(self.corrupt("more bytes than it announced, or than are taken unannounced"));
+        }
+        Ok(())
     }
 
     /// Writes out what came, and shows it to those who follow.
@@ -407,26 +417,62 @@ pub(super) fn link(shared: &Shared, flight: &Flight) {
     }
 }
 
-/// What is there without waiting, but at least one piece; and whether that was the end.
-async fn gather(answer: &mut Answer, most: u64) -> (Vec<Bytes>, Option<Result<(), parent::Error>>) {
-    let mut pieces = Vec::new();
-    let mut bytes = 0;
-    let mut next = answer.chunk().await;
-    loop {
-        match next {
-            Ok(Some(piece)) => {
-                bytes += piece.len() as u64;
-                pieces.push(piece);
+/// What came of an answer and has not been written out.
+#[derive(Default)]
+struct Came {
+    pieces: Vec<Bytes>,
+    /// Whether that was all, and how it ended.
+    end: Option<Result<(), parent::Error>>,
+}
+
+impl Came {
+    fn bytes(&self) -> u64 {
+        self.pieces.iter().map(|piece| piece.len() as u64).sum()
+    }
+
+    /// Waits for something, and takes what is there without waiting, up to about `most` bytes.
+    async fn take(&mut self, answer: &mut Answer, most: u64) {
+        if self.pieces.is_empty() && self.end.is_none() {
+            self.note(answer.chunk().await);
+        }
+        while self.wants(most)
+            && let Some(ready) = answer.chunk().now_or_never()
+        {
+            self.note(ready);
+        }
+    }
+
+    /// The same, beside the writing of what came before: so that nobody wakes another for every few KiB.
+    async fn take_during<E>(
+        &mut self,
+        answer: &mut Answer,
+        most: u64,
+        writing: impl Future<Output = Result<(), E>>,
+    ) -> Result<(), E> {
+        let mut writing = pin!(writing);
+        loop {
+            tokio::select! {
+                biased;
+                written = &mut writing => {
+                    written?;
+                    break;
+                }
+                chunk = answer.chunk(), if self.wants(most) => self.note(chunk),
             }
-            Ok(None) => return (pieces, Some(Ok(()))),
-            Err(error) => return (pieces, Some(Err(error))),
         }
-        if bytes >= most {
-            return (pieces, None);
-        }
-        match answer.chunk().now_or_never() {
-            Some(ready) => next = ready,
-            None => return (pieces, None),
+        self.take(answer, most).await;
+        Ok(())
+    }
+
+    fn wants(&self, most: u64) -> bool {
+        self.end.is_none() && self.bytes() < most
+    }
+
+    fn note(&mut self, chunk: Result<Option<Bytes>, parent::Error>) {
+        match chunk {
+            Ok(Some(piece)) => self.pieces.push(piece),
+            Ok(None) => self.end = Some(Ok(())),
+            Err(error) => self.end = Some(Err(error)),
         }
     }
 }
