@@ -262,12 +262,65 @@ async fn a_resumption_that_is_answered_wrongly_never_splices_wrong_bytes() {
         let reply = stage.node.get(&stage.target).await;
 
         assert!(!reply.is_false_for(&stage.digest), "{rule:?}: {reply}");
-        if rule == RangeRule::Ignored {
+        if !matches!(rule, RangeRule::OtherBytes(_)) {
             reply.assert_is(&stage.bytes);
         }
         stage.parent.without_faults();
         stage.node.get(&stage.target).await.assert_is(&stage.bytes);
     }
+}
+
+#[tokio::test]
+async fn who_stumbles_over_a_range_in_the_middle_is_asked_for_the_whole_inside_the_reply() {
+    for status in [400, 405, 501] {
+        let stage = Stage::cold(SIZE).await;
+        stage
+            .parent
+            .fault(Fault::get(&stage.digest).cut_after(SIZE as u64 / 2, Cut::Fin).times(1));
+        stage.parent.fault(Fault::get(&stage.digest).ranged().status(status));
+
+        stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+    }
+}
+
+#[tokio::test]
+async fn what_an_earlier_transfer_left_keeps_nobody_from_content_of_a_parent_without_ranges() {
+    for fault in [
+        Fault::get("/blobs/").ranged().status(403),
+        Fault::get("/blobs/").ranged().status(400),
+        Fault::get("/blobs/").ranged().range(RangeRule::FromTheStart),
+    ] {
+        let stage = Stage::cold(SIZE).await;
+        stage
+            .parent
+            .fault(Fault::get(&stage.digest).cut_after(SIZE as u64 / 2, Cut::Fin).times(1));
+        stage
+            .parent
+            .fault(Fault::get(&stage.digest).ranged().status(404).times(1));
+        let (broken, _) = stage.node.client().open(Request::get(&stage.target)).await.rest().await;
+        assert!(!broken.complete, "{broken}");
+        stage.parent.fault(fault);
+
+        let reply = stage.node.get(&stage.target).await;
+
+        reply.assert_is(&stage.bytes);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_behind_the_last_byte_of_content_of_unknown_size_costs_nothing() {
+    let stage = Stage::cold(SIZE).await;
+    stage.parent.fault(
+        Fault::get(&stage.digest)
+            .length(Length::Chunked)
+            .cut_after(SIZE as u64, Cut::Fin)
+            .times(1),
+    );
+
+    let reply = stage.node.get(&stage.target).await;
+
+    reply.assert_is(&stage.bytes);
+    assert!(stage.parent.body_bytes(&stage.digest) <= SIZE as u64 + 65_536);
 }
 
 #[tokio::test]

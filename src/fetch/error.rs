@@ -191,3 +191,16 @@ pub(super) fn is_passing(error: &parent::Error) -> bool {
 pub(super) fn is_method_refused(error: &parent::Error) -> bool {
     matches!(error, parent::Error::Failed { status: 405 | 501, .. })
 }
+
+/// Whether the parent, or who stands in between, may have stumbled over being asked for a part.
+pub(super) fn mangles_range(error: &parent::Error) -> bool {
+    use parent::Error::{Failed, Garbled};
+    matches!(
+        error,
+        Garbled { .. }
+            | Failed {
+                status: 300..=499 | 501,
+                ..
+            }
+    )
+}

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use fail::fail_point;
 use futures_util::FutureExt;
 
-use super::error::is_passing;
+use super::error::{is_passing, mangles_range};
 use super::flight::{Flight, Head, Kind};
 use super::writer::{Finished, Writer};
 use super::{Asker, Error, Limit, Shared};
@@ -42,6 +42,8 @@ struct Transfer<'a> {
     /// Bytes of the whole, once they are known.
     total: Option<u64>,
     media_type: Option<String>,
+    /// The upstream mangles `Range`: all is asked for, and what is here passed over.
+    is_rangeless: bool,
     /// What an earlier transfer left, until the header has come.
     left: Option<Staged>,
     /// Where the bytes go, once it has.
@@ -54,6 +56,8 @@ struct Transfer<'a> {
 enum Cut {
     /// Worth another attempt at the same offset.
     Again(Error),
+    /// There is nothing behind what is here.
+    AtTheEnd,
     Final(Error),
 }
 
@@ -134,6 +138,7 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
         kind,
         total,
         media_type: None,
+        is_rangeless: false,
         left: None,
         writer: None,
         place: parent::Place::default(),
@@ -145,7 +150,7 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
     loop {
         let before = transfer.written();
         match transfer.attempt().await {
-            Ok(()) => return transfer.finish().await,
+            Ok(()) | Err(Cut::AtTheEnd) => return transfer.finish().await,
             Err(Cut::Final(error)) => {
                 transfer.give_up(&error).await;
                 return Err(error);
@@ -218,16 +223,30 @@ impl Transfer<'_> {
             Kind::Manifest => What::Manifest(&reference),
             Kind::Blob => What::Blob(&self.flight.digest),
         };
+        let is_part = self.written() > 0 && !self.is_rangeless;
         let ask = Ask {
-            range: (self.written() > 0).then_some((self.written(), None)),
+            range: is_part.then_some((self.written(), None)),
             place: Some(&self.place),
             ..self.shared.ask(self.asker, &self.flight.repository, what)
         };
         match self.parent.ask(ask).await {
             Ok(answer) => Ok(answer),
+            // Its connection broke behind the last byte, and nobody had said which that is: the digest does.
+            Err(parent::Error::RangeUnsatisfiable { .. }) if self.writer.is_some() && self.total.is_none() => {
+                Err(Cut::AtTheEnd)
+            }
             Err(parent::Error::RangeUnsatisfiable { .. }) => Err(self.past_the_end()),
             Err(parent::Error::Spoiled { .. }) if self.left.is_some() => Err(self.past_the_end()),
             Err(parent::Error::Spoiled { layer }) => Err(Cut::Final(self.corrupt(&format!("{layer} got wrong bytes")))),
+            // A refusal in the middle has other reasons: what was granted ran out.
+            Err(error @ parent::Error::Denied { .. }) if is_part && self.writer.is_none() => {
+                self.is_rangeless = true;
+                Err(Cut::Again(error.into()))
+            }
+            Err(error) if is_part && mangles_range(&error) => {
+                self.is_rangeless = true;
+                Err(Cut::Again(error.into()))
+            }
             Err(error) if self.writer.is_some() && is_passing(&error) => Err(Cut::Again(error.into())),
             Err(error) => Err(Cut::Final(error.into())),
         }
