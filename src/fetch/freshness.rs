@@ -201,7 +201,8 @@ impl Shared {
         match answer.head.digest {
             Some(digest) => {
                 drop(answer);
-                let document = self.manifest(repository, &digest, asker).await?;
+                let document = self.manifest(repository, &digest, asker).await;
+                let document = document.map_err(|error| contradiction(error, &digest))?;
                 Ok(self.settle(repository, &slot, document.held, asked, &head))
             }
             // A registry that tells no digest: the bytes do.
@@ -264,6 +265,17 @@ impl Shared {
 
     fn age(&self, confirmed: Confirmed) -> Duration {
         self.clock.now().saturating_duration_since(confirmed.at) + confirmed.age
+    }
+}
+
+/// A parent that names a digest for a tag, and says that there is no such content, does not say that the tag is gone.
+fn contradiction(error: Error, digest: &Digest) -> Error {
+    match error {
+        Error::Absent { layer } => Error::Parent(Arc::new(parent::Error::Garbled {
+            layer,
+            reason: format!("{digest} for the tag, and does not have it"),
+        })),
+        other => other,
     }
 }
 
