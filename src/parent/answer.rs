@@ -1,5 +1,7 @@
 //! What a parent answered: the head at once, the body as it comes.
 
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -27,6 +29,8 @@ pub struct Answer {
     layer: String,
     series: Series,
     pace: Pace,
+    /// So long the next bytes are waited for.
+    read_timeout: Duration,
     /// Held until the body has been read.
     _pass: Option<Pass>,
 }
@@ -80,6 +84,7 @@ impl Answer {
             layer: frame.layer,
             series: frame.series,
             pace: Pace::new(frame.clock, frame.read_timeout),
+            read_timeout: frame.read_timeout,
             _pass: None,
         }
     }
@@ -103,7 +108,11 @@ impl Answer {
             return Ok(None);
         };
         let wait = self.pace.wait();
-        let chunk = response.chunk().await;
+        // Not the client's own read timeout: that runs on while nobody reads, and a slow reader is no silent upstream.
+        let Ok(chunk) = tokio::time::timeout(self.read_timeout, response.chunk()).await else {
+            self.body = None;
+            return Err(self.silent());
+        };
         let received = match &chunk {
             Ok(Some(bytes)) => bytes.len(),
             _ => 0,
@@ -155,6 +164,14 @@ impl Answer {
             all.extend_from_slice(&chunk);
         }
         Ok(all.freeze())
+    }
+
+    fn silent(&self) -> Error {
+        let words = format!("no bytes for {} s", self.read_timeout.as_secs_f32());
+        Error::Cut {
+            layer: self.layer.clone(),
+            source: Arc::new(io::Error::new(io::ErrorKind::TimedOut, words)),
+        }
     }
 
     fn too_large(&self, limit_bytes: usize) -> Error {

@@ -116,7 +116,6 @@ impl Pair {
             let tls = tls::client(&config.authorities, identity);
             let mut builder = builder(tls)
                 .connect_timeout(config.connect_timeout)
-                .read_timeout(config.read_timeout)
                 .dns_resolver(Arc::new(egress.clone()))
                 .connector_layer(ConcurrencyLimitLayer::new(CONNECTS));
             for proxy in config.proxies.made() {
