@@ -82,7 +82,7 @@ impl TokenService {
             let said = self.post(wire, purpose, &form, known).await;
             if !matches!(said, Ok(Said::Yes(_))) {
                 // Refused, or perhaps used up by an answer that was lost: seen again it may cost all of its family.
-                self.memory.lock().refresh.remove(&key(purpose));
+                self.forget(purpose, &refresh);
             }
             match said? {
                 Said::Yes(grant) => return Ok(self.kept(purpose, known, grant)),
@@ -109,6 +109,15 @@ impl TokenService {
             (Some(Known::Password(login)), by_get) => self.buy_by_post(wire, purpose, known, login, by_get).await,
             (_, Some(error)) => Err(error),
             (_, None) => self.last_get(wire, purpose, known).await,
+        }
+    }
+
+    /// Not what another request was given meanwhile in exchange for the same.
+    fn forget(&self, purpose: &Purpose, used: &Secret) {
+        let mut memory = self.memory.lock();
+        let kept = memory.refresh.get(&key(purpose));
+        if kept.is_some_and(|(_, kept)| kept.expose() == used.expose()) {
+            memory.refresh.remove(&key(purpose));
         }
     }
 
