@@ -30,22 +30,29 @@ async fn the_disk_holds_its_budget_while_far_more_than_there_is_room_for_is_pull
     let mut node = Setup::below(&parent.url()).capacity("256MiB").start().await;
     let data = node.data();
     let watch = Watch::begin(&node, Duration::from_millis(50), move |pid| {
-        disk_bytes(&data, Some(pid))
+        Some(disk_bytes(&data, pid))
     });
 
     let over = Arc::new(AtomicBool::new(false));
     let whole = Arc::new(AtomicUsize::new(0));
+    // Odd from a kill until the node is ready again.
+    let kills = Arc::new(AtomicUsize::new(0));
     let mut clients = JoinSet::new();
     for _ in 0..CLIENTS {
         let (objects, over, whole) = (Arc::clone(&objects), Arc::clone(&over), Arc::clone(&whole));
+        let kills = Arc::clone(&kills);
         let (address, mut dice) = (node.address(), dice.another());
         clients.spawn(async move {
             while !over.load(Ordering::SeqCst) {
-                let outcome = some_pull(address, &objects, &mut dice).run().await;
+                let before = kills.load(Ordering::SeqCst);
+                let pull = some_pull(address, &objects, &mut dice);
+                let outcome = pull.run().await;
+                let is_killed = before % 2 == 1 || kills.load(Ordering::SeqCst) != before;
                 match outcome {
                     Outcome::Whole => drop(whole.fetch_add(1, Ordering::SeqCst)),
                     Outcome::Wrong | Outcome::Stuck | Outcome::Refused(_) => panic!("{outcome:?}"),
-                    Outcome::Broken | Outcome::Left => {}
+                    Outcome::Left => {}
+                    Outcome::Broken => assert!(is_killed, "broken while nobody was killed: {pull}"),
                     // Nobody is there for a moment.
                     Outcome::Unanswered => tokio::time::sleep(Duration::from_millis(20)).await,
                 }
@@ -55,7 +62,9 @@ async fn the_disk_holds_its_budget_while_far_more_than_there_is_room_for_is_pull
     let begun = Instant::now();
     while begun.elapsed() < Duration::from_secs(long) {
         tokio::time::sleep(Duration::from_secs(between_kills)).await;
+        kills.fetch_add(1, Ordering::SeqCst);
         watch.restart(&mut node).await;
+        kills.fetch_add(1, Ordering::SeqCst);
         progress(&format!(
             "{:?}: {} pulls",
             begun.elapsed(),
@@ -77,7 +86,7 @@ async fn the_disk_holds_its_budget_while_far_more_than_there_is_room_for_is_pull
         seen.len()
     ));
     assert!(most <= CAPACITY, "{most} bytes of disk were used");
-    assert!(seen.len() as u64 > long * 5, "only {} looks", seen.len());
+    assert!(seen.len() as u64 > long * 12, "only {} looks", seen.len());
     assert!(
         sent > CAPACITY * sized(5, TIMES),
         "only {sent} bytes came from the parent"

@@ -34,7 +34,11 @@ async fn a_hundred_transfers_without_end_keep_a_node_that_is_told_to_stop_for_th
     let (outcomes, took) = stage.ended(|_| {}).await;
 
     assert_eq!(outcomes, vec![Outcome::Broken; 100]);
-    assert!(took < DRAIN + Duration::from_secs(5), "it took {took:?} to end");
+    let least = DRAIN - Duration::from_secs(2);
+    assert!(
+        took > least && took < DRAIN + Duration::from_secs(5),
+        "it took {took:?} to end"
+    );
 }
 
 /// Many cold pulls at once, all held in the middle by the parent.

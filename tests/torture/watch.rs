@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::support::node::Node;
 
-/// Looks at a node every so often, as long as it runs.
+/// Looks at a node every so often. While it is killed and starts again there is no process to be told of.
 pub struct Watch<T> {
     /// Whom to look at. Held while looking: nobody ends the process meanwhile.
     pid: Arc<Mutex<Option<u32>>>,
@@ -18,7 +18,7 @@ pub struct Watch<T> {
 }
 
 impl<T: Send + 'static> Watch<T> {
-    pub fn begin(node: &Node, every: Duration, look: impl Fn(u32) -> T + Send + 'static) -> Self {
+    pub fn begin(node: &Node, every: Duration, look: impl Fn(Option<u32>) -> Option<T> + Send + 'static) -> Self {
         let pid = Arc::new(Mutex::new(Some(node.pid())));
         let over = Arc::new(AtomicBool::new(false));
         let (whom, until) = (Arc::clone(&pid), Arc::clone(&over));
@@ -26,9 +26,11 @@ impl<T: Send + 'static> Watch<T> {
             let begun = Instant::now();
             let mut seen = Vec::new();
             while !until.load(Ordering::SeqCst) {
-                if let Some(pid) = *whom.lock() {
-                    seen.push((begun.elapsed(), look(pid)));
+                let pid = whom.lock();
+                if let Some(look) = look(*pid) {
+                    seen.push((begun.elapsed(), look));
                 }
+                drop(pid);
                 std::thread::sleep(every);
             }
             seen
