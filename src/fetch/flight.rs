@@ -11,12 +11,10 @@ use std::sync::{Arc, OnceLock};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+pub(super) use super::window::HELD_BACK;
 use super::window::{Seat, Window};
 use super::{Asker, Error, Piece, Readable};
 use crate::oci::{Digest, Repository};
-
-/// Kept from every follower until the digest agrees: bytes at the end of the content.
-pub(super) const HELD_BACK: u64 = 64 << 10;
 
 /// Bytes given out at a time while the digest may still fail.
 const SHORT: u64 = 1 << 20;

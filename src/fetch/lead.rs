@@ -20,6 +20,9 @@ use crate::units::with_causes;
 /// Bytes gathered before they are hashed and written in one go.
 const GATHER: u64 = 1 << 20;
 
+/// The same where nothing is kept: what waits for slow readers is memory.
+const PASSING: u64 = 64 << 10;
+
 /// The same for the first ones of an attempt, which a client waits for.
 const FIRST: u64 = 16 << 10;
 
@@ -328,9 +331,10 @@ impl Transfer<'_> {
                 let _ = tokio::time::timeout(COURTESY, self.flight.window.read_to(shown)).await;
             }
             let mut next = Came::default();
+            let most = if writer.passes_by() { PASSING } else { GATHER };
             let showing = self.show(writer, came.pieces);
             match came.end {
-                None => next.take_during(answer, GATHER, showing).await?,
+                None => next.take_during(answer, most, showing).await?,
                 Some(_) => showing.await?,
             }
             let complete = self.total.map(|total| total == writer.written());

@@ -98,6 +98,8 @@ pub(crate) struct Shared {
     announced: moka::sync::Cache<(Repository, Digest), u64>,
     /// What just arrived wrong, for a few seconds: whoever wants to go on with its bytes is told at once.
     spoiled: moka::sync::Cache<(Repository, Digest), Error>,
+    /// What passes by unkept, in memory.
+    windows: window::Budget,
     /// What came wrong again and again.
     distrust: distrust::Distrust,
     runtime: Handle,
@@ -145,6 +147,7 @@ impl Fetch {
             unreferred,
             announced: moka::sync::Cache::new(100_000),
             spoiled,
+            windows: window::Budget::default(),
             distrust: distrust::Distrust::new(),
             runtime,
             clock,

@@ -1,21 +1,37 @@
 //! Where bytes pass when no file takes them: a few megabytes of memory that move along.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+/// Kept from every follower until the digest agrees: bytes at the end of the content.
+pub(super) const HELD_BACK: u64 = 64 << 10;
 
 /// Bytes that a window holds before the sender has to wait for the slowest reader.
 const CAPACITY: u64 = 8 << 20;
+
+/// Bytes that all windows of a node hold: eight full ones. As many flights as there are slow readers may pass by at a
+/// time, since a flight that waits for its readers lends its place at the gate and the next begins.
+const NODE_CAPACITY: u64 = 64 << 20;
+
+/// What the node's bytes are counted in.
+const UNIT: u64 = 1 << 10;
 
 /// How long a window waits for its first reader.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long the sender may be held up for what the window holds, while there are readers that wait for more.
 const SLOWEST: Duration = Duration::from_secs(60);
+
+/// What the windows of a node may hold together.
+///
+/// Beyond it a window takes only what its readers need to go on: up to `HELD_BACK` and two pieces each.
+pub(super) struct Budget(Arc<Semaphore>);
 
 /// The readers of a flight, and the bytes between the slowest of them and the sender once no file takes them.
 #[derive(Default)]
@@ -31,7 +47,7 @@ struct State {
     begins: Option<u64>,
     /// Offset of the first byte held.
     start: u64,
-    held: VecDeque<Bytes>,
+    held: VecDeque<Held>,
     end: u64,
     /// How long the sender was held up since the window was at `timed_from`.
     waited: Duration,
@@ -39,6 +55,22 @@ struct State {
     /// How far each reader is.
     readers: HashMap<u64, u64>,
     next_reader: u64,
+}
+
+struct Held {
+    bytes: Bytes,
+    /// Their part of the node's budget; `None` where they were taken beyond it.
+    _part: Option<OwnedSemaphorePermit>,
+}
+
+/// What has to come before the next bytes fit.
+enum Full {
+    /// A reader at all.
+    Unread,
+    /// The slowest reader: the window is full.
+    Window,
+    /// Bytes that other windows hold, or readers of this one that have not read what they are shown.
+    Node,
 }
 
 /// A reader's place. The window does not move past it, unless it stays behind for too long.
@@ -93,36 +125,77 @@ impl Window {
         }
     }
 
-    /// Appends, once there is room. False if nobody reads any more.
-    pub(super) async fn push(&self, bytes: Bytes) -> bool {
+    /// Appends, once there is room here and in the node's `budget`. False if nobody reads any more.
+    pub(super) async fn push(&self, bytes: Bytes, budget: &Budget) -> bool {
+        let began = now();
+        let size = bytes.len() as u64;
+        let mut part = budget.try_take(size);
+        // Kept over all waiting, so that who wakes up for its own readers does not lose its turn.
+        let mut taking = pin!(budget.take(size));
         loop {
             let moved = self.moved.notified();
-            let (unread, left) = {
+            let (full, left) = {
                 let mut state = self.state.lock();
                 if !state.make_room() {
                     return false;
                 }
-                if state.end - state.start < CAPACITY {
-                    state.end += bytes.len() as u64;
-                    state.held.push_back(bytes);
+                let Some(full) = state.full(part.is_some()) else {
+                    state.hold(bytes, part);
                     return true;
-                }
-                (state.next_reader == 0, SLOWEST.saturating_sub(state.waited))
+                };
+                (full, SLOWEST.saturating_sub(state.waited))
             };
-            let began = now();
-            let moved = tokio::time::timeout(if unread { PATIENCE } else { left }, moved).await;
-            if unread && moved.is_err() {
-                return false;
+            match full {
+                Full::Unread => {
+                    let left = PATIENCE.saturating_sub(now().duration_since(began));
+                    if tokio::time::timeout(left, moved).await.is_err() {
+                        return false;
+                    }
+                }
+                Full::Window => {
+                    let began = now();
+                    let _ = tokio::time::timeout(left, moved).await;
+                    self.state.lock().count(now().duration_since(began));
+                }
+                // Not counted: readers are not left behind for what other windows hold.
+                Full::Node => tokio::select! {
+                    () = moved => {}
+                    taken = &mut taking => part = taken,
+                },
             }
-            self.state.lock().count(now().duration_since(began));
         }
     }
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(units(NODE_CAPACITY) as usize)))
+    }
+}
+
+impl Budget {
+    fn try_take(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        self.0.clone().try_acquire_many_owned(units(bytes)).ok()
+    }
+
+    /// First come, first served.
+    async fn take(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
+        self.0.clone().acquire_many_owned(units(bytes)).await.ok()
+    }
+}
+
+/// No more than there are, so that whatever waits for them gets them in the end.
+fn units(bytes: u64) -> u32 {
+    // At most 65,536.
+    bytes.min(NODE_CAPACITY).div_ceil(UNIT) as u32
 }
 
 impl Seat {
     /// Nothing before `position` is wanted any more.
     pub(super) fn move_to(&self, position: u64) {
-        self.window.state.lock().moves(self.id, position);
+        let mut state = self.window.state.lock();
+        state.moves(self.id, position);
+        state.make_room();
         self.window.moved.notify_one();
     }
 
@@ -131,8 +204,10 @@ impl Seat {
     pub(super) fn read(&self, position: u64, end: u64) -> Option<Bytes> {
         let mut state = self.window.state.lock();
         state.moves(self.id, position).then_some(())?;
+        // The sender may be waiting for the upstream, or be done: others have use for what was read.
+        state.make_room();
         let mut offset = state.start;
-        let found = state.held.iter().find_map(|bytes| {
+        let found = state.held.iter().find_map(|Held { bytes, .. }| {
             let here = offset..offset + bytes.len() as u64;
             offset = here.end;
             here.contains(&position).then(|| {
@@ -148,7 +223,9 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.window.state.lock().readers.remove(&self.id);
+        let mut state = self.window.state.lock();
+        state.readers.remove(&self.id);
+        state.make_room();
         self.window.moved.notify_one();
     }
 }
@@ -167,12 +244,37 @@ impl State {
         }
         let wanted_from = slowest.unwrap_or(self.start);
         while let Some(first) = self.held.front()
-            && self.start + first.len() as u64 <= wanted_from
+            && self.start + first.bytes.len() as u64 <= wanted_from
         {
-            self.start += first.len() as u64;
+            self.start += first.bytes.len() as u64;
             self.held.pop_front();
         }
         true
+    }
+
+    /// Why more bytes have to wait, if they do; `has_part` of the node's budget.
+    fn full(&self, has_part: bool) -> Option<Full> {
+        let is_full = self.end - self.start >= CAPACITY;
+        // What is held back is shown only once more has come: who has read the rest waits for the sender.
+        if !is_full && (has_part || self.unread() <= HELD_BACK) {
+            return None;
+        }
+        Some(match self.next_reader {
+            0 => Full::Unread,
+            _ if is_full => Full::Window,
+            _ => Full::Node,
+        })
+    }
+
+    /// Bytes held that the slowest reader has not read.
+    fn unread(&self) -> u64 {
+        let slowest = self.readers.values().min().copied().unwrap_or(self.start);
+        self.end.saturating_sub(slowest.max(self.start))
+    }
+
+    fn hold(&mut self, bytes: Bytes, part: Option<OwnedSemaphorePermit>) {
+        self.end += bytes.len() as u64;
+        self.held.push_back(Held { bytes, _part: part });
     }
 
     /// The sender was held up for `time`.
@@ -191,7 +293,7 @@ impl State {
 
     /// Takes their places from those who hold up others that have read everything.
     fn leave_behind(&mut self) {
-        let first = self.held.front().map_or(0, |first| first.len() as u64);
+        let first = self.held.front().map_or(0, |first| first.bytes.len() as u64);
         let needed_from = self.start + first;
         if self.readers.values().any(|position| *position >= self.end) {
             self.readers.retain(|_, position| *position >= needed_from);
@@ -206,6 +308,8 @@ fn now() -> Instant {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
     fn open(offset: u64) -> Arc<Window> {
@@ -220,11 +324,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_window_waits_for_its_slowest_reader() {
+        let budget = Budget::default();
         let window = open(0);
         let seat = window.seat(0).unwrap();
-        assert!(window.push(full()).await);
+        assert!(window.push(full(), &budget).await);
 
-        let mut second = Box::pin(window.push(full()));
+        let mut second = Box::pin(window.push(full(), &budget));
         assert!(futures_util::poll!(&mut second).is_pending());
         seat.read(CAPACITY, u64::MAX);
 
@@ -233,20 +338,22 @@ mod tests {
 
     #[tokio::test]
     async fn a_window_without_readers_refuses_more() {
+        let budget = Budget::default();
         let window = open(0);
         drop(window.seat(0));
 
-        assert!(!window.push(Bytes::from_static(b"x")).await);
+        assert!(!window.push(Bytes::from_static(b"x"), &budget).await);
     }
 
     #[tokio::test]
     async fn a_reader_that_is_still_in_the_file_keeps_what_follows_it() {
+        let budget = Budget::default();
         let window = Arc::new(Window::default());
         let seat = window.seat(3).unwrap();
         window.open(10);
-        assert!(window.push(full()).await);
+        assert!(window.push(full(), &budget).await);
 
-        let mut second = Box::pin(window.push(full()));
+        let mut second = Box::pin(window.push(full(), &budget));
         assert!(futures_util::poll!(&mut second).is_pending());
 
         assert_eq!(seat.read(10, 12).unwrap().len(), 2);
@@ -257,14 +364,15 @@ mod tests {
 
     #[tokio::test]
     async fn who_holds_up_others_for_too_long_is_left_behind_and_they_go_on() {
+        let budget = Budget::default();
         let window = open(0);
         let (slow, keen) = (window.seat(0).unwrap(), window.seat(0).unwrap());
-        assert!(window.push(full()).await);
+        assert!(window.push(full(), &budget).await);
         keen.move_to(CAPACITY);
         slow.move_to(1);
 
         window.state.lock().count(SLOWEST);
-        assert!(window.push(full()).await);
+        assert!(window.push(full(), &budget).await);
 
         assert!(slow.read(1, 2).is_none());
         assert!(keen.read(CAPACITY, u64::MAX).is_some());
@@ -272,9 +380,10 @@ mod tests {
 
     #[tokio::test]
     async fn who_holds_up_nobody_may_take_its_time() {
+        let budget = Budget::default();
         let window = open(0);
         let seat = window.seat(0).unwrap();
-        assert!(window.push(full()).await);
+        assert!(window.push(full(), &budget).await);
         seat.move_to(1);
 
         window.state.lock().count(SLOWEST);
@@ -284,16 +393,114 @@ mod tests {
 
     #[tokio::test]
     async fn who_lets_the_window_turn_over_in_time_is_not_left_behind() {
+        let budget = Budget::default();
         let window = open(0);
         let (slow, keen) = (window.seat(0).unwrap(), window.seat(0).unwrap());
-        assert!(window.push(full()).await);
+        assert!(window.push(full(), &budget).await);
         slow.move_to(CAPACITY);
         keen.move_to(CAPACITY);
-        assert!(window.push(full()).await);
+        assert!(window.push(full(), &budget).await);
         keen.move_to(2 * CAPACITY);
 
         window.state.lock().count(SLOWEST);
 
         assert!(slow.read(CAPACITY, u64::MAX).is_some());
+    }
+
+    /// Bytes of the budget that nobody has.
+    fn free(budget: &Budget) -> u64 {
+        budget.0.available_permits() as u64 * UNIT
+    }
+
+    fn piece() -> Bytes {
+        Bytes::from(vec![7; usize::try_from(HELD_BACK).unwrap()])
+    }
+
+    /// Windows, each with a reader of nothing, that take what they can get; and all that they hold.
+    fn crowd(budget: &Budget, windows: usize) -> (Vec<(Arc<Window>, Seat)>, u64) {
+        let crowd: Vec<_> = (0..windows)
+            .map(|_| {
+                let window = open(0);
+                let seat = window.seat(0).unwrap();
+                while window.push(piece(), budget).now_or_never().is_some() {}
+                (window, seat)
+            })
+            .collect();
+        let held = crowd.iter().map(|(window, _)| window.state.lock().end).sum();
+        (crowd, held)
+    }
+
+    #[tokio::test]
+    async fn what_was_read_or_dropped_is_given_back() {
+        let budget = Budget::default();
+        let (read, dropped) = (open(0), open(0));
+        let seats = [&read, &dropped].map(|window| window.seat(0).unwrap());
+        assert!(read.push(full(), &budget).await);
+        assert!(dropped.push(full(), &budget).await);
+        assert_eq!(free(&budget), NODE_CAPACITY - 2 * CAPACITY);
+
+        seats[0].move_to(CAPACITY);
+        assert_eq!(free(&budget), NODE_CAPACITY - CAPACITY, "nothing was pushed after it");
+        drop((seats, dropped));
+
+        assert_eq!(free(&budget), NODE_CAPACITY);
+    }
+
+    #[tokio::test]
+    async fn many_full_windows_hold_no_more_than_the_node_may_and_what_each_needs() {
+        let budget = Budget::default();
+        let (crowd, held) = crowd(&budget, 100);
+
+        let each = 2 * HELD_BACK;
+        assert!(held <= NODE_CAPACITY + 100 * each, "{held} bytes");
+        assert!(held >= NODE_CAPACITY, "{held} bytes");
+        drop(crowd);
+        assert_eq!(free(&budget), NODE_CAPACITY);
+    }
+
+    #[tokio::test]
+    async fn while_others_have_the_budget_who_reads_what_it_is_shown_goes_on() {
+        let budget = Budget::default();
+        let _crowd = crowd(&budget, 9);
+        let window = open(0);
+        let seat = window.seat(0).unwrap();
+
+        for pushed in 1..1000 {
+            assert!(window.push(piece(), &budget).now_or_never().unwrap());
+            // The last bytes are held back from it.
+            seat.move_to((pushed - 1) * HELD_BACK);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_budget_gets_what_others_give_back_and_nobody_is_left_behind() {
+        let budget = Budget::default();
+        let (crowd, _) = crowd(&budget, 9);
+        let window = open(0);
+        let (slow, _keen) = (window.seat(0).unwrap(), window.seat(2 * HELD_BACK).unwrap());
+        while window.push(piece(), &budget).now_or_never().is_some() {}
+        let mut waiting = Box::pin(window.push(piece(), &budget));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+
+        drop(crowd);
+
+        assert!(waiting.await);
+        assert_eq!(window.state.lock().waited, Duration::ZERO);
+        assert!(slow.read(0, 1).is_some());
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_the_budget_goes_on_once_its_own_reader_does() {
+        let budget = Budget::default();
+        let _crowd = crowd(&budget, 9);
+        let window = open(0);
+        let seat = window.seat(0).unwrap();
+        while window.push(piece(), &budget).now_or_never().is_some() {}
+        let mut waiting = Box::pin(window.push(piece(), &budget));
+        assert!(futures_util::poll!(&mut waiting).is_pending());
+
+        seat.move_to(HELD_BACK);
+
+        assert!(waiting.await);
     }
 }
