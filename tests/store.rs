@@ -395,6 +395,32 @@ async fn what_is_fetched_again_while_its_old_file_is_leaving_stays() {
 }
 
 #[tokio::test]
+async fn room_is_not_lent_before_what_had_it_has_left() {
+    let parent = Upstream::start().await;
+    let [(cold, cold_bytes), (first, first_bytes), (second, second_bytes)] = [44, 16, 30].map(|size| {
+        let bytes = random(size * MIB);
+        (parent.blob("a", &bytes), bytes)
+    });
+    let mut node = Setup::below(&parent.url()).capacity("64MiB").placed();
+    node.environment("FAILPOINTS", "store.evict.before_unlink=1*sleep(3000)");
+    node.start().await;
+    node.get(&blob("a", &cold)).await.assert_is(&cold_bytes);
+
+    let (client, target) = (node.client(), blob("a", &first));
+    let evicting = tokio::spawn(async move { client.open(Request::get(&target)).await.compare(&first_bytes).await });
+    eventually("the cold blob leaves", async || {
+        node.metrics().await.sum("wharf_evicted_bytes_total", &[]) >= cold_bytes.len() as f64
+    })
+    .await;
+    assert!(node.has_stored(&cold), "the eviction does not stand still");
+    node.get(&blob("a", &second)).await.assert_is(&second_bytes);
+
+    assert!(!node.has_stored(&cold), "more lay on the disk than the budget allows");
+    evicting.await.unwrap();
+    assert!(node.has_stored(&first) && node.has_stored(&second));
+}
+
+#[tokio::test]
 async fn a_node_killed_in_a_pull_serves_no_wrong_bytes_and_completes_the_next() {
     let (mut stage, gate, open) = Stage::under_way(8_000_000, 4_000_000).await;
 

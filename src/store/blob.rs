@@ -24,6 +24,15 @@ pub struct Blob {
     file: File,
     size: u64,
     media_type: Option<Arc<str>>,
+    /// Given up last, when the file is closed.
+    _pin: Pin,
+}
+
+/// What counts a reader in the ledger.
+struct Pin {
+    shared: Arc<Shared>,
+    digest: Digest,
+    serial: u64,
 }
 
 impl Blob {
@@ -62,6 +71,7 @@ impl Blob {
                     file,
                     size,
                     media_type,
+                    _pin: Pin::new(shared, *digest, serial),
                 };
                 if length == size {
                     return Ok(Some(blob));
@@ -71,7 +81,13 @@ impl Blob {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 tracing::warn!(%digest, "stored content was gone; it will be fetched again");
-                if shared.ledger.lock().forget_same(digest, serial).is_some() {
+                let forgotten = {
+                    let mut ledger = shared.ledger.lock();
+                    let forgotten = ledger.forget_same(digest, serial);
+                    ledger.unpin(digest, serial);
+                    forgotten
+                };
+                if forgotten.is_some() {
                     shared.metrics.vanished.inc();
                     shared.index.write(Row::Gone(*digest));
                 }
@@ -108,6 +124,7 @@ impl Blob {
             file,
             size,
             media_type,
+            _pin: Pin::new(shared, digest, serial),
         }
     }
 
@@ -163,7 +180,18 @@ impl AsFd for Blob {
     }
 }
 
-impl Drop for Blob {
+impl Pin {
+    /// For a reader that the ledger counts already.
+    fn new(shared: &Arc<Shared>, digest: Digest, serial: u64) -> Self {
+        Self {
+            shared: shared.clone(),
+            digest,
+            serial,
+        }
+    }
+}
+
+impl Drop for Pin {
     fn drop(&mut self) {
         self.shared.ledger.lock().unpin(&self.digest, self.serial);
     }

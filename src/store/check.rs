@@ -111,9 +111,9 @@ pub(super) fn isolate(shared: &Arc<Shared>, digest: &Digest, serial: u64, reason
         moved => {
             tracing::warn!(%digest, reason, "stored content is damaged; it goes to quarantine and will be fetched again");
             shared.metrics.quarantined.inc();
-            ledger.forget_same(digest, serial);
-            if let Ok(path) = moved {
-                ledger.keep_scrap(path, room);
+            match moved {
+                Ok(path) => ledger.quarantine(digest, serial, path, room),
+                Err(_) => drop(ledger.forget_same(digest, serial)),
             }
             shared.index.write(Row::Gone(*digest));
             Ok(())

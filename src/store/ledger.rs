@@ -2,7 +2,8 @@
 //!
 //! Invariant: `allowance + committed + scraps + reserved <= capacity` after every call, except that a
 //! store may be opened over budget, when it evicts at once. Whoever is granted room unlinks the
-//! victims before it writes, so what lies on the disk never exceeds the sum either.
+//! victims before it writes, and waits for those that others unlink where both do not fit, so what lies on the disk never
+//! exceeds the capacity either. A file that is still read keeps its room until it is closed.
 //!
 //! A file is unlinked by its name after the lock is given up. Until then it is leaving: nobody begins to write
 //! under that name, and what is being written is no victim, so what is unlinked is what was meant.
@@ -10,8 +11,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use lru::LruCache;
 
@@ -19,6 +20,7 @@ use super::Error;
 use super::index::Row;
 use super::records::RepositoryId;
 use super::space::Spare;
+use super::staged::Spool;
 use crate::oci::Digest;
 
 /// Bytes, promised and present.
@@ -40,8 +42,10 @@ pub(super) struct Ledger {
     /// Digests that are being written, with the bytes that were granted and are not on the disk yet: one writer at a time
     /// for each, as they share a file.
     staging: HashMap<Digest, Arc<AtomicU64>>,
-    /// Room and readers of files that left the books while they were read, by serial; part of `reserved`.
-    unlisted: HashMap<u64, (u64, u32)>,
+    /// Partial downloads that nobody writes and somebody still reads. Their room is part of `reserved`.
+    kept: HashMap<Digest, Weak<Spool>>,
+    /// Files that left the books while they were read, by serial; part of `reserved`.
+    unlisted: HashMap<u64, Unlisted>,
     /// Named as victims and not unlinked yet, with the room that this will free.
     leaving: HashMap<Victim, u64>,
     /// What the file system could take when it was last looked at.
@@ -71,6 +75,14 @@ pub(super) struct Entry {
     /// Open readers; an entry that is read is not evicted.
     readers: u32,
     unsaved: bool,
+}
+
+/// A file that is no entry any more, and is still open.
+struct Unlisted {
+    room: u64,
+    readers: u32,
+    /// Where it lies, if it is to be a scrap once it is closed.
+    scrap: Option<PathBuf>,
 }
 
 /// Whether the bytes on disk were hashed by this process.
@@ -115,6 +127,7 @@ impl Ledger {
             scraps: LruCache::unbounded(),
             scrap_bytes: 0,
             staging: HashMap::new(),
+            kept: HashMap::new(),
             unlisted: HashMap::new(),
             leaving: HashMap::new(),
             spare: Spare::UNKNOWN,
@@ -232,6 +245,40 @@ impl Ledger {
         self.staging.remove(digest);
     }
 
+    /// The download is written no further for now; it is a scrap once its last reader is gone.
+    pub(super) fn keep_spool(&mut self, digest: Digest, spool: Weak<Spool>) {
+        self.kept.insert(digest, spool);
+    }
+
+    /// What an earlier download of the digest left while it is read.
+    pub(super) fn kept_spool(&self, digest: &Digest) -> Option<&Weak<Spool>> {
+        self.kept.get(digest)
+    }
+
+    pub(super) fn take_spool(&mut self, digest: &Digest) {
+        self.kept.remove(digest);
+    }
+
+    /// What is still to leave before anything more is written; empty where all of it fits beside what was granted.
+    ///
+    /// Whoever is granted room later waits by itself for what leaves for it.
+    pub(super) fn in_the_way(&self) -> Vec<Victim> {
+        if self.fits_beside_leaving() {
+            return Vec::new();
+        }
+        let takes_room = self.leaving.iter().filter(|(_, room)| **room > 0);
+        takes_room.map(|(victim, _)| victim.clone()).collect()
+    }
+
+    /// Whether some of these are still there, and do not fit beside what was granted.
+    pub(super) fn are_in_the_way(&self, those: &[Victim]) -> bool {
+        !self.fits_beside_leaving() && those.iter().any(|victim| self.is_leaving(victim))
+    }
+
+    fn fits_beside_leaving(&self) -> bool {
+        self.taken() + self.leaving.values().sum::<u64>() <= self.capacity
+    }
+
     /// Whether the file is still to be unlinked by whoever was told to.
     pub(super) fn is_leaving(&self, victim: &Victim) -> bool {
         self.leaving.contains_key(victim)
@@ -246,6 +293,12 @@ impl Ledger {
     pub(super) fn release(&mut self, granted: u64) {
         debug_assert!(granted <= self.reserved, "more is given back than was granted");
         self.reserved = self.reserved.saturating_sub(granted);
+    }
+
+    /// Counts what a file takes instead of what was granted for it.
+    pub(super) fn settle(&mut self, granted: u64, room: u64) {
+        self.release(granted);
+        self.reserved += room;
     }
 
     /// Turns granted room into a committed entry that is being read by the caller; its serial number.
@@ -280,7 +333,12 @@ impl Ledger {
     fn hold_for_readers(&mut self, entry: &Entry) {
         if entry.readers > 0 {
             self.reserved += entry.room;
-            self.unlisted.insert(entry.serial, (entry.room, entry.readers));
+            let unlisted = Unlisted {
+                room: entry.room,
+                readers: entry.readers,
+                scrap: None,
+            };
+            self.unlisted.insert(entry.serial, unlisted);
         }
     }
 
@@ -376,14 +434,16 @@ impl Ledger {
             entry.readers = entry.readers.saturating_sub(1);
             return;
         }
-        let Some((room, readers)) = self.unlisted.get_mut(&serial) else {
+        let Slot::Occupied(mut slot) = self.unlisted.entry(serial) else {
             return;
         };
-        *readers -= 1;
-        if *readers == 0 {
-            let room = *room;
-            self.unlisted.remove(&serial);
-            self.release(room);
+        slot.get_mut().readers -= 1;
+        if slot.get().readers == 0 {
+            let closed = slot.remove();
+            self.release(closed.room);
+            if let Some(path) = closed.scrap {
+                self.keep_scrap(path, closed.room);
+            }
         }
     }
 
@@ -427,10 +487,28 @@ impl Ledger {
         Some(entry)
     }
 
-    /// The same, unless the entry is another one by now.
+    /// The same, unless the entry is another one by now. Those who read the file keep its room until they close it.
     pub(super) fn forget_same(&mut self, digest: &Digest, serial: u64) -> Option<Entry> {
         self.same(digest, serial)?;
-        self.forget(digest)
+        let entry = self.forget(digest)?;
+        self.hold_for_readers(&entry);
+        Some(entry)
+    }
+
+    /// The entry's file lies at `path` now, as a scrap once the last of its readers closes it.
+    pub(super) fn quarantine(&mut self, digest: &Digest, serial: u64, path: PathBuf, room: u64) {
+        self.forget_same(digest, serial);
+        // What had the name before is gone, whether it is still open or not.
+        self.take_scrap(&path);
+        let replaced = self
+            .unlisted
+            .values_mut()
+            .filter(|file| file.scrap.as_ref() == Some(&path));
+        replaced.for_each(|file| file.scrap = None);
+        match self.unlisted.get_mut(&serial) {
+            Some(file) => file.scrap = Some(path),
+            None => self.keep_scrap(path, room),
+        }
     }
 
     /// Whether this entry of the digest is here still.
@@ -442,8 +520,9 @@ impl Ledger {
     pub(super) fn lose(&mut self, digest: &Digest, serial: u64) -> Option<Victim> {
         let entry = self.forget_same(digest, serial)?;
         let victim = Victim::Blob(*digest);
-        self.leaving.insert(victim.clone(), 0);
-        self.hold_for_readers(&entry);
+        // What is read frees nothing by leaving.
+        let room = if entry.readers > 0 { 0 } else { entry.room };
+        self.leaving.insert(victim.clone(), room);
         Some(victim)
     }
 
@@ -626,6 +705,66 @@ mod tests {
 
         ledger.left(&gone);
         assert!(!ledger.is_leaving(&gone));
+    }
+
+    #[test]
+    fn room_that_is_not_free_yet_is_waited_for_by_all_whom_it_may_be_lent_to() {
+        let mut ledger = Ledger::new(100);
+        let gone = Victim::Blob(stored(&mut ledger, b"a", 90));
+
+        assert_eq!(ledger.reserve(20, 0).unwrap(), [gone.clone()]);
+        assert_eq!(ledger.reserve(70, 0).unwrap(), []);
+        let waited_for = ledger.in_the_way();
+        assert_eq!(waited_for, [gone.clone()]);
+        assert!(ledger.are_in_the_way(&waited_for));
+
+        ledger.left(&gone);
+        assert!(!ledger.are_in_the_way(&waited_for));
+        assert_eq!(ledger.in_the_way(), []);
+    }
+
+    #[test]
+    fn what_fits_beside_that_which_is_leaving_waits_for_nobody() {
+        let mut ledger = Ledger::new(100);
+        stored(&mut ledger, b"a", 50);
+        stored(&mut ledger, b"b", 30);
+        ledger.relieve(50);
+
+        ledger.reserve(20, 0).unwrap();
+
+        assert_eq!(ledger.in_the_way(), []);
+    }
+
+    #[test]
+    fn what_goes_to_quarantine_while_it_is_read_is_no_victim_until_it_is_closed() {
+        let mut ledger = Ledger::new(100);
+        let digest = stored(&mut ledger, b"a", 100);
+        let serial = ledger.pin(&digest).unwrap().serial;
+        let path = PathBuf::from("quarantine");
+
+        ledger.quarantine(&digest, serial, path.clone(), 100);
+        ledger.reserve(10, 0).unwrap_err();
+        ledger.unpin(&digest, serial);
+
+        assert_eq!((ledger.reserved(), ledger.scraps()), (0, 100));
+        assert_eq!(ledger.reserve(10, 0).unwrap(), [Victim::Scrap(path)]);
+    }
+
+    #[test]
+    fn what_another_replaces_in_quarantine_while_it_is_read_is_no_scrap_when_it_is_closed() {
+        let mut ledger = Ledger::new(200);
+        let path = PathBuf::from("quarantine");
+        let serials = [(), ()].map(|()| {
+            let digest = stored(&mut ledger, b"a", 100);
+            let serial = ledger.pin(&digest).unwrap().serial;
+            ledger.quarantine(&digest, serial, path.clone(), 100);
+            serial
+        });
+
+        for (serial, scraps) in serials.into_iter().zip([0, 100]) {
+            ledger.unpin(&Digest::of(b"a"), serial);
+            assert_eq!((ledger.scraps(), ledger.free()), (scraps, 100));
+        }
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub(crate) struct Shared {
     layout: Layout,
     /// Bytes: what is here, what is promised, who goes first.
     ledger: Mutex<Ledger>,
-    /// With the ledger: a victim was unlinked.
+    /// With the ledger: a victim was unlinked, or what was kept of a download was closed.
     left: Condvar,
     /// Names: repositories, tags, what they point at.
     records: Mutex<Records>,
@@ -182,7 +182,8 @@ impl Store {
     /// Whether an earlier download of `digest` left something to continue.
     pub fn has_left(&self, digest: &Digest) -> bool {
         let path = self.shared.layout.partial(digest);
-        self.shared.ledger.lock().has_scrap(&path)
+        let ledger = self.shared.ledger.lock();
+        ledger.has_scrap(&path) || ledger.kept_spool(digest).is_some()
     }
 
     /// Begins or continues a download of `digest`.

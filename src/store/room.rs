@@ -29,6 +29,11 @@ impl Shared {
     fn grant(&self, wanted: u64, scrap: Option<&Path>, unwritten: &AtomicU64) -> Result<u64, Error> {
         let spare = self.space.look()?;
         let mut ledger = self.ledger.lock();
+        // It may have been named as a victim since the writer had its turn.
+        let is_leaving = |ledger: &Ledger| scrap.is_some_and(|path| ledger.is_leaving(&Victim::Scrap(path.to_owned())));
+        while is_leaving(&ledger) {
+            self.left.wait(&mut ledger);
+        }
         ledger.see(spare);
         let scrap = scrap.and_then(|path| Some((path, ledger.take_scrap(path)?)));
         let present = scrap.map_or(0, |(_, room)| room);
@@ -49,9 +54,13 @@ impl Shared {
             }
         };
         unwritten.fetch_add(wanted.saturating_sub(present), Ordering::Relaxed);
+        let in_the_way = ledger.in_the_way();
         drop(ledger);
-        if !victims.is_empty()
-            && let Err(error) = self.is_made(wanted, self.unlink(victims))
+        // What is the writer's own to unlink comes first: nobody waits for one who waits.
+        let relief = (!victims.is_empty()).then(|| self.unlink(victims));
+        self.wait_for(&in_the_way);
+        if let Some(relief) = relief
+            && let Err(error) = self.is_made(wanted, relief)
         {
             let mut ledger = self.ledger.lock();
             unwritten.fetch_sub(wanted.saturating_sub(present), Ordering::Relaxed);
@@ -61,6 +70,17 @@ impl Shared {
         }
         self.space.seen(&spare);
         Ok(wanted)
+    }
+
+    /// Waits until these have left, as far as the disk would hold more than it may beside them.
+    fn wait_for(&self, in_the_way: &[Victim]) {
+        if in_the_way.is_empty() {
+            return;
+        }
+        let mut ledger = self.ledger.lock();
+        while ledger.are_in_the_way(in_the_way) {
+            self.left.wait(&mut ledger);
+        }
     }
 
     /// Whether the file system has the room now that something left for it.

@@ -1,10 +1,10 @@
 use std::fs::{File, Metadata, Permissions};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 use fail::fail_point;
@@ -27,6 +27,8 @@ pub struct Staged {
     digest: Digest,
     path: PathBuf,
     spool: Arc<Spool>,
+    /// Bytes that are granted and not on the disk yet.
+    unwritten: Arc<AtomicU64>,
     written: u64,
     hasher: Hasher,
     /// What becomes of the file when this is dropped.
@@ -41,22 +43,39 @@ struct Turn {
     digest: Digest,
 }
 
+/// What comes with a turn.
+struct Taken {
+    turn: Turn,
+    /// Counts the bytes that are granted and not on the disk yet.
+    unwritten: Arc<AtomicU64>,
+    /// What an earlier writer left, if somebody reads it still.
+    kept: Option<Arc<Spool>>,
+}
+
 impl Turn {
-    /// Waits until files of an earlier life of the digest have left: whoever unlinks them waits for nobody.
-    ///
-    /// With it comes what counts the bytes that are granted and not on the disk yet.
-    fn take(shared: &Arc<Shared>, digest: &Digest) -> Result<(Self, Arc<AtomicU64>), Error> {
+    /// Waits until files of an earlier life of the digest have left: whoever unlinks or closes them waits for nobody.
+    fn take(shared: &Arc<Shared>, digest: &Digest) -> Result<Taken, Error> {
         let files = [Victim::Blob(*digest), Victim::Scrap(shared.layout.partial(digest))];
         let mut ledger = shared.ledger.lock();
-        while files.iter().any(|file| ledger.is_leaving(file)) {
+        loop {
+            if !files.iter().any(|file| ledger.is_leaving(file)) {
+                let unwritten = ledger.begin_writing(digest).ok_or(Error::Busy { digest: *digest })?;
+                let kept = ledger.kept_spool(digest).map(Weak::upgrade);
+                // Its last reader is just closing it, and says so.
+                if !matches!(kept, Some(None)) {
+                    ledger.take_spool(digest);
+                    drop(ledger);
+                    let kept = kept.flatten().inspect(|spool| spool.hold.set_kept(false));
+                    let turn = Self {
+                        shared: shared.clone(),
+                        digest: *digest,
+                    };
+                    return Ok(Taken { turn, unwritten, kept });
+                }
+                ledger.end_writing(digest);
+            }
             shared.left.wait(&mut ledger);
         }
-        let unwritten = ledger.begin_writing(digest).ok_or(Error::Busy { digest: *digest })?;
-        let turn = Self {
-            shared: shared.clone(),
-            digest: *digest,
-        };
-        Ok((turn, unwritten))
     }
 }
 
@@ -67,15 +86,27 @@ impl Drop for Turn {
 }
 
 /// The file of a download while others read along. Its room is given back with the last reader.
+///
+/// Whoever continues a download that is still read takes over this very file, so that its room is counted once, and
+/// for as long as anybody has it open.
 pub struct Spool {
     shared: Arc<Shared>,
     file: File,
-    reserved: Mutex<u64>,
-    unwritten: Arc<AtomicU64>,
     /// Bytes that it may grow to: content that does not say its size drives out no more than a part of the rest.
     most: AtomicU64,
     /// Once it is committed: keeps the file from being evicted while it is read.
     committed: OnceLock<Blob>,
+    /// Given up last, when the file is closed.
+    hold: Hold,
+}
+
+/// The room of a spool.
+struct Hold {
+    shared: Arc<Shared>,
+    digest: Digest,
+    reserved: Mutex<u64>,
+    /// Whether the file is to be continued, by whoever comes next.
+    kept: AtomicBool,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -87,9 +118,36 @@ enum Fate {
 
 impl Staged {
     pub(super) fn begin(shared: &Arc<Shared>, digest: &Digest, size: Option<u64>) -> Result<Self, Error> {
-        let (turn, unwritten) = Turn::take(shared, digest)?;
+        let Taken { turn, unwritten, kept } = Turn::take(shared, digest)?;
         let path = shared.layout.partial(digest);
-        let reserved = shared.make_room_over(&path, room_for(size.unwrap_or(0)), &unwritten)?;
+        let kept = kept.filter(|spool| spool.lies_at(&path));
+        let spool = match kept {
+            Some(spool) => spool.taken_over(size, &unwritten)?,
+            None => Self::open(shared, digest, size, &unwritten)?,
+        };
+        let mut staged = Self {
+            digest: *digest,
+            path,
+            spool,
+            unwritten,
+            written: 0,
+            hasher: Hasher::new(digest.algorithm()),
+            fate: Fate::Kept,
+            _turn: turn,
+        };
+        staged.continue_after(size)?;
+        Ok(staged)
+    }
+
+    /// Opens the file, over what an earlier attempt left.
+    fn open(
+        shared: &Arc<Shared>,
+        digest: &Digest,
+        size: Option<u64>,
+        unwritten: &AtomicU64,
+    ) -> Result<Arc<Spool>, Error> {
+        let path = shared.layout.partial(digest);
+        let reserved = shared.make_room_over(&path, room_for(size.unwrap_or(0)), unwritten)?;
         let file = match shared.layout.open_partial(digest) {
             Ok(file) => file,
             Err(error) => {
@@ -103,25 +161,18 @@ impl Staged {
                 return Err(error);
             }
         };
-        let spool = Arc::new(Spool {
+        Ok(Arc::new(Spool {
             shared: shared.clone(),
             file,
-            reserved: Mutex::new(reserved),
-            unwritten,
-            most: AtomicU64::new(size.map_or(shared.ledger.lock().capacity() / UNANNOUNCED, |_| u64::MAX)),
+            most: AtomicU64::new(most(shared, size)),
             committed: OnceLock::new(),
-        });
-        let mut staged = Self {
-            digest: *digest,
-            path,
-            spool,
-            written: 0,
-            hasher: Hasher::new(digest.algorithm()),
-            fate: Fate::Kept,
-            _turn: turn,
-        };
-        staged.continue_after(size)?;
-        Ok(staged)
+            hold: Hold {
+                shared: shared.clone(),
+                digest: *digest,
+                reserved: Mutex::new(reserved),
+                kept: AtomicBool::new(false),
+            },
+        }))
     }
 
     /// Bytes that are here and hashed.
@@ -146,13 +197,13 @@ impl Staged {
     /// [`Error::Full`] or [`Error::Unannounced`] if the size was not known and room ran out; [`Error::Io`].
     pub fn write(&mut self, pieces: &[Bytes]) -> Result<(), Error> {
         let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
-        self.spool.ensure(self.written + bytes)?;
+        self.spool.ensure(self.written + bytes, &self.unwritten)?;
         let health = &self.spool.shared.health;
         self.write_out(pieces, bytes)
             .map_err(Error::io("writing", &self.path))
             .inspect_err(|error| health.note(error))?;
         // Before it is hashed: what the disk shows as taken is not to be counted as still unwritten as well.
-        self.spool.has(self.written + bytes);
+        self.spool.has(self.written + bytes, &self.unwritten);
         health.clear();
         pieces.iter().for_each(|piece| self.hasher.update(piece));
         self.written += bytes;
@@ -199,7 +250,7 @@ impl Staged {
             .file
             .set_len(0)
             .map_err(Error::io("truncating", &self.path))?;
-        self.spool.has(0);
+        self.spool.has(0, &self.unwritten);
         Ok(())
     }
 
@@ -242,7 +293,7 @@ impl Staged {
             Trust::Verified,
             media_type.clone(),
         );
-        let granted = std::mem::take(&mut *self.spool.reserved.lock());
+        let granted = std::mem::take(&mut *self.spool.hold.reserved.lock());
         let serial = shared.ledger.lock().commit(self.digest, entry, granted);
         shared.index.write(Row::Blob {
             digest: self.digest,
@@ -285,7 +336,7 @@ impl Staged {
         }
         // What lies here was granted before.
         self.spool.most.fetch_max(length, Ordering::Relaxed);
-        self.spool.ensure(length)?;
+        self.spool.ensure(length, &self.unwritten)?;
         let mut buffer = vec![0; 1 << 20];
         while self.written < length {
             let read = self
@@ -313,7 +364,7 @@ impl Drop for Staged {
     fn drop(&mut self) {
         match self.fate {
             Fate::Committed => {}
-            Fate::Kept if self.written > 0 => self.spool.become_scrap(&self.path),
+            Fate::Kept if self.written > 0 => self.spool.keep(),
             Fate::Kept | Fate::Removed => {
                 // Readers may still hold it open; its room is given back when the last one closes it.
                 let _ = std::fs::remove_file(&self.path);
@@ -324,35 +375,63 @@ impl Drop for Staged {
 
 impl Spool {
     /// Sees to it that the file may grow to `bytes`.
-    fn ensure(&self, bytes: u64) -> Result<(), Error> {
-        let mut reserved = self.reserved.lock();
+    fn ensure(&self, bytes: u64, unwritten: &AtomicU64) -> Result<(), Error> {
+        let reserved = *self.hold.reserved.lock();
         let wanted = room_for(bytes);
-        if wanted <= *reserved {
+        if wanted <= reserved {
             return Ok(());
         }
         let most = self.most.load(Ordering::Relaxed);
         if bytes > most {
             return Err(Error::Unannounced { most });
         }
-        let more = (wanted - *reserved).max(STEP);
-        self.shared.make_room(more, &self.unwritten)?;
-        *reserved += more;
+        self.grow((wanted - reserved).max(STEP), unwritten)
+    }
+
+    /// Only the one writer asks for room, so nobody else does meanwhile.
+    fn grow(&self, more: u64, unwritten: &AtomicU64) -> Result<(), Error> {
+        self.shared.make_room(more, unwritten)?;
+        *self.hold.reserved.lock() += more;
         Ok(())
     }
 
-    /// So many bytes of what was granted are on the disk.
-    fn has(&self, bytes: u64) {
-        let reserved = self.reserved.lock();
-        let unwritten = reserved.saturating_sub(bytes);
-        let before = self.unwritten.swap(unwritten, Ordering::Relaxed);
-        self.shared.space.wrote(before.saturating_sub(unwritten));
+    /// The same file for another writer, with room for a whole download. It stays kept if there is none.
+    fn taken_over(self: Arc<Self>, size: Option<u64>, unwritten: &AtomicU64) -> Result<Arc<Self>, Error> {
+        let reserved = *self.hold.reserved.lock();
+        let more = room_for(size.unwrap_or(0)).saturating_sub(reserved);
+        if more > 0 {
+            self.grow(more, unwritten).inspect_err(|_| self.keep())?;
+        }
+        self.most.store(most(&self.shared, size), Ordering::Relaxed);
+        Ok(self)
     }
 
-    fn become_scrap(&self, path: &Path) {
-        let Ok(metadata) = self.file.metadata() else { return };
+    /// Whether the file is still the one that has the name: somebody may have removed it.
+    fn lies_at(&self, path: &Path) -> bool {
+        let (Ok(ours), Ok(there)) = (self.file.metadata(), path.symlink_metadata()) else {
+            return false;
+        };
+        (ours.dev(), ours.ino()) == (there.dev(), there.ino())
+    }
+
+    /// So many bytes of what was granted are on the disk.
+    fn has(&self, bytes: u64, unwritten: &AtomicU64) {
+        let left = self.hold.reserved.lock().saturating_sub(bytes);
+        let before = unwritten.swap(left, Ordering::Relaxed);
+        self.shared.space.wrote(before.saturating_sub(left));
+    }
+
+    /// Nobody writes any further: it takes what it has, and is a scrap once its last reader closes it.
+    fn keep(self: &Arc<Self>) {
+        let mut reserved = self.hold.reserved.lock();
+        let room = self
+            .file
+            .metadata()
+            .map_or(*reserved, |metadata| layout::room(&metadata));
         let mut ledger = self.shared.ledger.lock();
-        ledger.release(std::mem::take(&mut *self.reserved.lock()));
-        ledger.keep_scrap(path.to_owned(), layout::room(&metadata));
+        ledger.settle(std::mem::replace(&mut *reserved, room), room);
+        ledger.keep_spool(self.hold.digest, Arc::downgrade(self));
+        self.hold.set_kept(true);
     }
 }
 
@@ -371,10 +450,28 @@ impl AsFd for Spool {
     }
 }
 
-impl Drop for Spool {
-    fn drop(&mut self) {
-        self.shared.ledger.lock().release(*self.reserved.lock());
+impl Hold {
+    fn set_kept(&self, kept: bool) {
+        self.kept.store(kept, Ordering::Relaxed);
     }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let reserved = *self.reserved.get_mut();
+        let mut ledger = self.shared.ledger.lock();
+        ledger.release(reserved);
+        if *self.kept.get_mut() {
+            ledger.take_spool(&self.digest);
+            ledger.keep_scrap(self.shared.layout.partial(&self.digest), reserved);
+            self.shared.left.notify_all();
+        }
+    }
+}
+
+/// Bytes that content may grow to, of the size that was announced.
+fn most(shared: &Shared, size: Option<u64>) -> u64 {
+    size.map_or_else(|| shared.ledger.lock().capacity() / UNANNOUNCED, |_| u64::MAX)
 }
 
 /// Room that a file of `bytes` may take on disk: whole blocks, and a little for the map of a scattered file.
@@ -405,4 +502,71 @@ fn write_all(file: &File, pieces: &[Bytes], mut position: u64) -> io::Result<()>
         IoSlice::advance_slices(&mut rest, written);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+
+    use super::*;
+    use crate::store::{Config, Metrics, Store};
+    use crate::units::Size;
+
+    const MIB: u64 = 1 << 20;
+
+    fn store(folder: &Path) -> Store {
+        let config = Config {
+            path: folder.join("store"),
+            capacity: Size::mib(64),
+            ..Config::default()
+        };
+        Store::open(&config, Metrics::new(&Registry::new()).unwrap()).unwrap()
+    }
+
+    /// Reserved, and listed as scraps.
+    fn accounts(store: &Store) -> (u64, u64) {
+        let ledger = store.shared.ledger.lock();
+        (ledger.reserved(), ledger.scraps())
+    }
+
+    /// One MiB of a larger download that was cut, and a reader of it.
+    fn cut(store: &Store, digest: &Digest) -> Arc<Spool> {
+        let mut staged = store.stage(digest, Some(2 * MIB)).unwrap();
+        staged.write(&[Bytes::from(vec![7; 1 << 20])]).unwrap();
+        staged.spool()
+    }
+
+    #[test]
+    fn what_was_cut_is_a_scrap_when_its_last_reader_is_gone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let digest = Digest::of(b"longer");
+
+        let reader = cut(&store, &digest);
+        let (room, scraps) = accounts(&store);
+
+        assert!(store.has_left(&digest));
+        assert!(room > 0 && scraps == 0, "{room} reserved, {scraps} listed");
+        drop(reader);
+        assert_eq!(accounts(&store), (0, room));
+        assert!(store.has_left(&digest));
+    }
+
+    #[test]
+    fn what_is_continued_while_it_is_read_counts_once_and_until_all_have_closed_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path());
+        let digest = Digest::of(b"longer");
+        let reader = cut(&store, &digest);
+
+        let next = store.stage(&digest, Some(2 * MIB)).unwrap();
+
+        assert_eq!(next.written(), MIB);
+        assert_eq!(accounts(&store), (room_for(2 * MIB), 0));
+        next.discard();
+        assert_eq!(accounts(&store), (room_for(2 * MIB), 0));
+        assert!(!store.has_left(&digest));
+        drop(reader);
+        assert_eq!(accounts(&store), (0, 0));
+    }
 }
