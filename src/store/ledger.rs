@@ -712,10 +712,10 @@ mod tests {
         let mut ledger = Ledger::new(100);
         let gone = Victim::Blob(stored(&mut ledger, b"a", 90));
 
-        assert_eq!(ledger.reserve(20, 0).unwrap(), [gone.clone()]);
+        assert_eq!(ledger.reserve(20, 0).unwrap(), std::slice::from_ref(&gone));
         assert_eq!(ledger.reserve(70, 0).unwrap(), []);
         let waited_for = ledger.in_the_way();
-        assert_eq!(waited_for, [gone.clone()]);
+        assert_eq!(waited_for, std::slice::from_ref(&gone));
         assert!(ledger.are_in_the_way(&waited_for));
 
         ledger.left(&gone);

@@ -24,7 +24,6 @@ const UNANNOUNCED: u64 = 4;
 
 /// A download being written. Dropping it keeps what arrived, to be continued by a later one.
 pub struct Staged {
-    digest: Digest,
     path: PathBuf,
     spool: Arc<Spool>,
     /// Bytes that are granted and not on the disk yet.
@@ -34,7 +33,7 @@ pub struct Staged {
     /// What becomes of the file when this is dropped.
     fate: Fate,
     /// Given up last, when the file has found its fate.
-    _turn: Turn,
+    turn: Turn,
 }
 
 /// The right to write a digest's file, which one writer has at a time.
@@ -126,14 +125,13 @@ impl Staged {
             None => Self::open(shared, digest, size, &unwritten)?,
         };
         let mut staged = Self {
-            digest: *digest,
             path,
             spool,
             unwritten,
             written: 0,
             hasher: Hasher::new(digest.algorithm()),
             fate: Fate::Kept,
-            _turn: turn,
+            turn,
         };
         staged.continue_after(size)?;
         Ok(staged)
@@ -235,7 +233,7 @@ impl Staged {
     /// The same; the hash of what was written, for whoever goes on without a file.
     pub fn abandon(mut self) -> Hasher {
         self.fate = Fate::Removed;
-        std::mem::replace(&mut self.hasher, Hasher::new(self.digest.algorithm()))
+        std::mem::replace(&mut self.hasher, Hasher::new(self.turn.digest.algorithm()))
     }
 
     /// Throws away what is here and begins again at the first byte.
@@ -245,7 +243,7 @@ impl Staged {
     /// [`Error::Io`].
     pub fn restart(&mut self) -> Result<(), Error> {
         self.written = 0;
-        self.hasher = Hasher::new(self.digest.algorithm());
+        self.hasher = Hasher::new(self.turn.digest.algorithm());
         self.spool
             .file
             .set_len(0)
@@ -272,18 +270,18 @@ impl Staged {
     fn put_in_place(&mut self, media_type: Option<&str>) -> Result<(), Error> {
         fail_point!("store.commit.before_rename");
         let actual = self.hasher.clone().finish();
-        if actual != self.digest {
+        if actual != self.turn.digest {
             self.fate = Fate::Removed;
             return Err(Error::DigestMismatch {
                 actual,
-                announced: self.digest,
+                announced: self.turn.digest,
             });
         }
         let shared = self.spool.shared.clone();
         let file = self.finish_file().map_err(Error::io("finishing", &self.path))?;
         let metadata = file.metadata().map_err(Error::io("reading the size of", &self.path))?;
         self.clear_place()?;
-        shared.layout.promote(&self.digest)?;
+        shared.layout.promote(&self.turn.digest)?;
         fail_point!("store.commit.after_rename");
         self.fate = Fate::Committed;
         let media_type = media_type.map(Arc::from);
@@ -294,15 +292,15 @@ impl Staged {
             media_type.clone(),
         );
         let granted = std::mem::take(&mut *self.spool.hold.reserved.lock());
-        let serial = shared.ledger.lock().commit(self.digest, entry, granted);
+        let serial = shared.ledger.lock().commit(self.turn.digest, entry, granted);
         shared.index.write(Row::Blob {
-            digest: self.digest,
+            digest: self.turn.digest,
             size: self.written,
             media_type: media_type.clone(),
         });
-        shared.syncer.queue(self.digest, serial);
+        shared.syncer.queue(self.turn.digest, serial);
         // Those who read along read the stored file from here on.
-        let blob = Blob::committed(&shared, self.digest, serial, file, self.written, media_type);
+        let blob = Blob::committed(&shared, self.turn.digest, serial, file, self.written, media_type);
         let _ = self.spool.committed.set(blob);
         Ok(())
     }
@@ -310,10 +308,10 @@ impl Staged {
     /// Another writer was here between the look and the turn: its file goes, as it is in the books of one entry only.
     fn clear_place(&self) -> Result<(), Error> {
         let shared = &self.spool.shared;
-        if !shared.ledger.lock().holds(&self.digest) {
+        if !shared.ledger.lock().holds(&self.turn.digest) {
             return Ok(());
         }
-        let path = shared.layout.blob(&self.digest);
+        let path = shared.layout.blob(&self.turn.digest);
         match std::fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("replacing", &path)(error)),
             _ => Ok(()),
