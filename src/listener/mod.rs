@@ -13,6 +13,7 @@ mod kernel;
 mod log;
 mod pace;
 mod porch;
+mod prompt;
 mod refused;
 mod send;
 mod stamp;

@@ -26,6 +26,7 @@ use super::door::{self, Door};
 use super::framing;
 use super::log::Entry;
 use super::pace::Pace;
+use super::prompt::Prompt;
 use super::refused::Limit;
 use super::streams::Streams;
 use crate::serve::{Body, Reply, Request};
@@ -78,7 +79,7 @@ impl Porch {
         };
         let plain = stream.into_any().downcast::<l4::stream::Stream>().ok()?;
         match timeout(self.door.config.handshake_timeout, acceptor.tls_handshake(*plain)).await {
-            Ok(Ok(stream)) => Some(Box::new(stream)),
+            Ok(Ok(stream)) => Some(Box::new(Prompt::new(stream))),
             Ok(Err(error)) => {
                 tracing::debug!(%error, "a client's TLS handshake failed");
                 None

@@ -41,17 +41,12 @@ impl Stage {
 
     /// A pull is under way: the parent keeps back what follows the first `held` bytes, and the client has read those.
     pub async fn under_way(size: usize, held: usize) -> (Self, Gate, Open) {
-        Self::under_way_and_seen(size, held, held).await
-    }
-
-    /// The same, once the leader has seen the first `seen` bytes.
-    pub async fn under_way_and_seen(size: usize, held: usize, seen: usize) -> (Self, Gate, Open) {
         let stage = Self::cold(size).await;
         let gate = Gate::closed();
         let fault = Fault::get(&stage.digest).hold_after(held as u64, &gate);
         stage.parent.fault(fault.times(1));
         let mut leader = stage.open().await;
-        leader.read(seen).await;
+        leader.read(held).await;
         (stage, gate, leader)
     }
 
