@@ -10,11 +10,11 @@ use bytes::Bytes;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::support::client::{blob, manifest};
+use crate::support::client::{Request, blob, manifest};
 use crate::support::content::{random, sha256};
 use crate::support::node::{Node, Setup};
 use crate::support::stage::Stage;
-use crate::support::upstream::Upstream;
+use crate::support::upstream::{Cut, Fault, Upstream};
 
 const MIB: usize = 1 << 20;
 
@@ -396,4 +396,23 @@ async fn ten_thousand_files_of_others_hold_up_no_start_and_no_link_among_them_is
         .into_iter()
         .filter(|(path, _)| path.to_string_lossy().contains("junk-"));
     assert_eq!(junk.count(), JUNK);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_of_an_earlier_download_is_begun_anew_and_kept() {
+    let mut stage = Stage::placed(MIB).await;
+    stage.node.environment("FAILPOINTS", "store.continue=return");
+    stage.node.start().await;
+    stage
+        .parent
+        .fault(Fault::get(&stage.digest).cut_after(MIB as u64 / 2, Cut::Fin).times(1));
+    stage
+        .parent
+        .fault(Fault::get(&stage.digest).ranged().status(404).times(1));
+    let (broken, _) = stage.node.client().open(Request::get(&stage.target)).await.rest().await;
+    assert!(!broken.complete, "{broken}");
+
+    stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+
+    assert!(stage.node.has_stored(&stage.digest));
 }

@@ -133,7 +133,13 @@ impl Staged {
             fate: Fate::Kept,
             turn,
         };
-        staged.continue_after(size)?;
+        if let Err(error) = staged.continue_after(size) {
+            if let Error::Io { .. } = error {
+                // What cannot be read would stand in the way of every later download.
+                staged.fate = Fate::Removed;
+            }
+            return Err(error);
+        }
         Ok(staged)
     }
 
@@ -337,11 +343,8 @@ impl Staged {
         self.spool.ensure(length, &self.unwritten)?;
         let mut buffer = vec![0; 1 << 20];
         while self.written < length {
-            let read = self
-                .spool
-                .file
-                .read_at(&mut buffer, self.written)
-                .map_err(Error::io("reading", &self.path))?;
+            let read =
+                read_at(&self.spool.file, &mut buffer, self.written).map_err(Error::io("reading", &self.path))?;
             if read == 0 {
                 break;
             }
@@ -482,6 +485,11 @@ fn room_for(bytes: u64) -> u64 {
 /// The disk, or this user's part of it.
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+    fail_point!("store.continue", |_| Err(io::Error::from_raw_os_error(libc::EIO)));
+    file.read_at(buffer, position)
 }
 
 fn write_all(file: &File, pieces: &[Bytes], mut position: u64) -> io::Result<()> {
