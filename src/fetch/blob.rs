@@ -188,7 +188,8 @@ impl Shared {
             self.metrics.distrusted.inc();
             return Part::None(error);
         }
-        let flight = Arc::new(Flight::new(*digest, repository.clone(), kind, asker.clone()));
+        let budget = self.windows.clone();
+        let flight = Arc::new(Flight::new(*digest, repository.clone(), kind, asker.clone(), budget));
         flights.insert(*digest, flight.clone());
         drop(flights);
         self.runtime

@@ -193,14 +193,14 @@ pub(super) fn is_method_refused(error: &parent::Error) -> bool {
 }
 
 /// Whether the parent, or who stands in between, may have stumbled over being asked for a part.
-pub(super) fn mangles_range(error: &parent::Error) -> bool {
-    use parent::Error::{Failed, Garbled};
-    matches!(
-        error,
-        Garbled { .. }
-            | Failed {
-                status: 300..=499 | 501,
-                ..
-            }
-    )
+///
+/// A refusal of access counts at the beginning only: in the middle it has other reasons, as what was granted ran out.
+pub(super) fn mangles_range(error: &parent::Error, is_beginning: bool) -> bool {
+    use parent::Error::{Denied, Failed, Garbled};
+    match error {
+        Garbled { .. } => true,
+        Denied { .. } => is_beginning,
+        Failed { status, .. } => matches!(status, 300..=499 | 501),
+        _ => false,
+    }
 }

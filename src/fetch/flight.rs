@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 pub(super) use super::window::HELD_BACK;
-use super::window::{Seat, Window};
+use super::window::{Budget, Seat, Window};
 use super::{Asker, Error, Piece, Readable};
 use crate::oci::{Digest, Repository};
 
@@ -84,12 +84,18 @@ pub(super) struct Follower {
 }
 
 impl Flight {
-    /// One for `asker`, and for all who join.
-    pub(super) fn new(digest: Digest, repository: Repository, kind: Kind, asker: Asker) -> Self {
-        Self::of(digest, repository, Some(kind), Some(asker))
+    /// One for `asker`, and for all who join. What is not kept of it passes within `budget`.
+    pub(super) fn new(digest: Digest, repository: Repository, kind: Kind, asker: Asker, budget: Budget) -> Self {
+        Self {
+            asker: Some(asker),
+            window: Arc::new(Window::within(budget)),
+            kind: Some(kind),
+            ..Self::of_stored(digest, repository)
+        }
     }
 
-    fn of(digest: Digest, repository: Repository, kind: Option<Kind>, asker: Option<Asker>) -> Self {
+    /// One whose bytes lie here, to be hashed.
+    pub(super) fn of_stored(digest: Digest, repository: Repository) -> Self {
         let admitted = Mutex::new(HashSet::from([repository.clone()]));
         let progress = watch::Sender::new(Progress {
             head: None,
@@ -99,18 +105,13 @@ impl Flight {
         Self {
             digest,
             repository,
-            asker,
+            asker: None,
             admitted,
             file: OnceLock::new(),
             window: Arc::default(),
             progress,
-            kind,
+            kind: None,
         }
-    }
-
-    /// One whose bytes lie here, to be hashed.
-    pub(super) fn of_stored(digest: Digest, repository: Repository) -> Self {
-        Self::of(digest, repository, None, None)
     }
 
     pub(super) fn admits(&self, repository: &Repository) -> bool {

@@ -241,12 +241,7 @@ impl Transfer<'_> {
             Err(parent::Error::RangeUnsatisfiable { .. }) => Err(self.past_the_end()),
             Err(parent::Error::Spoiled { .. }) if self.left.is_some() => Err(self.past_the_end()),
             Err(parent::Error::Spoiled { layer }) => Err(Cut::Final(self.corrupt(&format!("{layer} got wrong bytes")))),
-            // A refusal in the middle has other reasons: what was granted ran out.
-            Err(error @ parent::Error::Denied { .. }) if is_part && self.writer.is_none() => {
-                self.is_rangeless = true;
-                Err(Cut::Again(error.into()))
-            }
-            Err(error) if is_part && mangles_range(&error) => {
+            Err(error) if is_part && mangles_range(&error, self.writer.is_none()) => {
                 self.is_rangeless = true;
                 Err(Cut::Again(error.into()))
             }

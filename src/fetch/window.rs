@@ -31,11 +31,13 @@ const SLOWEST: Duration = Duration::from_secs(60);
 /// What the windows of a node may hold together.
 ///
 /// Beyond it a window takes only what its readers need to go on: up to `HELD_BACK` and two pieces each.
+#[derive(Clone)]
 pub(super) struct Budget(Arc<Semaphore>);
 
 /// The readers of a flight, and the bytes between the slowest of them and the sender once no file takes them.
 #[derive(Default)]
 pub(super) struct Window {
+    budget: Budget,
     state: Mutex<State>,
     /// A reader went on or left.
     moved: Notify,
@@ -80,6 +82,14 @@ pub(super) struct Seat {
 }
 
 impl Window {
+    /// One of those that share a node's budget.
+    pub(super) fn within(budget: Budget) -> Self {
+        Self {
+            budget,
+            ..Self::default()
+        }
+    }
+
     /// From this offset on bytes pass here.
     pub(super) fn open(&self, offset: u64) {
         let mut state = self.state.lock();
@@ -125,13 +135,13 @@ impl Window {
         }
     }
 
-    /// Appends, once there is room here and in the node's `budget`. False if nobody reads any more.
-    pub(super) async fn push(&self, bytes: Bytes, budget: &Budget) -> bool {
+    /// Appends, once there is room here and in the node's budget. False if nobody reads any more.
+    pub(super) async fn push(&self, bytes: Bytes) -> bool {
         let began = now();
         let size = bytes.len() as u64;
-        let mut part = budget.try_take(size);
+        let mut part = self.budget.try_take(size);
         // Kept over all waiting, so that who wakes up for its own readers does not lose its turn.
-        let mut taking = pin!(budget.take(size));
+        let mut taking = pin!(self.budget.take(size));
         loop {
             let moved = self.moved.notified();
             let (full, left) = {
@@ -313,7 +323,11 @@ mod tests {
     use super::*;
 
     fn open(offset: u64) -> Arc<Window> {
-        let window = Arc::new(Window::default());
+        open_within(&Budget::default(), offset)
+    }
+
+    fn open_within(budget: &Budget, offset: u64) -> Arc<Window> {
+        let window = Arc::new(Window::within(budget.clone()));
         window.open(offset);
         window
     }
@@ -324,12 +338,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_full_window_waits_for_its_slowest_reader() {
-        let budget = Budget::default();
         let window = open(0);
         let seat = window.seat(0).unwrap();
-        assert!(window.push(full(), &budget).await);
+        assert!(window.push(full()).await);
 
-        let mut second = Box::pin(window.push(full(), &budget));
+        let mut second = Box::pin(window.push(full()));
         assert!(futures_util::poll!(&mut second).is_pending());
         seat.read(CAPACITY, u64::MAX);
 
@@ -338,22 +351,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_window_without_readers_refuses_more() {
-        let budget = Budget::default();
         let window = open(0);
         drop(window.seat(0));
 
-        assert!(!window.push(Bytes::from_static(b"x"), &budget).await);
+        assert!(!window.push(Bytes::from_static(b"x")).await);
     }
 
     #[tokio::test]
     async fn a_reader_that_is_still_in_the_file_keeps_what_follows_it() {
-        let budget = Budget::default();
         let window = Arc::new(Window::default());
         let seat = window.seat(3).unwrap();
         window.open(10);
-        assert!(window.push(full(), &budget).await);
+        assert!(window.push(full()).await);
 
-        let mut second = Box::pin(window.push(full(), &budget));
+        let mut second = Box::pin(window.push(full()));
         assert!(futures_util::poll!(&mut second).is_pending());
 
         assert_eq!(seat.read(10, 12).unwrap().len(), 2);
@@ -364,15 +375,14 @@ mod tests {
 
     #[tokio::test]
     async fn who_holds_up_others_for_too_long_is_left_behind_and_they_go_on() {
-        let budget = Budget::default();
         let window = open(0);
         let (slow, keen) = (window.seat(0).unwrap(), window.seat(0).unwrap());
-        assert!(window.push(full(), &budget).await);
+        assert!(window.push(full()).await);
         keen.move_to(CAPACITY);
         slow.move_to(1);
 
         window.state.lock().count(SLOWEST);
-        assert!(window.push(full(), &budget).await);
+        assert!(window.push(full()).await);
 
         assert!(slow.read(1, 2).is_none());
         assert!(keen.read(CAPACITY, u64::MAX).is_some());
@@ -380,10 +390,9 @@ mod tests {
 
     #[tokio::test]
     async fn who_holds_up_nobody_may_take_its_time() {
-        let budget = Budget::default();
         let window = open(0);
         let seat = window.seat(0).unwrap();
-        assert!(window.push(full(), &budget).await);
+        assert!(window.push(full()).await);
         seat.move_to(1);
 
         window.state.lock().count(SLOWEST);
@@ -393,13 +402,12 @@ mod tests {
 
     #[tokio::test]
     async fn who_lets_the_window_turn_over_in_time_is_not_left_behind() {
-        let budget = Budget::default();
         let window = open(0);
         let (slow, keen) = (window.seat(0).unwrap(), window.seat(0).unwrap());
-        assert!(window.push(full(), &budget).await);
+        assert!(window.push(full()).await);
         slow.move_to(CAPACITY);
         keen.move_to(CAPACITY);
-        assert!(window.push(full(), &budget).await);
+        assert!(window.push(full()).await);
         keen.move_to(2 * CAPACITY);
 
         window.state.lock().count(SLOWEST);
@@ -420,9 +428,9 @@ mod tests {
     fn crowd(budget: &Budget, windows: usize) -> (Vec<(Arc<Window>, Seat)>, u64) {
         let crowd: Vec<_> = (0..windows)
             .map(|_| {
-                let window = open(0);
+                let window = open_within(budget, 0);
                 let seat = window.seat(0).unwrap();
-                while window.push(piece(), budget).now_or_never().is_some() {}
+                while window.push(piece()).now_or_never().is_some() {}
                 (window, seat)
             })
             .collect();
@@ -433,10 +441,10 @@ mod tests {
     #[tokio::test]
     async fn what_was_read_or_dropped_is_given_back() {
         let budget = Budget::default();
-        let (read, dropped) = (open(0), open(0));
+        let (read, dropped) = (open_within(&budget, 0), open_within(&budget, 0));
         let seats = [&read, &dropped].map(|window| window.seat(0).unwrap());
-        assert!(read.push(full(), &budget).await);
-        assert!(dropped.push(full(), &budget).await);
+        assert!(read.push(full()).await);
+        assert!(dropped.push(full()).await);
         assert_eq!(free(&budget), NODE_CAPACITY - 2 * CAPACITY);
 
         seats[0].move_to(CAPACITY);
@@ -462,11 +470,11 @@ mod tests {
     async fn while_others_have_the_budget_who_reads_what_it_is_shown_goes_on() {
         let budget = Budget::default();
         let _crowd = crowd(&budget, 9);
-        let window = open(0);
+        let window = open_within(&budget, 0);
         let seat = window.seat(0).unwrap();
 
         for pushed in 1..1000 {
-            assert!(window.push(piece(), &budget).now_or_never().unwrap());
+            assert!(window.push(piece()).now_or_never().unwrap());
             // The last bytes are held back from it.
             seat.move_to((pushed - 1) * HELD_BACK);
         }
@@ -476,10 +484,10 @@ mod tests {
     async fn who_waits_for_the_budget_gets_what_others_give_back_and_nobody_is_left_behind() {
         let budget = Budget::default();
         let (crowd, _) = crowd(&budget, 9);
-        let window = open(0);
+        let window = open_within(&budget, 0);
         let (slow, _keen) = (window.seat(0).unwrap(), window.seat(2 * HELD_BACK).unwrap());
-        while window.push(piece(), &budget).now_or_never().is_some() {}
-        let mut waiting = Box::pin(window.push(piece(), &budget));
+        while window.push(piece()).now_or_never().is_some() {}
+        let mut waiting = Box::pin(window.push(piece()));
         assert!(futures_util::poll!(&mut waiting).is_pending());
 
         drop(crowd);
@@ -493,10 +501,10 @@ mod tests {
     async fn who_waits_for_the_budget_goes_on_once_its_own_reader_does() {
         let budget = Budget::default();
         let _crowd = crowd(&budget, 9);
-        let window = open(0);
+        let window = open_within(&budget, 0);
         let seat = window.seat(0).unwrap();
-        while window.push(piece(), &budget).now_or_never().is_some() {}
-        let mut waiting = Box::pin(window.push(piece(), &budget));
+        while window.push(piece()).now_or_never().is_some() {}
+        let mut waiting = Box::pin(window.push(piece()));
         assert!(futures_util::poll!(&mut waiting).is_pending());
 
         seat.move_to(HELD_BACK);

@@ -125,23 +125,17 @@ impl Writer {
                 pieces
             }
         };
-        self.pass(shared, flight, total, pieces).await
+        self.pass(flight, total, pieces).await
     }
 
-    async fn pass(
-        &mut self,
-        shared: &Shared,
-        flight: &Flight,
-        total: Option<u64>,
-        pieces: Vec<Bytes>,
-    ) -> Result<bool, Error> {
+    async fn pass(&mut self, flight: &Flight, total: Option<u64>, pieces: Vec<Bytes>) -> Result<bool, Error> {
         let End::Window(hasher) = &mut self.end else {
             return Err(Error::Interrupted);
         };
         for piece in pieces {
             hasher.update(&piece);
             let bytes = piece.len() as u64;
-            if !flight.window.push(piece, &shared.windows).await {
+            if !flight.window.push(piece).await {
                 return Ok(false);
             }
             // Shown at once: the window frees what was read, and nobody reads what is not shown.

@@ -29,8 +29,6 @@ pub struct Answer {
     layer: String,
     series: Series,
     pace: Pace,
-    /// So long the next bytes are waited for.
-    read_timeout: Duration,
     /// Held until the body has been read.
     _pass: Option<Pass>,
 }
@@ -84,7 +82,6 @@ impl Answer {
             layer: frame.layer,
             series: frame.series,
             pace: Pace::new(frame.clock, frame.read_timeout),
-            read_timeout: frame.read_timeout,
             _pass: None,
         }
     }
@@ -109,7 +106,7 @@ impl Answer {
         };
         let wait = self.pace.wait();
         // Not the client's own read timeout: that runs on while nobody reads, and a slow reader is no silent upstream.
-        let Ok(chunk) = tokio::time::timeout(self.read_timeout, response.chunk()).await else {
+        let Ok(chunk) = tokio::time::timeout(self.pace.window(), response.chunk()).await else {
             self.body = None;
             return Err(self.silent());
         };
@@ -167,7 +164,7 @@ impl Answer {
     }
 
     fn silent(&self) -> Error {
-        let words = format!("no bytes for {} s", self.read_timeout.as_secs_f32());
+        let words = format!("no bytes for {} s", self.pace.window().as_secs_f32());
         Error::Cut {
             layer: self.layer.clone(),
             source: Arc::new(io::Error::new(io::ErrorKind::TimedOut, words)),

@@ -33,6 +33,11 @@ impl Pace {
         }
     }
 
+    /// How long nothing at all is borne.
+    pub(super) fn window(&self) -> Duration {
+        self.window
+    }
+
     pub(super) fn wait(&self) -> Wait {
         Wait(self.clock.now())
     }

@@ -319,3 +319,27 @@ fn accepting_json() -> HeaderMap {
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     headers
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refresh_token_that_is_refused_late_takes_no_newer_one_with_it() {
+        let realm = Url::parse("https://auth.example/token").expect("a URL");
+        let service = TokenService::new(&realm, &[], Clock::system());
+        let purpose = Purpose {
+            realm,
+            service: None,
+            scope: String::new(),
+        };
+        let newer = (None, Secret::new("newer"));
+        service.memory.lock().refresh.insert(key(&purpose), newer);
+
+        service.forget(&purpose, &Secret::new("older"));
+        assert_eq!(service.memory.lock().refresh.len(), 1);
+
+        service.forget(&purpose, &Secret::new("newer"));
+        assert!(service.memory.lock().refresh.is_empty());
+    }
+}
