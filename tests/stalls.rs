@@ -6,6 +6,7 @@ use tokio::task::JoinSet;
 
 use crate::support::client::{Request, blob};
 use crate::support::content::random;
+use crate::support::eventually;
 use crate::support::node::Setup;
 use crate::support::process::peak_memory;
 use crate::support::stage::Stage;
@@ -82,4 +83,63 @@ async fn a_slow_reader_of_what_is_not_kept_keeps_nobody_else_from_the_parent() {
     let (reply, _) = slow.rest().await;
     assert!(reply.complete, "{reply}");
     assert_eq!(parent.count("GET", &large_at), 1);
+}
+
+#[tokio::test]
+async fn a_slow_reader_of_what_is_not_kept_is_not_taken_for_a_silent_parent() {
+    let parent = Upstream::start().await;
+    let large = random(96 * MIB);
+    let at = blob("a", &parent.blob("a", &large));
+    let setup = Setup::below(&parent.url()).capacity("64MiB");
+    let node = setup.parent("read_timeout = \"1s\"").start().await;
+    let mut slow = node.client().open(Request::get(&at)).await;
+    slow.read(MIB).await;
+
+    // Longer than the parent may be silent.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+
+    assert!(parent.body_bytes(&at) < large.len() as u64, "it was not slow");
+    let compared = slow.compare(&large).await;
+    assert!(compared.is_whole(&large));
+    assert_eq!(parent.count("GET", &at), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_slow_readers_of_what_is_not_kept_take_a_bounded_amount_of_memory() {
+    const READERS: usize = 32;
+    let parent = Upstream::start().await;
+    let contents: Vec<_> = (0..READERS).map(|_| random(12 * MIB)).collect();
+    let mut node = Setup::below(&parent.url())
+        .parent(&format!("transfers = {READERS}"))
+        .placed();
+    // Nothing is kept of anything.
+    node.environment("FAILPOINTS", "store.write=return");
+    node.start().await;
+    let before = peak_memory(node.pid());
+
+    let mut slow = Vec::new();
+    for bytes in &contents {
+        let mut open = node
+            .client()
+            .open(Request::get(&blob("a", &parent.blob("a", bytes))))
+            .await;
+        open.read(64 << 10).await;
+        slow.push(open);
+    }
+    let mut sent = 0;
+    eventually("no more comes", async || {
+        let before = std::mem::replace(&mut sent, parent.body_bytes("/blobs/"));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        before == sent
+    })
+    .await;
+    let grown = peak_memory(node.pid()) - before;
+
+    // Without a bound for all of them it would be 8 MiB for each.
+    assert!(grown < 160 << 20, "{grown} bytes more of memory");
+    let mut pulls = JoinSet::new();
+    for (open, bytes) in slow.into_iter().zip(contents) {
+        pulls.spawn(async move { open.compare(&bytes).await.is_whole(&bytes) });
+    }
+    assert!(pulls.join_all().await.into_iter().all(|whole| whole));
 }
