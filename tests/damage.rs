@@ -400,12 +400,13 @@ async fn ten_thousand_files_of_others_hold_up_no_start_and_no_link_among_them_is
 
 #[tokio::test]
 async fn what_cannot_be_read_of_an_earlier_download_is_begun_anew_and_kept() {
-    let mut stage = Stage::placed(MIB).await;
-    stage.node.environment("FAILPOINTS", "store.continue=return");
+    let mut stage = Stage::placed(4 * MIB).await;
+    // The first MiB can be read.
+    stage.node.environment("FAILPOINTS", "store.continue=1*off->return");
     stage.node.start().await;
     stage
         .parent
-        .fault(Fault::get(&stage.digest).cut_after(MIB as u64 / 2, Cut::Fin).times(1));
+        .fault(Fault::get(&stage.digest).cut_after(3 * MIB as u64, Cut::Fin).times(1));
     stage
         .parent
         .fault(Fault::get(&stage.digest).ranged().status(404).times(1));
