@@ -29,7 +29,7 @@ pub struct Blob {
 }
 
 /// What counts a reader in the ledger.
-struct Pin {
+pub(super) struct Pin {
     shared: Arc<Shared>,
     digest: Digest,
     serial: u64,
@@ -181,6 +181,12 @@ impl AsFd for Blob {
 }
 
 impl Pin {
+    /// Keeps this entry of the digest from being evicted, which is no use of it. `None` if it is gone, or another.
+    pub(super) fn take(shared: &Arc<Shared>, digest: Digest, serial: u64) -> Option<Self> {
+        let is_here = shared.ledger.lock().hold(&digest, serial);
+        is_here.then(|| Self::new(shared, digest, serial))
+    }
+
     /// For a reader that the ledger counts already.
     fn new(shared: &Arc<Shared>, digest: Digest, serial: u64) -> Self {
         Self {

@@ -429,6 +429,11 @@ impl Ledger {
         Some(entry)
     }
 
+    /// Keeps this entry of the digest from eviction until [`Ledger::unpin`]; false if it is gone, or another.
+    pub(super) fn hold(&mut self, digest: &Digest, serial: u64) -> bool {
+        self.same(digest, serial).map(|entry| entry.readers += 1).is_some()
+    }
+
     pub(super) fn unpin(&mut self, digest: &Digest, serial: u64) {
         if let Some(entry) = self.same(digest, serial) {
             entry.readers = entry.readers.saturating_sub(1);
@@ -509,11 +514,6 @@ impl Ledger {
             Some(file) => file.scrap = Some(path),
             None => self.keep_scrap(path, room),
         }
-    }
-
-    /// Whether this entry of the digest is here still.
-    pub(super) fn holds_same(&self, digest: &Digest, serial: u64) -> bool {
-        self.entry(digest).is_some_and(|entry| entry.serial == serial)
     }
 
     /// Drops an entry whose bytes are as good as lost, and names what is to be unlinked for it.

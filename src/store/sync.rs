@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use fail::fail_point;
 
+use super::blob::Pin;
 use super::health::is_ours;
 use super::index::now;
 use super::{Error, Shared, layout};
@@ -111,9 +112,10 @@ fn sync(shared: &Arc<Shared>, batch: Vec<Job>) {
 /// An fsync that failed is never tried again: the bytes are as good as lost (ext4 marks them clean).
 fn sync_file(shared: &Arc<Shared>, digest: &Digest, serial: u64) {
     // A later one of the same name has a job of its own, which must be the one that hears of its faults.
-    if !shared.ledger.lock().holds_same(digest, serial) {
+    // Pinned: what is evicted meanwhile would stay on the disk, off the books, until it is closed here.
+    let Some(_pin) = Pin::take(shared, *digest, serial) else {
         return;
-    }
+    };
     let path = shared.layout.blob(digest);
     let outcome = layout::open_blob(&path).and_then(|file| sync_data(&file));
     match outcome {
