@@ -417,3 +417,30 @@ async fn what_cannot_be_read_of_an_earlier_download_is_begun_anew_and_kept() {
 
     assert!(stage.node.has_stored(&stage.digest));
 }
+
+#[tokio::test]
+async fn what_came_wrong_and_cannot_be_removed_counts_against_the_budget_and_is_not_built_upon() {
+    let mut stage = Stage::placed(4 * MIB).await;
+    stage.node.environment("FAILPOINTS", "store.discard=return");
+    stage.node.start().await;
+    stage
+        .parent
+        .fault(Fault::get(&stage.digest).flip_at(MIB as u64).times(1));
+    let (broken, _) = stage.node.client().open(Request::get(&stage.target)).await.rest().await;
+    assert!(!broken.complete, "{broken}");
+
+    let left = fs::metadata(stage.node.partial_of(&stage.digest)).expect("it could not be removed");
+    let counted = stage
+        .node
+        .metrics()
+        .await
+        .sum("wharf_storage_bytes", &[("state", "partial")]);
+    let next = stage.node.get(&stage.target).await;
+
+    assert!(
+        counted >= left.len() as f64,
+        "{counted} of {} bytes are counted",
+        left.len()
+    );
+    next.assert_is(&stage.bytes);
+}

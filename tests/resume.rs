@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use crate::support::client::{Request, manifest};
+use crate::support::content::random;
 use crate::support::eventually;
 use crate::support::needs::{self, path};
 use crate::support::node::Setup;
 use crate::support::stage::Stage;
-use crate::support::upstream::{Cut, Fault};
+use crate::support::upstream::{Cut, Fault, RangeRule};
 
 const SIZE: usize = 1_000_000;
 
@@ -182,6 +183,76 @@ async fn what_comes_wrong_three_times_is_not_fetched_again_for_a_while() {
         stage.node.get(&stage.target).await.status == 200
     })
     .await;
+    stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+}
+
+/// A node that was killed when it had `left` bytes of the content, and hashes a MiB of them in a quarter of a second.
+async fn killed_with(size: usize, left: u64) -> Stage {
+    let mut stage = Stage::cold(size).await;
+    stage.parent.fault(Fault::get(&stage.digest).stall_after(left).times(1));
+    let mut pull = stage.node.client().open(Request::get(&stage.target)).await;
+    pull.read(left as usize - 100_000).await;
+    eventually("all that came is on the disk", async || {
+        let partial = std::fs::metadata(stage.node.partial_of(&stage.digest));
+        partial.is_ok_and(|partial| partial.len() >= left)
+    })
+    .await;
+    stage.node.kill();
+    stage.node.environment("FAILPOINTS", "store.continue=sleep(250)");
+    stage.node.start().await;
+    stage
+}
+
+#[tokio::test]
+async fn what_an_earlier_process_left_is_hashed_while_the_reply_is_under_way() {
+    let (size, left) = (18 << 20, 16 << 20);
+    let stage = killed_with(size, left).await;
+
+    let begun = Instant::now();
+    let reply = stage.node.get(&stage.target).await;
+
+    reply.assert_is(&stage.bytes);
+    assert!(begun.elapsed() > Duration::from_secs(4), "it was not hashed slowly");
+    assert!(reply.head_after < Duration::from_secs(1), "{:?}", reply.head_after);
+    assert!(
+        stage.parent.body_bytes(&stage.digest) <= size as u64 + 1_000_000,
+        "the rest alone is fetched"
+    );
+}
+
+#[tokio::test]
+async fn a_part_of_what_an_earlier_process_left_is_not_asked_for_again_while_that_is_hashed() {
+    let (size, left) = (34_usize << 20, 32_u64 << 20);
+    let stage = killed_with(size, left).await;
+    let at = 30 << 20;
+
+    let reply = stage
+        .node
+        .client()
+        .range(&stage.target, &format!("{at}-{}", size - 1))
+        .await;
+
+    assert_eq!(reply.status, 206, "{reply}");
+    assert!(reply.body == stage.bytes.slice(at..), "{reply}");
+    assert!(
+        stage.parent.body_bytes(&stage.digest) <= size as u64 + 1_000_000,
+        "the rest alone is fetched"
+    );
+}
+
+#[tokio::test]
+async fn more_than_there_is_of_it_left_by_a_lie_is_thrown_away_where_the_parent_ignores_ranges() {
+    let stage = Stage::cold(SIZE).await;
+    let longer = Fault::get(&stage.digest)
+        .body(random(2 * SIZE))
+        .cut_after(SIZE as u64 * 3 / 2, Cut::Fin);
+    stage.parent.fault(longer.times(1));
+    stage.parent.fault(Fault::get(&stage.digest).status(404).times(1));
+    let (broken, _) = stage.node.client().open(Request::get(&stage.target)).await.rest().await;
+    assert!(!broken.complete, "{broken}");
+    stage.parent.without_faults();
+    stage.parent.fault(Fault::get(&stage.digest).range(RangeRule::Ignored));
+
     stage.node.get(&stage.target).await.assert_is(&stage.bytes);
 }
 

@@ -50,6 +50,8 @@ pub(super) struct Progress {
     pub(super) head: Option<Arc<Head>>,
     /// Followers may read up to here.
     pub(super) available: u64,
+    /// Bytes that an earlier flight left, which are shown once they are hashed.
+    left: u64,
     pub(super) state: State,
 }
 
@@ -100,6 +102,7 @@ impl Flight {
         let progress = watch::Sender::new(Progress {
             head: None,
             available: 0,
+            left: 0,
             state: State::Running,
         });
         Self {
@@ -131,14 +134,16 @@ impl Flight {
         matches!(self.progress.borrow().state, State::Done(_))
     }
 
-    /// The header has come, and it is known whether there is a file.
-    pub(super) fn begin(&self, head: Head, file: Option<Arc<dyn Readable>>) {
+    /// The header has come, and it is known whether there is a file, and how much of it is `left` from an earlier flight.
+    pub(super) fn begin(&self, head: Head, file: Option<Arc<dyn Readable>>, left: u64) {
         if let Some(file) = file {
             // A flight begins once; a resumed transfer keeps its file.
             let _ = self.file.set(file);
         }
-        self.progress
-            .send_modify(|progress| progress.head = Some(Arc::new(head)));
+        self.progress.send_modify(|progress| {
+            progress.head = Some(Arc::new(head));
+            progress.left = left;
+        });
     }
 
     /// `written` bytes are in the sink, of `total`.
@@ -248,7 +253,7 @@ impl Follower {
     pub(super) fn is_far(&self, position: u64, distance: u64) -> bool {
         let progress = self.progress.borrow();
         let running = matches!(progress.state, State::Running) && self.flight.window.begins().is_none();
-        running && position > progress.available + distance
+        running && position > progress.available.max(progress.left) + distance
     }
 
     /// Nothing before `position` is wanted any more.

@@ -151,7 +151,7 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
     let mut fruitless = 0;
     let mut rested = Duration::ZERO;
     loop {
-        let before = transfer.written();
+        let before = transfer.here();
         match transfer.attempt().await {
             Ok(()) | Err(Cut::AtTheEnd) => return transfer.finish().await,
             Err(Cut::Final(error)) => {
@@ -159,7 +159,7 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
                 return Err(error);
             }
             Err(Cut::Again(error)) => {
-                let brought = transfer.written().saturating_sub(before);
+                let brought = transfer.here().saturating_sub(before);
                 if brought >= FRUIT {
                     (fruitless, rested) = (0, Duration::ZERO);
                 } else {
@@ -175,7 +175,7 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
                     return Err(error);
                 }
                 shared.metrics.resumed.inc();
-                tracing::info!(digest = %flight.digest, written = transfer.written(), error = %with_causes(&error), "transfer cut; it goes on where it was");
+                tracing::info!(digest = %flight.digest, here = transfer.here(), error = %with_causes(&error), "transfer cut; it goes on where it was");
                 tokio::time::sleep(pause(fruitless).max(wish)).await;
             }
         }
@@ -191,7 +191,7 @@ impl Transfer<'_> {
         }
         let staged = tokio::task::spawn_blocking(move || {
             let mut staged = store.stage(&digest, total)?;
-            if total.is_some_and(|total| staged.written() >= total) {
+            if total.is_some_and(|total| staged.unhashed() >= total) {
                 staged.restart()?;
             }
             Ok::<_, crate::store::Error>(staged)
@@ -201,9 +201,9 @@ impl Transfer<'_> {
         }
     }
 
-    /// Bytes that are here.
-    fn written(&self) -> u64 {
-        let left = || self.left.as_ref().map_or(0, Staged::written);
+    /// Bytes that are here, hashed or not.
+    fn here(&self) -> u64 {
+        let left = || self.left.as_ref().map_or(0, Staged::unhashed);
         self.writer.as_ref().map_or_else(left, Writer::written)
     }
 
@@ -215,7 +215,10 @@ impl Transfer<'_> {
             Some(writer) => writer,
             None => self.begin(&answer).await,
         };
-        let outcome = self.take_in(&mut answer, skip, &mut writer).await;
+        let outcome = match self.catch_up(&mut writer).await {
+            Ok(()) => self.take_in(&mut answer, skip, &mut writer).await,
+            Err(error) => Err(Cut::Again(error)),
+        };
         self.writer = Some(writer);
         outcome
     }
@@ -226,9 +229,9 @@ impl Transfer<'_> {
             Kind::Manifest => What::Manifest(&reference),
             Kind::Blob => What::Blob(&self.flight.digest),
         };
-        let is_part = self.written() > 0 && !self.is_rangeless;
+        let is_part = self.here() > 0 && !self.is_rangeless;
         let ask = Ask {
-            range: is_part.then_some((self.written(), None)),
+            range: is_part.then_some((self.here(), None)),
             place: Some(&self.place),
             ..self.shared.ask(self.asker, &self.flight.repository, what)
         };
@@ -268,7 +271,7 @@ impl Transfer<'_> {
             (_, 206) => return Err(self.corrupt("a part without saying which").into()),
             _ => (0, answer.head.length),
         };
-        if start > self.written() {
+        if start > self.here() {
             return Err(self.corrupt("another part than was asked for").into());
         }
         if let (Some(known), Some(said)) = (self.total, total)
@@ -282,7 +285,10 @@ impl Transfer<'_> {
         if self.total.is_some_and(|total| total > self.most()) {
             return Err(self.beyond().into());
         }
-        Ok(self.written() - start)
+        if self.total.is_some_and(|total| total < self.here()) {
+            return Err(self.past_the_end());
+        }
+        Ok(self.here() - start)
     }
 
     /// Chooses where the bytes go and lets the followers in.
@@ -302,9 +308,17 @@ impl Transfer<'_> {
             media_type: self.media_type.clone(),
             cache_status: answer.head.cache_status.clone(),
         };
-        self.flight.begin(head, writer.file());
-        self.flight.advance(writer.written(), self.total);
+        self.flight.begin(head, writer.file(), writer.unhashed());
         writer
+    }
+
+    /// Hashes what an earlier transfer left. The followers have the header, and see the bytes as they are hashed.
+    async fn catch_up(&self, writer: &mut Writer) -> Result<(), Error> {
+        if writer.unhashed() == 0 {
+            return Ok(());
+        }
+        // Nobody else is to wait while this one takes nothing from the parent.
+        self.place.lend_during(writer.catch_up(self.flight, self.total)).await
     }
 
     async fn take_in(&self, answer: &mut Answer, mut skip: u64, writer: &mut Writer) -> Result<(), Cut> {

@@ -59,7 +59,7 @@ impl Shared {
             media_type: blob.media_type().map(str::to_owned),
             cache_status: None,
         };
-        flight.begin(head, Some(blob.clone()));
+        flight.begin(head, Some(blob.clone()), 0);
         flights.insert(digest, flight.clone());
         drop(flights);
 

@@ -77,6 +77,37 @@ impl Writer {
         self.written
     }
 
+    /// Bytes behind them that an earlier transfer left, to be hashed by [`Writer::catch_up`] before more is written.
+    pub(super) fn unhashed(&self) -> u64 {
+        match &self.end {
+            End::File(staged) => staged.unhashed(),
+            End::Window(_) | End::Lost => 0,
+        }
+    }
+
+    /// Hashes what an earlier transfer left, and shows it to those who follow.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`]: some of it cannot be read; the transfer goes on from there ([`Writer::written`]).
+    pub(super) async fn catch_up(&mut self, flight: &Flight, total: Option<u64>) -> Result<(), Error> {
+        while self.unhashed() > 0 {
+            let End::File(mut staged) = std::mem::replace(&mut self.end, End::Lost) else {
+                break;
+            };
+            let hashing = tokio::task::spawn_blocking(move || {
+                let outcome = staged.catch_up();
+                (staged, outcome)
+            });
+            let (staged, outcome) = hashing.await.map_err(|_| Error::Interrupted)?;
+            self.written = staged.written();
+            self.end = End::File(staged);
+            flight.advance(self.written, total);
+            outcome?;
+        }
+        Ok(())
+    }
+
     /// Whether bytes pass by those who follow, at the pace of the slowest.
     pub(super) fn passes_by(&self) -> bool {
         matches!(self.end, End::Window(_))

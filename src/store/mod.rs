@@ -189,7 +189,7 @@ impl Store {
     /// Begins or continues a download of `digest`.
     ///
     /// `size` in bytes, if known, is reserved before this returns; else room is reserved while writing.
-    /// What an earlier attempt left behind is hashed again and continued ([`Staged::written`]).
+    /// What an earlier attempt left behind is to be hashed again, and can be continued ([`Staged::catch_up`]).
     ///
     /// # Errors
     ///

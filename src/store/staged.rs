@@ -28,7 +28,10 @@ pub struct Staged {
     spool: Arc<Spool>,
     /// Bytes that are granted and not on the disk yet.
     unwritten: Arc<AtomicU64>,
+    /// Bytes that are here and hashed.
     written: u64,
+    /// Bytes behind them that an earlier attempt left.
+    unhashed: u64,
     hasher: Hasher,
     /// What becomes of the file when this is dropped.
     fate: Fate,
@@ -129,17 +132,12 @@ impl Staged {
             spool,
             unwritten,
             written: 0,
+            unhashed: 0,
             hasher: Hasher::new(digest.algorithm()),
             fate: Fate::Kept,
             turn,
         };
-        if let Err(error) = staged.continue_after(size) {
-            if let Error::Io { .. } = error {
-                // What cannot be read would stand in the way of every later download.
-                staged.fate = Fate::Removed;
-            }
-            return Err(error);
-        }
+        staged.find_left(size)?;
         Ok(staged)
     }
 
@@ -184,6 +182,11 @@ impl Staged {
         self.written
     }
 
+    /// Bytes behind them that an earlier attempt left, to be hashed by [`Staged::catch_up`] before more is written.
+    pub fn unhashed(&self) -> u64 {
+        self.unhashed
+    }
+
     /// The size is known after all, so that it may take as much room as any.
     pub fn expect_size(&self) {
         self.spool.most.store(u64::MAX, Ordering::Relaxed);
@@ -200,6 +203,7 @@ impl Staged {
     ///
     /// [`Error::Full`] or [`Error::Unannounced`] if the size was not known and room ran out; [`Error::Io`].
     pub fn write(&mut self, pieces: &[Bytes]) -> Result<(), Error> {
+        debug_assert!(self.unhashed == 0, "what lies here is to be hashed first");
         let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         self.spool.ensure(self.written + bytes, &self.unwritten)?;
         let health = &self.spool.shared.health;
@@ -248,7 +252,7 @@ impl Staged {
     ///
     /// [`Error::Io`].
     pub fn restart(&mut self) -> Result<(), Error> {
-        self.written = 0;
+        (self.written, self.unhashed) = (0, 0);
         self.hasher = Hasher::new(self.turn.digest.algorithm());
         self.spool
             .file
@@ -324,32 +328,44 @@ impl Staged {
         }
     }
 
-    /// Hashes what an earlier attempt left, so that it can be continued.
-    fn continue_after(&mut self, size: Option<u64>) -> Result<(), Error> {
+    /// Sees what an earlier attempt left, so that it can be continued.
+    fn find_left(&mut self, size: Option<u64>) -> Result<(), Error> {
         let length = self
             .spool
             .file
             .metadata()
             .map_err(Error::io("reading the size of", &self.path))?
             .len();
-        if length == 0 {
-            return Ok(());
-        }
         if size.is_some_and(|size| length > size) {
             return self.restart();
         }
         // What lies here was granted before.
         self.spool.most.fetch_max(length, Ordering::Relaxed);
         self.spool.ensure(length, &self.unwritten)?;
+        self.unhashed = length;
+        Ok(())
+    }
+
+    /// Hashes some of what an earlier attempt left. Blocks for a few megabytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: it cannot be read; it and all behind it is to be written anew.
+    pub fn catch_up(&mut self) -> Result<(), Error> {
         let mut buffer = vec![0; 1 << 20];
-        while self.written < length {
-            let read =
-                read_at(&self.spool.file, &mut buffer, self.written).map_err(Error::io("reading", &self.path))?;
-            if read == 0 {
-                break;
-            }
+        let end = self.written + self.unhashed.min(STEP);
+        while self.written < end {
+            let most = usize::try_from(end - self.written).map_or(buffer.len(), |left| left.min(buffer.len()));
+            let read = match read_at(&self.spool.file, &mut buffer[..most], self.written) {
+                Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+                other => other,
+            };
+            let read = read
+                .map_err(Error::io("reading", &self.path))
+                .inspect_err(|_| self.unhashed = 0)?;
             self.hasher.update(&buffer[..read]);
             self.written += read as u64;
+            self.unhashed -= read as u64;
         }
         Ok(())
     }
@@ -365,11 +381,15 @@ impl Drop for Staged {
     fn drop(&mut self) {
         match self.fate {
             Fate::Committed => {}
-            Fate::Kept if self.written > 0 => self.spool.keep(),
-            Fate::Kept | Fate::Removed => {
+            Fate::Kept if self.written + self.unhashed > 0 => self.spool.keep(),
+            Fate::Kept | Fate::Removed => match remove(&self.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(path = %self.path.display(), %error, "a download that is of no use could not be removed; it counts as what is to leave first");
+                    self.spool.keep();
+                }
                 // Readers may still hold it open; its room is given back when the last one closes it.
-                let _ = std::fs::remove_file(&self.path);
-            }
+                _ => {}
+            },
         }
     }
 }
@@ -487,6 +507,11 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
+fn remove(path: &Path) -> io::Result<()> {
+    fail_point!("store.discard", |_| Err(io::Error::from_raw_os_error(libc::EIO)));
+    std::fs::remove_file(path)
+}
+
 fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
     fail_point!("store.continue", |_| Err(io::Error::from_raw_os_error(libc::EIO)));
     file.read_at(buffer, position)
@@ -567,7 +592,7 @@ mod tests {
 
         let next = store.stage(&digest, Some(2 * MIB)).unwrap();
 
-        assert_eq!(next.written(), MIB);
+        assert_eq!((next.written(), next.unhashed()), (0, MIB));
         assert_eq!(accounts(&store), (room_for(2 * MIB), 0));
         next.discard();
         assert_eq!(accounts(&store), (room_for(2 * MIB), 0));
