@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,9 +13,9 @@ use super::watch::{Watch, rise};
 use super::{Dice, KIB, MIB, Object, Quarry, progress, sized};
 use crate::support::client::manifest;
 use crate::support::content::Image;
-use crate::support::node::Setup;
+use crate::support::node::{Node, Setup};
 use crate::support::process::{descriptors, memory};
-use crate::support::upstream::{Cut, Fault, Upstream};
+use crate::support::upstream::{Book, Cut, Fault, Upstream};
 
 const CLIENTS: usize = 16;
 const TAGS: [&str; 4] = ["v1", "v2", "stable", "latest"];
@@ -23,22 +24,42 @@ const TAGS: [&str; 4] = ["v1", "v2", "stable", "latest"];
 const MORE_MEMORY: f64 = (24 << 20) as f64;
 const MORE_DESCRIPTORS: f64 = 40.0;
 
+/// Seconds between two kills, while there are any.
+const BETWEEN_KILLS: u64 = 6;
+
 /// What there is, and what became of asking for it.
 struct World {
-    parent: Upstream,
     address: SocketAddr,
     objects: Vec<Object>,
     images: Vec<Image>,
     manifests: HashSet<Bytes>,
     tally: Mutex<BTreeMap<String, u64>>,
-    until: Instant,
+    begun: Instant,
+    /// Until when the node is killed now and then.
+    rough: Duration,
+    long: Duration,
+    /// Odd from a kill until the node is ready again.
+    kills: AtomicUsize,
+}
+
+/// What the weather is made with.
+struct Sky {
+    parent: Upstream,
+    /// Its tokens, which are good for three seconds.
+    book: Arc<Book>,
+    node: Node,
+    watch: Watch<(u64, usize)>,
+    dice: Dice,
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_everything_at_once_no_reply_is_wrong_and_neither_memory_nor_descriptors_grow() {
-    let (long, warm_up) = sized((60, 30), (20 * 60, 5 * 60));
+    // All of it but kills goes on to the end: what grows is seen in one life.
+    let (long, warm_up, rough) = sized((60, 30, 20), (20 * 60, 5 * 60, 4 * 60));
     let mut dice = Dice::new();
     let parent = Upstream::start().await;
+    let book = Book::expiring_after(3);
+    parent.bearer(&book);
     let sizes: Vec<usize> = (0..300).map(|_| 2 + dice.size(12 * MIB)).collect();
     let objects = Quarry::new(12 * MIB).objects(&mut dice, &parent, "a", sizes);
     let images: Vec<Image> = (0..20).map(|_| Image::of(&[10])).collect();
@@ -50,27 +71,41 @@ async fn with_everything_at_once_no_reply_is_wrong_and_neither_memory_nor_descri
     let world = Arc::new(World {
         address: node.address(),
         manifests: images.iter().map(|image| image.manifest.bytes.clone()).collect(),
-        parent,
         objects,
         images,
         tally: Mutex::default(),
-        until: Instant::now() + Duration::from_secs(long),
+        begun: Instant::now(),
+        rough: Duration::from_secs(rough),
+        long: Duration::from_secs(long),
+        kills: AtomicUsize::new(0),
     });
     let watch = Watch::begin(&node, Duration::from_millis(250), |pid| {
         pid.map(|pid| (memory(pid), descriptors(pid)))
     });
 
-    let mut all = JoinSet::new();
-    let (weather, own) = (Arc::clone(&world), dice.another());
-    all.spawn(async move { weather.make_weather(own).await });
+    let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
         let (world, own) = (Arc::clone(&world), dice.another());
-        all.spawn(async move { world.be_a_client(client, own).await });
+        clients.spawn(async move { world.be_a_client(client, own).await });
     }
-    while let Some(ended) = all.join_next().await {
+    let mut sky = Sky {
+        parent,
+        book,
+        node,
+        watch,
+        dice,
+    };
+    world.make_weather(&mut sky).await;
+    while let Some(ended) = clients.join_next().await {
         ended.expect("nothing wrong was seen");
     }
 
+    let Sky {
+        node,
+        watch,
+        parent: _parent,
+        ..
+    } = sky;
     let seen = watch.end();
     let settled = |of: fn(&(u64, usize)) -> f64| {
         let points = seen.iter().filter(|(at, _)| at.as_secs() >= warm_up);
@@ -86,7 +121,7 @@ async fn with_everything_at_once_no_reply_is_wrong_and_neither_memory_nor_descri
         more_bytes / MIB as f64,
         open.last().expect("looks").1
     ));
-    for kind in ["Whole", "Broken", "Left", "manifest 200"] {
+    for kind in ["Whole", "Broken", "Left", "manifest 200", "Refused(503)"] {
         assert!(
             tally.get(kind).is_some_and(|count| *count > 10),
             "hardly any {kind}: {tally:?}"
@@ -101,43 +136,71 @@ async fn with_everything_at_once_no_reply_is_wrong_and_neither_memory_nor_descri
 
 impl World {
     fn is_over(&self) -> bool {
-        Instant::now() >= self.until
+        self.begun.elapsed() >= self.long
     }
 
     fn count(&self, what: String) {
         *self.tally.lock().entry(what).or_default() += 1;
     }
 
-    /// Now a fault, now another tag; about twenty a second.
-    async fn make_weather(&self, mut dice: Dice) {
-        let mut said = Instant::now();
+    /// Now a fault, now another tag, about twenty a second; tokens lose their worth, the parent is away for a while, and
+    /// while it is rough the node is killed.
+    async fn make_weather(&self, sky: &mut Sky) {
+        let (mut said, mut killed) = (Instant::now(), Instant::now());
         while !self.is_over() {
             tokio::time::sleep(Duration::from_millis(50)).await;
-            let object = dice.one_of(&self.objects);
-            let at = dice.below(object.len()) as u64;
-            let of_blob = Fault::get(&object.digest);
-            let of_tag = Fault::any("/manifests/");
-            let (fault, times) = match dice.below(9) {
-                0 => (of_blob.cut_after(at, Cut::Fin), 1 + dice.below(3)),
-                1 => (of_blob.cut_after(at, Cut::Rst), 1 + dice.below(3)),
-                2 | 3 => (of_blob.flip_at(at), 1),
-                4 => (of_blob.status(*dice.one_of(&[500, 502, 503, 404])), 1),
-                5 => (of_blob.pace(256 << 10), 1),
-                6 => (of_tag.status(429).header("Retry-After", "1"), 2),
-                7 => (of_tag.status(*dice.one_of(&[500, 503])), 2),
-                _ => (of_tag.delay(Duration::from_millis(300)), 2),
-            };
-            self.parent.fault(fault.times(times));
-            let (tag, image) = (dice.one_of(&TAGS), dice.one_of(&self.images));
-            self.parent.manifest("a", Some(tag), &image.manifest);
+            sky.parent.fault(self.some_fault(&mut sky.dice));
+            let (tag, image) = (sky.dice.one_of(&TAGS), sky.dice.one_of(&self.images));
+            sky.parent.manifest("a", Some(tag), &image.manifest);
+            if sky.dice.once_in(40) {
+                sky.book.revoke();
+            }
+            if sky.dice.once_in(300) {
+                let away = Duration::from_millis(500 + sky.dice.below(3000) as u64);
+                self.count("parent away".to_owned());
+                sky.parent.stop().await;
+                tokio::time::sleep(away).await;
+                sky.parent.start_again().await;
+            }
+            if self.begun.elapsed() < self.rough && killed.elapsed() > Duration::from_secs(BETWEEN_KILLS) {
+                killed = Instant::now();
+                self.count("kill".to_owned());
+                self.kills.fetch_add(1, Ordering::SeqCst);
+                sky.watch.restart(&mut sky.node).await;
+                self.kills.fetch_add(1, Ordering::SeqCst);
+            }
             if said.elapsed() > Duration::from_secs(30) {
                 said = Instant::now();
                 progress(&format!("{:?}", self.tally.lock()));
                 // It writes down all that it is asked.
-                self.parent.forget();
+                sky.parent.forget();
             }
         }
-        self.parent.without_faults();
+        sky.parent.without_faults();
+    }
+
+    fn some_fault(&self, dice: &mut Dice) -> Fault {
+        let object = dice.one_of(&self.objects);
+        let at = dice.below(object.len()) as u64;
+        let of_blob = Fault::get(&object.digest);
+        let of_tag = Fault::any("/manifests/");
+        let (fault, times) = match dice.below(10) {
+            0 => (of_blob.cut_after(at, Cut::Fin), 1 + dice.below(3)),
+            1 => (of_blob.cut_after(at, Cut::Rst), 1 + dice.below(3)),
+            2 | 3 => (of_blob.flip_at(at), 1),
+            4 => (of_blob.status(*dice.one_of(&[500, 502, 503, 404])), 1),
+            5 => (of_blob.pace(256 << 10), 1),
+            6 => (of_tag.status(429).header("Retry-After", "1"), 2),
+            7 => (of_tag.status(*dice.one_of(&[500, 503])), 2),
+            8 => (Fault::any("/token").status(*dice.one_of(&[429, 503])), 1),
+            _ => (of_tag.delay(Duration::from_millis(300)), 2),
+        };
+        fault.times(times)
+    }
+
+    /// Whether the node is killed, or was since its kills were counted as `before`.
+    fn is_killed_since(&self, before: usize) -> bool {
+        before % 2 == 1 || self.kills.load(Ordering::SeqCst) != before
     }
 
     /// No fault is left behind: but for the little that came wrong so often that it is left alone for minutes.
@@ -180,11 +243,21 @@ impl World {
                 (2, 1) => pull.part(0, dice.below(object.len())),
                 _ => pull,
             };
+            let before = self.kills.load(Ordering::SeqCst);
             let outcome = pull.run().await;
             let is_allowed = match outcome {
                 Outcome::Wrong => pull.is_excepted(),
-                Outcome::Stuck | Outcome::Unanswered => false,
-                Outcome::Refused(status) => status == 404 || (500..=504).contains(&status) && status != 500,
+                Outcome::Stuck => false,
+                Outcome::Unanswered => {
+                    // Nobody is there for a moment.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    self.is_killed_since(before)
+                }
+                Outcome::Refused(status) => {
+                    // Who is refused does not ask again at once.
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    status == 404 || (502..=504).contains(&status)
+                }
                 _ => true,
             };
             assert!(is_allowed, "{outcome:?} for {pull}");
@@ -194,8 +267,10 @@ impl World {
 
     async fn ask_for_a_tag(&self, dice: &mut Dice) {
         let target = manifest("a", dice.one_of::<&str>(&TAGS));
+        let before = self.kills.load(Ordering::SeqCst);
         let Some((status, body)) = document(self.address, &target).await else {
-            panic!("no whole answer for {target}");
+            assert!(self.is_killed_since(before), "no whole answer for {target}");
+            return;
         };
         let is_known = self.manifests.contains(&Bytes::from(body));
         assert!(status != 200 || is_known, "a manifest that nobody wrote for {target}");
