@@ -152,13 +152,27 @@ async fn an_encoding_that_the_parent_claims_is_never_passed_on() {
     let parent = Upstream::start().await;
     let bytes = random(5000);
     let digest = parent.blob("a", &bytes);
-    parent.fault(Fault::any("/blobs/").header("Content-Encoding", "gzip"));
+    let image = parent.new_image("a", "v1", &[10]);
+    parent.fault(Fault::any("/v2/a/").header("Content-Encoding", "gzip"));
     let node = Node::below(&parent).await;
 
-    let reply = node.get(&blob("a", &digest)).await;
+    for (target, digest) in [
+        (blob("a", &digest), &digest),
+        (manifest("a", "v1"), &image.manifest.digest),
+        (manifest("a", &image.manifest.digest), &image.manifest.digest),
+    ] {
+        let reply = node.get(&target).await;
 
-    assert!(!reply.has("content-encoding"), "{reply}");
-    assert!(!reply.is_false_for(&digest), "{reply}");
+        assert_eq!(reply.status, 502, "{target}: {reply}");
+        assert!(!reply.has("content-encoding"), "{reply}");
+        assert!(!node.has_stored(digest), "{target} is kept");
+    }
+    assert!(
+        parent
+            .seen("GET", "/v2/a/")
+            .iter()
+            .all(|seen| seen.header("accept-encoding") == Some("identity"))
+    );
 }
 
 #[tokio::test]

@@ -109,7 +109,7 @@ async fn a_clock_that_jumps_loses_no_warm_tag_makes_none_immortal_and_spins_noth
     if !needs::met("a clock that jumps", "nothing", &["faketime"]) {
         return;
     }
-    let parent = Upstream::start().await;
+    let mut parent = Upstream::start().await;
     let old = parent.new_image("a", "v1", &[1000]);
     let mut node = Setup::below(&parent.url()).tag_ttl("2s").placed();
     told_the_time(&mut node, "+0");
@@ -135,6 +135,11 @@ async fn a_clock_that_jumps_loses_no_warm_tag_makes_none_immortal_and_spins_noth
             );
         }
         node.get(&blob("a", &last.layer(0))).await.assert_is(&last.layers[0]);
+        // Nor is it lost where nobody can be asked, however old the wall makes it.
+        parent.stop().await;
+        tokio::time::sleep(Duration::from_millis(2100).saturating_sub(warmed.elapsed())).await;
+        node.get(&manifest("a", "v1")).await.assert_is(&last.manifest.bytes);
+        parent.start_again().await;
 
         let seed = [usize::try_from(2000 + jump.unsigned_abs() % 1000).unwrap()];
         last = parent.new_image("a", "v1", &seed);

@@ -11,7 +11,6 @@ use crate::support::content::random;
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
 use crate::support::ports::Family;
-use crate::support::process::processor_time;
 use crate::support::upstream::{Book, Cut, Fault, Gate, Upstream};
 
 /// A node whose tags are old at once.
@@ -720,41 +719,6 @@ async fn only_so_many_connections_are_made_at_a_time() {
 
     assert_eq!(made.len(), 8);
     pulls.abort_all();
-}
-
-#[tokio::test]
-async fn a_parent_that_comes_and_goes_breaks_no_warm_pull_and_costs_little() {
-    let mut parent = Upstream::start().await;
-    let image = parent.new_image("a", "v1", &[1000]);
-    let node = doubting(&parent).start().await;
-    assert_eq!(node.get(&manifest("a", "v1")).await.status, 200);
-    assert_eq!(node.get(&blob("a", &image.layer(0))).await.status, 200);
-    let (begun, before) = (Instant::now(), processor_time(node.pid()));
-
-    let mut cold = 0;
-    for round in 0..6 {
-        match round % 2 {
-            0 => parent.stop().await,
-            _ => parent.start_again().await,
-        }
-        let until = begun + Duration::from_secs(2) * (round + 1);
-        if round % 2 == 1 {
-            let (target, bytes) = new_blob(&parent);
-            cold += usize::from(node.get(&target).await.body == bytes);
-        }
-        while Instant::now() < until {
-            let tag = node.get(&manifest("a", "v1")).await;
-            let layer = node.get(&blob("a", &image.layer(0))).await;
-            tag.assert_is(&image.manifest.bytes);
-            layer.assert_is(&image.layers[0]);
-            assert!(tag.head_after < Duration::from_secs(1), "{:?}", tag.head_after);
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    }
-
-    assert_eq!(cold, 3, "cold pulls while it was there");
-    let share = (processor_time(node.pid()) - before).div_duration_f64(begun.elapsed());
-    assert!(share < 0.2, "{share} of a processor");
 }
 
 #[tokio::test]

@@ -371,6 +371,34 @@ async fn redirects_without_end_are_given_up() {
 }
 
 #[tokio::test]
+async fn five_redirects_in_a_row_are_followed_and_a_sixth_is_not() {
+    for road in Road::both() {
+        let parent = road.upstream().await;
+        let image = parent.new_image("a", "v1", &[1000]);
+        let target = blob("a", &image.layer(0));
+
+        for (hops, status) in [(6, 502), (5, 200)] {
+            parent.without_faults();
+            parent.fault(Fault::any("/blobs/").redirect("/hop/1"));
+            for hop in 1..hops {
+                parent.fault(Fault::any(&format!("/hop/{hop}")).redirect(&format!("/hop/{}", hop + 1)));
+            }
+            let last = Fault::any(&format!("/hop/{hops}")).status(200);
+            parent.fault(last.body(image.layers[0].clone()));
+            let node = road.below(&parent).start().await;
+
+            let reply = node.get(&target).await;
+
+            assert_eq!(reply.status, status, "{hops} redirects: {reply}");
+            assert_eq!(reply.body == image.layers[0], status == 200);
+            let reached = parent.count("", &format!("/hop/{hops}"));
+            assert_eq!(reached > 0, status == 200, "the sixth was connected to");
+            parent.forget();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_redirect_to_what_is_no_web_address_is_refused() {
     for road in Road::both() {
         let parent = road.upstream().await;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::authority::{Authority, Demand};
 use crate::support::client::{Reply, Request, blob, manifest};
+use crate::support::eventually;
 use crate::support::names::Names;
 use crate::support::node::{Node, Setup};
 use crate::support::proxy::Proxy;
@@ -58,6 +59,58 @@ async fn each_fault_of_tls_is_named_counted_and_gets_no_credentials() {
 
         assert!(failures(&node, reason).await >= 1.0, "{reason}");
         assert_eq!(parent.seen("", "").len(), 0);
+    }
+}
+
+#[tokio::test]
+async fn what_lies_here_is_served_while_the_parents_certificate_is_no_good() {
+    let (road, stranger) = (Road::tls(), Authority::new());
+    let elsewhere = Authority::of(&["elsewhere.example"]);
+    let mut parent = Upstream::tls(&road.authority).await;
+    let image = parent.new_image("a", "v1", &[1000]);
+    let node = road.below(&parent).tag_ttl("0s").start().await;
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+    node.get(&blob("a", &image.layer(0))).await.assert_is(&image.layers[0]);
+
+    for serves in [&stranger, &elsewhere] {
+        parent.present(serves.server(&[b"http/1.1"])).await;
+        let asked = parent.asked();
+
+        let tag = node.get(&manifest("a", "v1")).await;
+
+        tag.assert_is(&image.manifest.bytes);
+        assert!(tag.has("warning"), "{tag}");
+        node.get(&blob("a", &image.layer(0))).await.assert_is(&image.layers[0]);
+        assert_eq!(parent.asked(), asked, "it was sent a request");
+    }
+}
+
+#[tokio::test]
+async fn what_lies_here_is_served_while_the_parents_name_leads_elsewhere() {
+    for road in Road::both() {
+        let parent = road.upstream().await;
+        let image = parent.new_image("a", "v1", &[1000, 2000]);
+        let names = Names::of(&["localhost 127.0.0.1"]);
+        let url = parent.url().replace("127.0.0.1", "localhost");
+        let mut node = road.below_url(&url).tag_ttl("0s").placed();
+        names.serve(&mut node);
+        node.start().await;
+        node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+
+        // Connections are closed, so that the name is needed again: nobody listens where it leads.
+        names.become_(&["localhost 127.0.0.9"]);
+        let mut parent = parent;
+        parent.stop().await;
+        parent.start_again().await;
+        let stale = node.get(&manifest("a", "v1")).await;
+        stale.assert_is(&image.manifest.bytes);
+        assert!(stale.has("warning"), "{stale}");
+
+        names.become_(&["localhost 127.0.0.1"]);
+        eventually("it is found again", async || {
+            node.get(&blob("a", &image.layer(1))).await.body == image.layers[1]
+        })
+        .await;
     }
 }
 

@@ -11,6 +11,8 @@ mod corruption;
 mod crowd;
 /// A transfer that is cut again and again.
 mod cuts;
+/// A parent that is there for two seconds and away for two.
+mod flaps;
 /// Killed in the middle of a pull.
 mod kills;
 /// The power fails.

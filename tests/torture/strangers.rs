@@ -17,7 +17,7 @@ const REMEMBERED: u64 = 48 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn questions_for_digests_that_nobody_has_take_no_memory_for_long() {
-    let questions = sized(10_000, 100_000);
+    let questions = sized(20_000, 1_000_000);
     let parent = Upstream::start().await;
     let node = Setup::below(&parent.url()).start().await;
     ask_for_strangers(&node, &parent, questions / 10).await;
