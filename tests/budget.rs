@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use crate::support::chain::Chain;
 use crate::support::client::{Reply, blob, manifest};
 use crate::support::content::{Image, random};
 use crate::support::eventually;
@@ -169,6 +170,23 @@ async fn two_nodes_that_wait_for_each_other_end_by_their_budget() {
     for reply in [left, right] {
         assert_in_time(&reply);
         assert!(matches!(reply.status, 503 | 504 | 508), "{reply}");
+    }
+}
+
+#[tokio::test]
+async fn below_three_layers_with_the_defaults_a_header_comes_within_twenty_five_seconds_of_a_silent_cloud() {
+    let cloud = Upstream::start().await;
+    cloud.fault(Fault::any("/v2/a/").silent());
+    let chain = Chain::below(&cloud).await;
+    let digest = crate::support::content::sha256(&random(10));
+    let (tag, layer) = (manifest("a", "v1"), blob("a", &digest));
+
+    let (head, tag, layer) = tokio::join!(chain.l3.head(&tag), chain.l3.get(&tag), chain.l3.get(&layer));
+
+    for reply in [head, tag, layer] {
+        assert!(matches!(reply.status, 503 | 504), "{reply}");
+        assert!(reply.head_after < Duration::from_secs(25), "{:?}", reply.head_after);
+        assert_eq!(reply.header("wharf-layer"), cloud.address().to_string(), "{reply}");
     }
 }
 

@@ -76,6 +76,7 @@ mod stalls;
 mod damage;
 // Cuts, kills, power cuts, churn, corruption and crowds, at a size for every change or in full.
 mod torture;
+// What is wrong with a parent that answers, told to operators and clients.
 mod troubles;
 // Metrics, health, logs, secrets.
 mod outside;

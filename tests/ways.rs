@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::support::authority::{Authority, Demand};
 use crate::support::client::{Reply, Request, blob, manifest};
+use crate::support::content::random;
+use crate::support::distance::Distance;
 use crate::support::eventually;
 use crate::support::names::Names;
 use crate::support::node::{Node, Setup};
@@ -584,6 +586,26 @@ async fn a_stream_that_was_refused_without_being_looked_at_is_asked_for_once_mor
     node.get(&blob("a", &image.layer(0))).await.assert_is(&image.layers[0]);
 
     assert_eq!(parent.count("", "/blobs/"), 2);
+}
+
+#[tokio::test]
+async fn one_blob_over_http_2_fills_a_long_way() {
+    let (size, later) = (64 << 20, Duration::from_millis(25));
+    let road = Road::tls();
+    let parent = Upstream::h2(&road.authority).await;
+    let bytes = random(size);
+    let digest = parent.blob("a", &bytes);
+    let way = Distance::to(parent.address(), later).await;
+    let node = road.below_url(&format!("https://{}", way.address())).start().await;
+    let begun = Instant::now();
+
+    node.get(&blob("a", &digest)).await.assert_is(&bytes);
+
+    // The window that HTTP/2 begins with lets 64 KiB pass in each round trip, which makes a minute of it.
+    let trips = begun.elapsed().div_duration_f64(later * 2);
+    let each = size as f64 / trips;
+    println!("{each} bytes in each round trip");
+    assert!(each > (1 << 20) as f64, "only {each} bytes in each round trip");
 }
 
 #[tokio::test]

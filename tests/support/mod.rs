@@ -10,6 +10,8 @@ pub mod chain;
 pub mod client;
 /// Bytes, digests, images.
 pub mod content;
+/// A long way.
+pub mod distance;
 /// Numbers that a node shows.
 pub mod metrics;
 /// The name service, as a test wants it.
