@@ -64,10 +64,17 @@ struct Shared {
     /// The upstream's host.
     home: String,
     /// Hosts that the settings name.
-    listed: Vec<String>,
+    listed: Vec<Listed>,
     memory: Mutex<Memory>,
     within: Duration,
     clock: Clock,
+}
+
+/// A host of the settings: at one port, or at any.
+#[derive(Debug)]
+struct Listed {
+    host: String,
+    port: Option<u16>,
 }
 
 /// One lock, never held across an await.
@@ -104,7 +111,7 @@ impl Egress {
         };
         Self(Arc::new(Shared {
             home: upstream.host_str().unwrap_or_default().to_owned(),
-            listed: listed.map(|host| without_port(&host)).collect(),
+            listed: listed.map(|written| Listed::parse(&written)).collect(),
             memory: Mutex::new(Memory {
                 home,
                 addresses: HashMap::new(),
@@ -120,11 +127,13 @@ impl Egress {
         let address = match url.host() {
             Some(Host::Ipv4(ip)) => IpAddr::from(ip),
             Some(Host::Ipv6(ip)) => IpAddr::from(ip),
-            Some(Host::Domain(_)) => return true,
+            // Where it leads is judged once it is resolved, by its name alone: the port is judged here.
+            Some(Host::Domain(_)) => return !self.0.is_at_another_port(url),
             None => return false,
         };
         let host = url.host_str().unwrap_or_default();
-        self.0.is_named(host) || Depth::of(address) <= self.0.memory.lock().home
+        let is_named = self.0.is_named(host) && !self.0.is_at_another_port(url);
+        is_named || Depth::of(address) <= self.0.memory.lock().home
     }
 
     /// Has `host` stand for these addresses while the name service does not know it.
@@ -228,7 +237,22 @@ impl Resolve for Egress {
 
 impl Shared {
     fn is_named(&self, host: &str) -> bool {
-        host.eq_ignore_ascii_case(&self.home) || self.listed.iter().any(|listed| host.eq_ignore_ascii_case(listed))
+        host.eq_ignore_ascii_case(&self.home) || self.listed_as(host).next().is_some()
+    }
+
+    /// Whether the settings name the host, and other ports of it.
+    fn is_at_another_port(&self, url: &Url) -> bool {
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port_or_known_default();
+        let mut ports = self.listed_as(host).map(|listed| listed.port).peekable();
+        let is_listed = ports.peek().is_some() && !host.eq_ignore_ascii_case(&self.home);
+        is_listed && !ports.any(|listed| listed.is_none() || listed == port)
+    }
+
+    fn listed_as(&self, host: &str) -> impl Iterator<Item = &Listed> {
+        self.listed
+            .iter()
+            .filter(move |listed| host.eq_ignore_ascii_case(&listed.host))
     }
 
     /// The addresses that may be connected to; none left is an error.
@@ -297,11 +321,15 @@ impl Depth {
     }
 }
 
-/// `host` of `host:port`, `[v6]:port` or `host`.
-fn without_port(written: &str) -> String {
-    match written.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => host.to_owned(),
-        _ => written.to_owned(),
+impl Listed {
+    /// From `host:port`, `[v6]:port` or `host`.
+    fn parse(written: &str) -> Self {
+        let split = written.rsplit_once(':').filter(|(_, port)| !port.contains(']'));
+        let (host, port) = split.map_or((written, None), |(host, port)| (host, port.parse().ok()));
+        Self {
+            host: host.to_owned(),
+            port,
+        }
     }
 }
 
@@ -361,6 +389,18 @@ mod tests {
         assert!(admits(&listed, "https://10.0.0.9:8443/"));
         assert!(admits(&listed, "https://[fd00::9]/"));
         assert!(!admits(&listed, "https://10.0.0.8:8443/"));
+        assert!(admits(&listed, "https://[fd00::9]:9443/"));
+    }
+
+    #[test]
+    fn a_host_that_is_listed_with_a_port_is_reached_at_that_port_alone() {
+        let listed = egress("https://registry-1.docker.io/", &["10.0.0.9:8443", "storage.plant:443"]);
+
+        assert!(!admits(&listed, "https://10.0.0.9/"));
+        assert!(!admits(&listed, "http://10.0.0.9:9000/"));
+        assert!(admits(&listed, "https://storage.plant/"));
+        assert!(!admits(&listed, "http://storage.plant:9000/"));
+        assert!(admits(&listed, "https://elsewhere.plant:9000/"));
     }
 
     #[tokio::test]
