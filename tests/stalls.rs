@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::support::client::{Request, blob};
+use crate::support::client::{Request, blob, manifest};
 use crate::support::content::random;
 use crate::support::eventually;
 use crate::support::node::Setup;
 use crate::support::process::peak_memory;
+use crate::support::road::Road;
 use crate::support::stage::Stage;
 use crate::support::upstream::Upstream;
 
@@ -102,6 +103,46 @@ async fn a_slow_reader_of_what_is_not_kept_is_not_taken_for_a_silent_parent() {
     let compared = slow.compare(&large).await;
     assert!(compared.is_whole(&large));
     assert_eq!(parent.count("GET", &at), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_readers_of_what_is_not_kept_do_not_fill_the_one_connection_of_http_2_for_all_others() {
+    const READERS: usize = 20;
+    let road = Road::tls();
+    let parent = Upstream::h2(&road.authority).await;
+    let image = parent.new_image("a", "v1", &[1000]);
+    let mut node = road
+        .below(&parent)
+        .parent(&format!("transfers = {}", READERS - 4))
+        .placed();
+    // Nothing is kept of anything.
+    node.environment("FAILPOINTS", "store.write=return");
+    node.start().await;
+    let all = random(32 * MIB + READERS);
+    let mut slow = Vec::new();
+    for at in 0..READERS {
+        let bytes = all.slice(at..at + 32 * MIB);
+        let target = blob("a", &parent.blob("a", &bytes));
+        let mut open = node.client().open(Request::get(&target)).await;
+        open.read(64 << 10).await;
+        slow.push((open, bytes));
+    }
+    // Some lend their places.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+
+    let tag = node.get(&manifest("a", "v1")).await;
+    let layer = node.get(&blob("a", &image.layer(0))).await;
+
+    tag.assert_is(&image.manifest.bytes);
+    layer.assert_is(&image.layers[0]);
+    for reply in [tag, layer] {
+        assert!(reply.head_after < Duration::from_secs(2), "{:?}", reply.head_after);
+    }
+    let mut pulls = JoinSet::new();
+    for (open, bytes) in slow {
+        pulls.spawn(async move { open.compare(&bytes).await.is_whole(&bytes) });
+    }
+    assert!(pulls.join_all().await.into_iter().all(|whole| whole));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

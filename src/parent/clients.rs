@@ -1,7 +1,8 @@
 //! The HTTP clients of one upstream, made anew when the files behind their TLS change.
 //!
-//! Two of them: only the one for the upstream's own origin can show its certificate, and neither waits
-//! for connections of the other. Connections are never shared between upstreams, so none is used under
+//! Three of them: only those for the upstream's own origin can show its certificate, and none waits for connections of
+//! another. Blobs have one of their own: over HTTP/2 all of a client's answers share one connection and its window, which
+//! bodies that wait for slow readers may fill. Connections are never shared between upstreams, so none is used under
 //! another's identity.
 
 use std::fmt;
@@ -18,8 +19,9 @@ use tower::limit::ConcurrencyLimitLayer;
 
 use super::config::Config;
 use super::egress::Egress;
+use super::gate::{Limits, Load};
 use super::tls;
-use super::wire::builder;
+use super::wire::{builder, connection_window};
 
 /// Connections that are being made at a time by one client, handshakes included.
 const CONNECTS: usize = 8;
@@ -27,18 +29,22 @@ const CONNECTS: usize = 8;
 /// The files are looked at so often, and whenever TLS fails.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
-/// Both clients, and what they are made of.
+/// The clients, and what they are made of.
 pub(super) struct Clients {
     made: Instant,
     /// When the files were last looked at every so often: ms since it was made.
     looked_ms: AtomicU64,
-    current: Arc<ArcSwap<Pair>>,
+    current: Arc<ArcSwap<Made>>,
     /// Held by the one look that runs, on a thread that may wait for a file system.
     files: Arc<Mutex<Files>>,
 }
 
-struct Pair {
-    home: Client,
+struct Made {
+    /// For questions to the upstream's own origin.
+    questions: Client,
+    /// For blobs of it.
+    blobs: Client,
+    /// For any other origin.
     elsewhere: Client,
 }
 
@@ -57,7 +63,7 @@ impl Clients {
         Self {
             made: now,
             looked_ms: AtomicU64::new(0),
-            current: Arc::new(ArcSwap::from_pointee(Pair::new(config, &egress))),
+            current: Arc::new(ArcSwap::from_pointee(Made::new(config, &egress))),
             files: Arc::new(Mutex::new(Files {
                 stamps: stamps(config),
                 config: config.clone(),
@@ -66,8 +72,8 @@ impl Clients {
         }
     }
 
-    /// The client for the upstream's own origin, or the one for any other. Waits for no file.
-    pub(super) fn pick(&self, is_home: bool, now: Instant) -> Client {
+    /// The client for such a load of the upstream's own origin, or the one for any other. Waits for no file.
+    pub(super) fn pick(&self, is_home: bool, load: Load, now: Instant) -> Client {
         let now_ms = u64::try_from(now.saturating_duration_since(self.made).as_millis()).unwrap_or(u64::MAX);
         let since = now_ms.saturating_sub(self.looked_ms.load(Ordering::Relaxed));
         if u128::from(since) >= LOOK_EVERY.as_millis()
@@ -77,10 +83,11 @@ impl Clients {
             let current = Arc::clone(&self.current);
             tokio::task::spawn_blocking(move || look(files, &current));
         }
-        let pair = self.current.load();
-        match is_home {
-            true => pair.home.clone(),
-            false => pair.elsewhere.clone(),
+        let made = self.current.load();
+        match (is_home, load) {
+            (true, Load::Question) => made.questions.clone(),
+            (true, Load::Transfer | Load::Part) => made.blobs.clone(),
+            (false, _) => made.elsewhere.clone(),
         }
     }
 
@@ -93,30 +100,32 @@ impl Clients {
     }
 }
 
-fn look(mut files: OwnedMutexGuard<Files>, current: &ArcSwap<Pair>) -> bool {
+fn look(mut files: OwnedMutexGuard<Files>, current: &ArcSwap<Made>) -> bool {
     let stamps = stamps(&files.config);
     if stamps == files.stamps {
         return false;
     }
     let mut config = files.config.clone();
     if let Err(reason) = config.read_again() {
-        // A pair that is being replaced is not one for a moment: the next look tells.
+        // A pair of files that is being replaced is not one for a moment: the next look tells.
         tracing::warn!(reason, retry_s = LOOK_EVERY.as_secs(), "changed TLS files not taken");
         return false;
     }
-    current.store(Arc::new(Pair::new(&config, &files.egress)));
+    current.store(Arc::new(Made::new(&config, &files.egress)));
     files.stamps = stamps;
     tracing::info!(upstream = config.host(), "changed TLS files taken");
     true
 }
 
-impl Pair {
+impl Made {
     fn new(config: &Config, egress: &Egress) -> Self {
+        let window = connection_window(Limits::of(config).unread());
         let client = |identity| {
             let tls = tls::client(&config.authorities, identity);
             let mut builder = builder(tls)
                 .connect_timeout(config.connect_timeout)
                 .dns_resolver(Arc::new(egress.clone()))
+                .http2_initial_connection_window_size(window)
                 .connector_layer(ConcurrencyLimitLayer::new(CONNECTS));
             for proxy in config.proxies.made() {
                 builder = builder.proxy(proxy);
@@ -126,7 +135,8 @@ impl Pair {
                 .expect("the TLS configuration is given whole, and nothing else can fail")
         };
         Self {
-            home: client(config.identity.as_ref()),
+            questions: client(config.identity.as_ref()),
+            blobs: client(config.identity.as_ref()),
             elsewhere: client(None),
         }
     }

@@ -16,6 +16,7 @@ use super::authority::Credential;
 use super::breaker::Sign;
 use super::challenge::{self, Challenge};
 use super::error::Error;
+use super::gate::Load;
 use super::kind::Kind;
 use super::shared::Shared;
 use super::verdict::Judge;
@@ -33,6 +34,7 @@ struct Exchange<'a> {
     method: Method,
     url: Url,
     headers: HeaderMap,
+    load: Load,
     /// Whose token is wanted.
     repository: &'a str,
 }
@@ -52,6 +54,7 @@ impl Shared {
             method: if ask.head { Method::HEAD } else { Method::GET },
             url: ask.url(&self.url, ns),
             headers: headers(ask, &self.via(ask.hops)),
+            load: ask.load(),
             repository: ask.repository.name.as_str(),
         };
         if self.memory.last() == Kind::Wharf {
@@ -139,7 +142,7 @@ impl Shared {
         url.set_path(&format!("{}v2/", self.url.path()));
         let mut headers = HeaderMap::new();
         headers.insert(header::VIA, self.via(&super::Hops::default()));
-        let response = self.wire.send(&Method::GET, &url, &headers).await?;
+        let response = self.wire.send(&Method::GET, &url, &headers, Load::Question).await?;
         self.memory.learn(Kind::of(response.headers()));
         Ok(response)
     }
@@ -288,7 +291,7 @@ impl Exchange<'_> {
         }
         let mut url = self.url.clone();
         for _ in 0..=redirect::MOST_HOPS {
-            let response = wire.send(&self.method, &url, &headers).await?;
+            let response = wire.send(&self.method, &url, &headers, self.load).await?;
             let status = response.status().as_u16();
             let next =
                 redirect::next(&url, status, response.headers()).map_err(|reason| self.shared.untrusted(reason))?;

@@ -13,6 +13,7 @@ use prometheus::IntGauge;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use super::breaker::{Breaker, Phase, Sign, Turn, Verdict};
+use super::config::Config;
 use super::error::Error;
 use super::metrics::Series;
 use super::place::Place;
@@ -52,6 +53,25 @@ pub(super) struct Limits {
     pub(super) requests: usize,
 }
 
+impl Limits {
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            transfers: config.transfers,
+            requests: config.requests,
+        }
+    }
+
+    /// Places of transfers that are lent at a time.
+    fn lendable(self) -> usize {
+        self.transfers.div_ceil(2)
+    }
+
+    /// Bodies that may lie unread: all that have a place, and all that lent theirs.
+    pub(super) fn unread(self) -> usize {
+        self.transfers + self.lendable()
+    }
+}
+
 /// What a request brings, if it is answered.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Load {
@@ -85,6 +105,8 @@ pub(super) struct Gate {
     transfers: Arc<Semaphore>,
     /// Of the transfers, those that a slow client may hold.
     parts: Arc<Semaphore>,
+    /// Places of transfers that may be lent.
+    lendable: Arc<Semaphore>,
     /// In the order of [`Class::ALL`].
     inside: [IntGauge; 3],
     series: Series,
@@ -115,6 +137,7 @@ impl Gate {
             questions: Arc::new(Semaphore::new(limits.requests)),
             transfers: Arc::new(Semaphore::new(limits.transfers)),
             parts: Arc::new(Semaphore::new(limits.transfers.div_ceil(2))),
+            lendable: Arc::new(Semaphore::new(limits.lendable())),
             inside: Class::ALL.map(|class| series.inside(class)),
             series: series.clone(),
             clock,
@@ -213,7 +236,7 @@ impl Gate {
                 let place = Arc::clone(&self.transfers).acquire_owned();
                 let place = self.in_time(until, "transfers", place).await?;
                 match kept {
-                    Some(kept) => kept.hold(place),
+                    Some(kept) => kept.hold(place, &self.lendable),
                     None => return Ok(vec![place]),
                 }
                 Ok(Vec::new())

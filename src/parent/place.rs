@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Whoever does not read from the upstream for so long lends its place.
 const LENT_AFTER: Duration = Duration::from_secs(1);
@@ -13,7 +13,14 @@ const LENT_AFTER: Duration = Duration::from_secs(1);
 /// A place, once it is taken, for all attempts at one transfer: what was cut goes on before others begin. Given back
 /// when dropped.
 #[derive(Debug, Default)]
-pub struct Place(Mutex<Option<OwnedSemaphorePermit>>);
+pub struct Place(Mutex<Option<Taken>>);
+
+#[derive(Debug)]
+struct Taken {
+    permit: OwnedSemaphorePermit,
+    /// How many more places may be lent.
+    lendable: Arc<Semaphore>,
+}
 
 impl Place {
     /// Lets another have it.
@@ -22,21 +29,24 @@ impl Place {
     }
 
     /// Waits for `work` that keeps the transfer from reading on. While it takes long another may have the place, which is
-    /// taken again before this returns.
+    /// taken again before this returns; unless so many are lent that what lies unread would be too much.
     pub async fn lend_during<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         if let Ok(done) = tokio::time::timeout(LENT_AFTER, &mut work).await {
             return done;
         }
-        let Some(permit) = self.0.lock().take() else {
+        let lendable = self.0.lock().as_ref().map(|taken| Arc::clone(&taken.lendable));
+        let lent = lendable.and_then(|lendable| lendable.try_acquire_owned().ok());
+        let Some((lent, taken)) = lent.zip(self.0.lock().take()) else {
             return work.await;
         };
-        let places = Arc::clone(permit.semaphore());
-        drop(permit);
+        let places = Arc::clone(taken.permit.semaphore());
+        drop(taken.permit);
         let done = work.await;
         if let Ok(permit) = places.acquire_owned().await {
-            self.hold(permit);
+            self.hold(permit, &taken.lendable);
         }
+        drop(lent);
         done
     }
 
@@ -44,7 +54,10 @@ impl Place {
         self.0.lock().is_some()
     }
 
-    pub(super) fn hold(&self, permit: OwnedSemaphorePermit) {
-        *self.0.lock() = Some(permit);
+    pub(super) fn hold(&self, permit: OwnedSemaphorePermit, lendable: &Arc<Semaphore>) {
+        *self.0.lock() = Some(Taken {
+            permit,
+            lendable: Arc::clone(lendable),
+        });
     }
 }

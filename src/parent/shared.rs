@@ -45,11 +45,7 @@ impl Shared {
             config.connect_timeout,
             clock.clone(),
         );
-        let limits = Limits {
-            transfers: config.transfers,
-            requests: config.requests,
-        };
-        let gate = Arc::new(Gate::new(&node.name, limits, &series, clock.clone()));
+        let gate = Arc::new(Gate::new(&node.name, Limits::of(config), &series, clock.clone()));
         let wire = Wire::new(
             config,
             name,

@@ -14,6 +14,7 @@ use url::{Url, form_urlencoded};
 
 use super::config::Login;
 use super::error::Error;
+use super::gate::Load;
 use super::kind::Kind;
 use super::login::Known;
 use super::origin::Origin;
@@ -192,7 +193,7 @@ impl TokenService {
         }
         let mut url = purpose.url();
         for _ in 0..=redirect::MOST_HOPS {
-            let response = wire.send(&Method::GET, &url, &headers).await?;
+            let response = wire.send(&Method::GET, &url, &headers, Load::Question).await?;
             let Some(next) = self.next(wire, &url, &response)? else {
                 return self.said(wire, response, known).await;
             };

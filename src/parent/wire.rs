@@ -21,7 +21,7 @@ use super::config::Config;
 use super::egress::Egress;
 use super::error::Error;
 use super::failure::Failure;
-use super::gate::Gate;
+use super::gate::{Gate, Load};
 use super::metrics::Series;
 use super::origin::Origin;
 use crate::units::Clock;
@@ -29,9 +29,8 @@ use crate::units::Clock;
 /// How this program calls itself.
 pub(super) const USER_AGENT: &str = concat!("wharf/", env!("CARGO_PKG_VERSION"));
 
-/// One transfer may fill a long fat link: bytes under way before the reader takes them.
-const STREAM_WINDOW_BYTES: u32 = 8 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// One transfer may fill a long fat link: bytes under way before the reader takes them. A Gbit/s over 33 ms.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 
 /// Below what servers and middle boxes usually grant, so that we hang up first.
 const IDLE_AT_MOST: Duration = Duration::from_secs(30);
@@ -102,13 +101,20 @@ impl Wire {
     }
 
     /// Sends one request without a body.
-    pub(super) async fn send(&self, method: &Method, url: &Url, headers: &HeaderMap) -> Result<Response, Error> {
-        self.dispatch(method, url, headers, None).await
+    pub(super) async fn send(
+        &self,
+        method: &Method,
+        url: &Url,
+        headers: &HeaderMap,
+        load: Load,
+    ) -> Result<Response, Error> {
+        self.dispatch(method, url, headers, load, None).await
     }
 
     /// Sends a form to a token service.
     pub(super) async fn post(&self, url: &Url, headers: &HeaderMap, form: &str) -> Result<Response, Error> {
-        self.dispatch(&Method::POST, url, headers, Some(form)).await
+        self.dispatch(&Method::POST, url, headers, Load::Question, Some(form))
+            .await
     }
 
     /// Sends, and once more if a connection that had lain idle turns out to be dead or the other side
@@ -120,6 +126,7 @@ impl Wire {
         method: &Method,
         url: &Url,
         headers: &HeaderMap,
+        load: Load,
         form: Option<&str>,
     ) -> Result<Response, Error> {
         let is_home = self.is_home(url);
@@ -128,7 +135,7 @@ impl Wire {
             let mut request = Request::new(method.clone(), url.clone());
             *request.headers_mut() = headers.clone();
             *request.body_mut() = form.map(|form| form.to_owned().into());
-            let client = self.clients.pick(is_home, self.clock.now());
+            let client = self.clients.pick(is_home, load, self.clock.now());
             let waiting = Waiting(is_home.then_some(&self.unanswered));
             let outcome = client.execute(request).await;
             if outcome.is_ok() {
@@ -292,9 +299,16 @@ pub(super) fn builder(tls: ClientConfig) -> reqwest::ClientBuilder {
         .no_proxy()
         .pool_idle_timeout(IDLE_AT_MOST)
         .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .http2_initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_initial_connection_window_size(connection_window(4))
         .http2_keep_alive_interval(Duration::from_secs(15))
         .http2_keep_alive_timeout(Duration::from_secs(10))
+}
+
+/// Bytes under way over one connection of HTTP/2, where so many bodies may lie unread without keeping others from theirs.
+pub(super) fn connection_window(bodies: usize) -> u32 {
+    /// RFC 9113, 6.9.1.
+    const MOST: u32 = i32::MAX as u32;
+    u32::try_from(bodies).map_or(MOST, |bodies| bodies.saturating_mul(STREAM_WINDOW_BYTES).min(MOST))
 }
 
 /// Reads the short body of an answer that is passed over, so that its connection can be used
