@@ -419,28 +419,68 @@ async fn what_cannot_be_read_of_an_earlier_download_is_begun_anew_and_kept() {
 }
 
 #[tokio::test]
-async fn what_came_wrong_and_cannot_be_removed_counts_against_the_budget_and_is_not_built_upon() {
-    let mut stage = Stage::placed(4 * MIB).await;
-    stage.node.environment("FAILPOINTS", "store.discard=return");
-    stage.node.start().await;
-    stage
-        .parent
-        .fault(Fault::get(&stage.digest).flip_at(MIB as u64).times(1));
-    let (broken, _) = stage.node.client().open(Request::get(&stage.target)).await.rest().await;
-    assert!(!broken.complete, "{broken}");
+async fn what_came_wrong_and_cannot_be_removed_is_not_built_upon() {
+    for cut_after in [4 * MIB, 3 * MIB] {
+        let mut stage = Stage::placed(4 * MIB).await;
+        stage.node.environment("FAILPOINTS", "store.discard=return");
+        stage.node.start().await;
+        let flipped = Fault::get(&stage.digest).flip_at(MIB as u64);
+        stage
+            .parent
+            .fault(flipped.cut_after(cut_after as u64, Cut::Fin).times(1));
+        let other = Fault::get(&stage.digest)
+            .ranged()
+            .header("Content-Range", "bytes 3145728-4194304/4194305");
+        stage.parent.fault(other.times(1));
+        let (broken, _) = stage.node.client().open(Request::get(&stage.target)).await.rest().await;
+        assert!(!broken.complete, "{broken}");
+        assert!(stage.node.partial_of(&stage.digest).exists(), "it could be removed");
+        stage.parent.without_faults();
 
-    let left = fs::metadata(stage.node.partial_of(&stage.digest)).expect("it could not be removed");
-    let counted = stage
-        .node
-        .metrics()
-        .await
-        .sum("wharf_storage_bytes", &[("state", "partial")]);
-    let next = stage.node.get(&stage.target).await;
+        stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+    }
+}
 
-    assert!(
-        counted >= left.len() as f64,
-        "{counted} of {} bytes are counted",
-        left.len()
-    );
-    next.assert_is(&stage.bytes);
+#[tokio::test]
+async fn what_the_disk_neither_gives_nor_moves_is_fetched_past_it_and_asked_for_once() {
+    for (failing, what) in [
+        ("store.hash=return;store.isolate=return", "blob"),
+        ("store.open=return;store.isolate=return", "blob"),
+        ("store.read=return;store.isolate=return", "manifest"),
+    ] {
+        let parent = Upstream::start().await;
+        let image = parent.new_image("a", "v1", &[MIB]);
+        let (target, bytes) = match what {
+            "blob" => (blob("a", &image.layer(0)), &image.layers[0]),
+            _ => (manifest("a", &image.manifest.digest), &image.manifest.bytes),
+        };
+        let mut node = Setup::below(&parent.url()).placed();
+        node.start().await;
+        node.get(&manifest("a", "v1")).await;
+        node.get(&target).await.assert_is(bytes);
+        // Nor does it take anything anew.
+        let failing = format!("{failing};store.partial=return");
+        node.environment("FAILPOINTS", &failing);
+        node.restart().await;
+        parent.forget();
+
+        let mut statuses = Vec::new();
+        for _ in 0..3 {
+            let begun = Instant::now();
+            let reply = node.get(&target).await;
+            assert!(
+                begun.elapsed() < Duration::from_secs(3),
+                "{failing}: {:?}",
+                begun.elapsed()
+            );
+            assert!(reply.status != 200 || reply.body == *bytes, "{failing}: {reply}");
+            statuses.push(reply.status);
+        }
+
+        // It may be a bad moment, once.
+        assert!(matches!(statuses[0], 200 | 503), "{failing}: {statuses:?}");
+        assert_eq!(statuses[2], 200, "{failing}: {statuses:?}");
+        let asked = parent.seen("", "/v2/a/").len();
+        assert!(asked <= 6, "{failing}: {asked} questions for three pulls");
+    }
 }

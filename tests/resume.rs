@@ -241,6 +241,57 @@ async fn a_part_of_what_an_earlier_process_left_is_not_asked_for_again_while_tha
 }
 
 #[tokio::test]
+async fn what_was_whole_when_the_process_was_killed_is_not_fetched_again() {
+    let mut stage = Stage::placed(SIZE).await;
+    stage
+        .node
+        .environment("FAILPOINTS", "store.commit.before_rename=sleep(60000)");
+    stage.node.start().await;
+    let _pull = stage.node.client().open(Request::get(&stage.target)).await;
+    eventually("all of it is on the disk", async || {
+        let partial = std::fs::metadata(stage.node.partial_of(&stage.digest));
+        partial.is_ok_and(|partial| partial.len() == SIZE as u64)
+    })
+    .await;
+    stage.node.kill();
+    stage.node.environment("FAILPOINTS", "");
+    stage.node.start().await;
+
+    stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+
+    assert_eq!(stage.parent.body_bytes(&stage.digest), SIZE as u64 + 1);
+    assert!(stage.node.has_stored(&stage.digest));
+}
+
+#[tokio::test]
+async fn what_rotted_of_an_earlier_transfer_is_not_blamed_on_the_parent() {
+    let mut stage = Stage::cold(4 << 20).await;
+    stage
+        .parent
+        .fault(Fault::get(&stage.digest).stall_after(2 << 20).times(1));
+    let mut pull = stage.node.client().open(Request::get(&stage.target)).await;
+    pull.read(1 << 20).await;
+    eventually("all that came is on the disk", async || {
+        let partial = std::fs::metadata(stage.node.partial_of(&stage.digest));
+        partial.is_ok_and(|partial| partial.len() >= 2 << 20)
+    })
+    .await;
+    stage.node.kill();
+    let path = stage.node.partial_of(&stage.digest);
+    let mut left = std::fs::read(&path).unwrap();
+    left[1000] ^= 1;
+    std::fs::write(&path, left).unwrap();
+    stage.node.start().await;
+
+    let (broken, _) = stage.node.client().open(Request::get(&stage.target)).await.rest().await;
+
+    assert!(!broken.complete, "{broken}");
+    assert_eq!(stage.sum("wharf_corrupt_transfers_total").await, 0.0);
+    assert!(stage.node.log().contains("left of"), "{}", stage.node.log());
+    stage.node.get(&stage.target).await.assert_is(&stage.bytes);
+}
+
+#[tokio::test]
 async fn more_than_there_is_of_it_left_by_a_lie_is_thrown_away_where_the_parent_ignores_ranges() {
     let stage = Stage::cold(SIZE).await;
     let longer = Fault::get(&stage.digest)

@@ -37,6 +37,18 @@ pub enum Error {
         reason: String,
     },
 
+    /// The disk's fault, or the parent's: what an earlier transfer left and what came to it do not make the content.
+    /// Nothing was kept.
+    #[error(
+        "what was left of {digest} by an earlier transfer and what came to it hash to {actual}; it is fetched anew"
+    )]
+    Damaged {
+        /// What was asked for.
+        digest: Digest,
+        /// What it hashes to.
+        actual: Digest,
+    },
+
     /// The parent's fault, or the way to it: it ended before its end, again and again.
     #[error("{layer} ended after {bytes} bytes")]
     Ended {

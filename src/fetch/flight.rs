@@ -146,6 +146,11 @@ impl Flight {
         });
     }
 
+    /// What is left of an earlier flight is of no use.
+    pub(super) fn forget_left(&self) {
+        self.progress.send_modify(|progress| progress.left = 0);
+    }
+
     /// `written` bytes are in the sink, of `total`.
     pub(super) fn advance(&self, written: u64, total: Option<u64>) {
         let end = total.unwrap_or(written);

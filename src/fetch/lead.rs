@@ -47,6 +47,8 @@ struct Transfer<'a> {
     media_type: Option<String>,
     /// The upstream mangles `Range`: all is asked for, and what is here passed over.
     is_rangeless: bool,
+    /// Some of what is here was not received by this transfer.
+    is_continued: bool,
     /// What an earlier transfer left, until the header has come.
     left: Option<Staged>,
     /// Where the bytes go, once it has.
@@ -59,8 +61,6 @@ struct Transfer<'a> {
 enum Cut {
     /// Worth another attempt at the same offset.
     Again(Error),
-    /// There is nothing behind what is here.
-    AtTheEnd,
     Final(Error),
 }
 
@@ -81,6 +81,7 @@ pub(super) async fn fly(shared: Arc<Shared>, flight: Arc<Flight>, kind: Kind, as
             shared.spoiled.insert(key.clone(), error.clone());
             shared.distrust.note(key, error, shared.clock.now());
         }
+        Err(error @ Error::Damaged { .. }) => shared.spoiled.insert(key, error.clone()),
         // What came right heals: it may be evicted, and be asked for by a part, before the lie is forgotten.
         Ok(_) => {
             shared.spoiled.invalidate(&key);
@@ -142,6 +143,7 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
         total,
         media_type: None,
         is_rangeless: false,
+        is_continued: false,
         left: None,
         writer: None,
         place: parent::Place::default(),
@@ -153,7 +155,7 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
     loop {
         let before = transfer.here();
         match transfer.attempt().await {
-            Ok(()) | Err(Cut::AtTheEnd) => return transfer.finish().await,
+            Ok(()) => return transfer.finish().await,
             Err(Cut::Final(error)) => {
                 transfer.give_up(&error).await;
                 return Err(error);
@@ -191,7 +193,7 @@ impl Transfer<'_> {
         }
         let staged = tokio::task::spawn_blocking(move || {
             let mut staged = store.stage(&digest, total)?;
-            if total.is_some_and(|total| staged.unhashed() >= total) {
+            if total.is_some_and(|total| staged.unhashed() > total) {
                 staged.restart()?;
             }
             Ok::<_, crate::store::Error>(staged)
@@ -215,9 +217,14 @@ impl Transfer<'_> {
             Some(writer) => writer,
             None => self.begin(&answer).await,
         };
-        let outcome = match self.catch_up(&mut writer).await {
+        // The followers have the header, and see what an earlier transfer left as it is hashed.
+        let outcome = match writer.catch_up(self.shared, self.flight, self.total).await {
             Ok(()) => self.take_in(&mut answer, skip, &mut writer).await,
-            Err(error) => Err(Cut::Again(error)),
+            Err(error) => {
+                self.flight.forget_left();
+                tracing::warn!(digest = %self.flight.digest, error = %with_causes(&error), "the disk does not give back what an earlier transfer left; it is fetched again from there on");
+                Err(Cut::Again(error))
+            }
         };
         self.writer = Some(writer);
         outcome
@@ -229,18 +236,20 @@ impl Transfer<'_> {
             Kind::Manifest => What::Manifest(&reference),
             Kind::Blob => What::Blob(&self.flight.digest),
         };
-        let is_part = self.here() > 0 && !self.is_rangeless;
+        let here = self.here();
+        let is_part = here > 0 && !self.is_rangeless;
+        // Of what may be whole already the last byte is asked for again: nothing is no part that could be asked for.
+        let from = match self.total {
+            Some(total) if here < total => here,
+            _ => here.saturating_sub(1),
+        };
         let ask = Ask {
-            range: is_part.then_some((self.here(), None)),
+            range: is_part.then_some((from, None)),
             place: Some(&self.place),
             ..self.shared.ask(self.asker, &self.flight.repository, what)
         };
         match self.parent.ask(ask).await {
             Ok(answer) => Ok(answer),
-            // Its connection broke behind the last byte, and nobody had said which that is: the digest does.
-            Err(parent::Error::RangeUnsatisfiable { .. }) if self.writer.is_some() && self.total.is_none() => {
-                Err(Cut::AtTheEnd)
-            }
             Err(parent::Error::RangeUnsatisfiable { .. }) => Err(self.past_the_end()),
             Err(parent::Error::Spoiled { .. }) if self.left.is_some() => Err(self.past_the_end()),
             Err(parent::Error::Spoiled { layer }) => Err(Cut::Final(self.corrupt(&format!("{layer} got wrong bytes")))),
@@ -298,6 +307,7 @@ impl Transfer<'_> {
                 if self.total.is_some() {
                     staged.expect_size();
                 }
+                self.is_continued = true;
                 Writer::going_on(staged)
             }
             None => Writer::begin(self.shared, self.flight, self.total).await,
@@ -310,15 +320,6 @@ impl Transfer<'_> {
         };
         self.flight.begin(head, writer.file(), writer.unhashed());
         writer
-    }
-
-    /// Hashes what an earlier transfer left. The followers have the header, and see the bytes as they are hashed.
-    async fn catch_up(&self, writer: &mut Writer) -> Result<(), Error> {
-        if writer.unhashed() == 0 {
-            return Ok(());
-        }
-        // Nobody else is to wait while this one takes nothing from the parent.
-        self.place.lend_during(writer.catch_up(self.flight, self.total)).await
     }
 
     async fn take_in(&self, answer: &mut Answer, mut skip: u64, writer: &mut Writer) -> Result<(), Cut> {
@@ -412,6 +413,11 @@ impl Transfer<'_> {
         match writer.finish(self.shared, self.flight, media_type).await? {
             Finished::Stored => link(self.shared, self.flight),
             Finished::Unkept => {}
+            // Who is to blame is not known.
+            Finished::Wrong(actual) if self.is_continued => {
+                let digest = self.flight.digest;
+                return Err(Error::Damaged { digest, actual });
+            }
             Finished::Wrong(actual) => return Err(self.corrupt(&format!("the bytes hash to {actual}"))),
         }
         Ok(written)

@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
 pub use asker::Asker;
 pub use config::Config;
@@ -78,6 +79,9 @@ impl Outcome {
     }
 }
 
+/// Files that are hashed at a time.
+const HASHED_AT_ONCE: usize = 4;
+
 pub(crate) struct Shared {
     config: Config,
     limits: Limits,
@@ -100,6 +104,8 @@ pub(crate) struct Shared {
     spoiled: moka::sync::Cache<(Repository, Digest), Error>,
     /// What passes by unkept, in memory.
     windows: window::Budget,
+    /// Turns at hashing what lies here: a disk is not made faster by more.
+    hashing: Semaphore,
     /// What came wrong again and again.
     distrust: distrust::Distrust,
     runtime: Handle,
@@ -148,6 +154,7 @@ impl Fetch {
             announced: moka::sync::Cache::new(100_000),
             spoiled,
             windows: window::Budget::default(),
+            hashing: Semaphore::new(HASHED_AT_ONCE),
             distrust: distrust::Distrust::new(),
             runtime,
             clock,

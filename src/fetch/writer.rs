@@ -90,8 +90,9 @@ impl Writer {
     /// # Errors
     ///
     /// [`Error::Store`]: some of it cannot be read; the transfer goes on from there ([`Writer::written`]).
-    pub(super) async fn catch_up(&mut self, flight: &Flight, total: Option<u64>) -> Result<(), Error> {
+    pub(super) async fn catch_up(&mut self, shared: &Shared, flight: &Flight, total: Option<u64>) -> Result<(), Error> {
         while self.unhashed() > 0 {
+            let _turn = shared.hashing.acquire().await;
             let End::File(mut staged) = std::mem::replace(&mut self.end, End::Lost) else {
                 break;
             };

@@ -212,6 +212,11 @@ fn judge_cause(error: Error, absent: Code, what: &str) -> Verdict {
             retry_after: Some(SOON),
             ..Verdict::new(502, Code::Unavailable, message)
         },
+        Error::Damaged { .. } => Verdict {
+            spoiled: true,
+            retry_after: Some(SOON),
+            ..Verdict::new(502, Code::Unavailable, message)
+        },
         Error::Ended { layer, .. } | Error::Nonsense { layer, .. } | Error::Beyond { layer, .. } => Verdict {
             layer: Some(layer),
             retry_after: Some(SOON),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::index::Row;
+use super::index::{Row, now};
 use super::ledger::{Trust, Victim};
 use super::{Blob, Error, Shared};
 use crate::oci::{Digest, Hasher};
@@ -93,7 +93,7 @@ impl Blob {
 /// # Errors
 ///
 /// [`Error::Io`]: the disk does not move it either. The entry stays, to be hashed before it is trusted again: a disk that
-/// fails for a moment says nothing of the file.
+/// fails for a moment says nothing of the file. If that goes on, it is taken for not being here for a while.
 pub(super) fn isolate(shared: &Arc<Shared>, digest: &Digest, serial: u64, reason: &str) -> Result<(), Error> {
     // Nobody begins to write its successor before it has left.
     let Some(room) = shared.ledger.lock().condemn(digest, serial) else {
@@ -104,7 +104,7 @@ pub(super) fn isolate(shared: &Arc<Shared>, digest: &Digest, serial: u64, reason
     let mut ledger = shared.ledger.lock();
     let outcome = match moved {
         Err(error) if !is_gone(&error) => {
-            ledger.set_trust(digest, serial, Trust::Unverified);
+            ledger.shun(digest, serial, now());
             tracing::warn!(%digest, reason, %error, "stored content cannot be read, nor moved to quarantine; it stays");
             Err(error)
         }

@@ -13,6 +13,7 @@ use std::collections::hash_map::Entry as Slot;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use lru::LruCache;
 
@@ -58,6 +59,9 @@ pub(super) struct Ledger {
     evicted: u64,
 }
 
+/// How long content that the disk refuses is taken for not being here, for the first time.
+const FIRST_SHUN: Duration = Duration::from_secs(10);
+
 /// One committed file.
 pub(super) struct Entry {
     /// Bytes of content.
@@ -75,6 +79,10 @@ pub(super) struct Entry {
     /// Open readers; an entry that is read is not evicted.
     readers: u32,
     unsaved: bool,
+    /// How often in a row the disk neither gave it back right nor moved it away.
+    failures: u32,
+    /// Until when it is taken for not being here.
+    shunned_until: Option<Instant>,
 }
 
 /// A file that is no entry any more, and is still open.
@@ -111,6 +119,8 @@ impl Entry {
             serial: 0,
             readers: 0,
             unsaved: false,
+            failures: 0,
+            shunned_until: None,
         }
     }
 }
@@ -379,11 +389,32 @@ impl Ledger {
         self.entries.peek(digest)
     }
 
+    /// Whether it can be handed out, as far as is known.
+    pub(super) fn offers(&self, digest: &Digest, now: Instant) -> bool {
+        let is_shunned = |entry: &Entry| entry.shunned_until.is_some_and(|until| now < until);
+        self.entry(digest).is_some_and(|entry| !is_shunned(entry))
+    }
+
     /// Sets what is known of the bytes, unless the entry is another one by now.
     pub(super) fn set_trust(&mut self, digest: &Digest, serial: u64, trust: Trust) {
         if let Some(entry) = self.same(digest, serial) {
             entry.trust = trust;
+            if trust == Trust::Verified {
+                (entry.failures, entry.shunned_until) = (0, None);
+            }
         }
+    }
+
+    /// The disk neither gives the entry's bytes back right nor moves the file away. Once that is a bad moment; from then
+    /// on it is taken for not being here, ever longer.
+    pub(super) fn shun(&mut self, digest: &Digest, serial: u64, now: Instant) {
+        let Some(entry) = self.same(digest, serial) else { return };
+        entry.trust = Trust::Unverified;
+        if entry.failures > 0 {
+            let span = FIRST_SHUN * (1 << (entry.failures - 1).min(6));
+            entry.shunned_until = Some(now + span);
+        }
+        entry.failures = entry.failures.saturating_add(1);
     }
 
     pub(super) fn linked(&self, digest: &Digest, repository: RepositoryId) -> bool {

@@ -50,7 +50,7 @@ pub use staged::{Spool, Staged};
 
 use self::health::Health;
 use self::hot::Hot;
-use self::index::{Index, Row};
+use self::index::{Index, Row, now};
 use self::layout::Layout;
 use self::ledger::Ledger;
 use self::records::Records;
@@ -107,13 +107,14 @@ impl Store {
     /// Proof that `repository` may hand out `digest`, if the content is here and that was confirmed.
     pub fn linked(&self, repository: &Repository, digest: &Digest) -> Option<Link> {
         let id = self.shared.records.lock().repository_id(repository)?;
-        let linked = self.shared.ledger.lock().linked(digest, id);
+        let ledger = self.shared.ledger.lock();
+        let linked = ledger.linked(digest, id) && ledger.offers(digest, now());
         linked.then(|| Link::new(*digest))
     }
 
-    /// Whether the content lies here, for whatever repository.
+    /// Whether the content lies here, for whatever repository. What the disk refused again and again does not, for a while.
     pub fn holds(&self, digest: &Digest) -> bool {
-        self.shared.ledger.lock().holds(digest)
+        self.shared.ledger.lock().offers(digest, now())
     }
 
     /// Bytes of linked content; `None` if it is gone meanwhile.

@@ -115,6 +115,8 @@ struct Hold {
 enum Fate {
     Kept,
     Removed,
+    /// The same, and nothing may be built upon it if it cannot be.
+    Wrong,
     Committed,
 }
 
@@ -237,7 +239,7 @@ impl Staged {
 
     /// Throws away what is here for good.
     pub fn discard(mut self) {
-        self.fate = Fate::Removed;
+        self.fate = Fate::Wrong;
     }
 
     /// The same; the hash of what was written, for whoever goes on without a file.
@@ -281,7 +283,7 @@ impl Staged {
         fail_point!("store.commit.before_rename");
         let actual = self.hasher.clone().finish();
         if actual != self.turn.digest {
-            self.fate = Fate::Removed;
+            self.fate = Fate::Wrong;
             return Err(Error::DigestMismatch {
                 actual,
                 announced: self.turn.digest,
@@ -360,9 +362,10 @@ impl Staged {
                 Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
                 other => other,
             };
-            let read = read
-                .map_err(Error::io("reading", &self.path))
-                .inspect_err(|_| self.unhashed = 0)?;
+            let read = read.map_err(Error::io("reading", &self.path)).inspect_err(|error| {
+                self.spool.shared.health.note(error);
+                self.unhashed = 0;
+            })?;
             self.hasher.update(&buffer[..read]);
             self.written += read as u64;
             self.unhashed -= read as u64;
@@ -382,9 +385,12 @@ impl Drop for Staged {
         match self.fate {
             Fate::Committed => {}
             Fate::Kept if self.written + self.unhashed > 0 => self.spool.keep(),
-            Fate::Kept | Fate::Removed => match remove(&self.path) {
+            fate => match remove(&self.path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
                     tracing::warn!(path = %self.path.display(), %error, "a download that is of no use could not be removed; it counts as what is to leave first");
+                    if fate == Fate::Wrong {
+                        let _ = self.spool.file.set_len(0);
+                    }
                     self.spool.keep();
                 }
                 // Readers may still hold it open; its room is given back when the last one closes it.

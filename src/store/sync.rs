@@ -112,7 +112,8 @@ fn sync(shared: &Arc<Shared>, batch: Vec<Job>) {
 /// An fsync that failed is never tried again: the bytes are as good as lost (ext4 marks them clean).
 fn sync_file(shared: &Arc<Shared>, digest: &Digest, serial: u64) {
     // A later one of the same name has a job of its own, which must be the one that hears of its faults.
-    // Pinned: what is evicted meanwhile would stay on the disk, off the books, until it is closed here.
+    // Pinned: what is evicted meanwhile would stay on the disk, off the books, until it is closed here. Where there is no
+    // room but this, the next pull passes unkept as long as the sync takes.
     let Some(_pin) = Pin::take(shared, *digest, serial) else {
         return;
     };
