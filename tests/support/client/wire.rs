@@ -16,6 +16,9 @@ use tokio_rustls::TlsConnector;
 use super::{Compared, Reply, Request};
 use crate::support::PATIENCE;
 
+/// How long containerd waits for the head of a reply.
+const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
@@ -116,7 +119,7 @@ impl Connection {
             if let Some(at) = self.raw.windows(4).position(|window| window == b"\r\n\r\n") {
                 break at + 4;
             }
-            let count = timeout(PATIENCE, self.fill())
+            let count = timeout(HEAD_PATIENCE, self.fill())
                 .await
                 .expect("the head of a reply in time");
             assert!(
