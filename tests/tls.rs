@@ -101,6 +101,24 @@ async fn many_streams_of_one_http_2_connection_are_served_at_once() {
 }
 
 #[tokio::test]
+async fn a_client_that_leaves_before_it_speaks_http_2_is_no_error_of_ours() {
+    let (parent, authority) = (Upstream::start().await, Authority::new());
+    let image = parent.new_image("a", "v1", &[10]);
+    let (node, _folder) = behind_tls(&parent, &authority).await;
+    for _ in 0..8 {
+        let tcp = tokio::net::TcpStream::connect(node.address()).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(authority.client(&[b"h2"]));
+        let name = node.address().ip().into();
+        drop(connector.connect(name, tcp).await.unwrap());
+    }
+
+    let client = Client::tls(node.address(), authority.client(&[b"http/1.1"]));
+    client.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+
+    assert!(!node.log().contains("ERROR"), "{}", node.log());
+}
+
+#[tokio::test]
 async fn wrong_bytes_break_an_http_2_stream() {
     let (parent, authority) = (Upstream::start().await, Authority::new());
     let digest = parent.blob("a", &random(1_000_000));

@@ -43,8 +43,10 @@ use crate::serve::Serve;
 /// One small answer fits into this, header and body: one send instead of two.
 const BUFFER: usize = 16 << 10;
 
-/// What pingora has to say of its own is an error at most: clients that go are no news. For a filter of events.
-pub const QUIET: &str = "pingora_core::services=error,pingora_core::apps=error,h2=error";
+/// What pingora has to say of its own is an error at most: clients that go are no news, not even before they spoke HTTP/2,
+/// which it calls an error. For a filter of events.
+pub const QUIET: &str =
+    "pingora_core::services=error,pingora_core::apps=off,pingora_core::apps::http_app=error,h2=error";
 
 /// What the registry port is made of.
 pub struct Parts {
