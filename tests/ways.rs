@@ -65,6 +65,29 @@ async fn each_fault_of_tls_is_named_counted_and_gets_no_credentials() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_signed_itself_is_trusted_unless_it_is_an_authoritys() {
+    let folder = tempfile::tempdir().unwrap();
+    for is_authority in [true, false] {
+        let own = Authority::of_itself(is_authority);
+        let parent = Upstream::tls(&own).await;
+        let image = parent.new_image("a", "v1", &[10]);
+        let node = Setup::below(&parent.url())
+            .parent(&format!("ca_file = \"{}\"", own.ca_file(folder.path()).display()))
+            .start()
+            .await;
+
+        let reply = node.get(&manifest("a", "v1")).await;
+
+        if is_authority {
+            assert_says(&reply, "basicConstraints=CA:FALSE");
+            assert!(failures(&node, "tls_authority").await >= 1.0);
+        } else {
+            reply.assert_is(&image.manifest.bytes);
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_lies_here_is_served_while_the_parents_certificate_is_no_good() {
     let (road, stranger) = (Road::tls(), Authority::new());
     let elsewhere = Authority::of(&["elsewhere.example"]);

@@ -25,6 +25,8 @@ pub enum Failure {
     WrongName,
     /// A certificate of an authority that is not trusted.
     Authority,
+    /// A certificate of an authority itself.
+    OfAuthority,
     /// Our own certificate is wanted, or is not accepted.
     Certificate,
     /// Something else than TLS is spoken there.
@@ -51,7 +53,7 @@ impl Failure {
             Self::Timeout => "timeout",
             Self::Expired => "tls_expired",
             Self::WrongName => "tls_name",
-            Self::Authority => "tls_authority",
+            Self::Authority | Self::OfAuthority => "tls_authority",
             Self::Certificate => "tls_certificate",
             Self::NotTls => "tls_none",
             Self::Tls => "tls",
@@ -94,6 +96,10 @@ impl Failure {
             Tls::InvalidCertificate(Bad::NotValidForName | Bad::NotValidForNameContext { .. }) => Self::WrongName,
             // A new authority under the old name makes signatures that the old one's key does not fit.
             Tls::InvalidCertificate(Bad::UnknownIssuer | Bad::BadSignature) => Self::Authority,
+            // What its library adds has no name here; its words are all there is.
+            Tls::InvalidCertificate(Bad::Other(other)) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+                Self::OfAuthority
+            }
             Tls::AlertReceived(
                 AlertDescription::CertificateRequired
                 | AlertDescription::BadCertificate
@@ -113,7 +119,7 @@ impl Failure {
     pub(super) fn is_of_tls(self) -> bool {
         matches!(
             self,
-            Self::Expired | Self::WrongName | Self::Authority | Self::Certificate | Self::Tls
+            Self::Expired | Self::WrongName | Self::Authority | Self::OfAuthority | Self::Certificate | Self::Tls
         )
     }
 }
@@ -131,6 +137,10 @@ impl fmt::Display for Failure {
             }
             Self::WrongName => "its certificate is for another name",
             Self::Authority => "its certificate is of an authority that is not trusted; name that in ca_file",
+            Self::OfAuthority => {
+                "its certificate is that of an authority (CA:TRUE), which none of a server may be; give it one with \
+                 basicConstraints=CA:FALSE, and name that, or who signed it, in ca_file"
+            }
             Self::Certificate => "it does not accept our certificate; look at cert_file and key_file",
             Self::NotTls => "it does not speak TLS on this port; look at the URL",
             Self::Tls => "TLS failed",

@@ -41,6 +41,23 @@ impl Authority {
         })
     }
 
+    /// A leaf that signed itself, which is in its own `ca_file`: an authority's certificate, or a server's.
+    pub fn of_itself(is_authority: bool) -> Self {
+        let names = ["localhost", "127.0.0.1"].map(str::to_owned);
+        let mut params = CertificateParams::new(names).expect("valid names");
+        params.is_ca = match is_authority {
+            true => IsCa::Ca(BasicConstraints::Unconstrained),
+            false => IsCa::ExplicitNoCa,
+        };
+        let key = KeyPair::generate().expect("a key");
+        let own = params.self_signed(&key).expect("a certificate");
+        Self {
+            ca_pem: own.pem(),
+            cert_pem: own.pem(),
+            key_pem: key.serialize_pem(),
+        }
+    }
+
     fn made(names: &[&str], change: impl FnOnce(&mut CertificateParams)) -> Self {
         let mut ca = CertificateParams::new(Vec::new()).expect("no names");
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
