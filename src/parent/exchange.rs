@@ -78,7 +78,12 @@ impl Shared {
         let status = response.status().as_u16();
         let is_peek = ask.head && exchange.method == Method::GET;
         if !matches!(status, 200 | 206) {
+            let is_page = is_web_page(&Head::parse(response.headers(), &exchange.url));
             let mut error = self.refusal(response, is_elsewhere).await;
+            let is_content = ask.is_manifest() || ask.is_blob();
+            if matches!(error, Error::Absent { .. }) && is_page && is_content && !is_elsewhere {
+                error = self.believed(error).await;
+            }
             if ask.head && status == 400 && !is_elsewhere {
                 error = self.explained(error).await;
             }
@@ -109,6 +114,27 @@ impl Shared {
         match self.front_door().await {
             Ok(response) if response.status() == 400 => self.refusal(response, false).await,
             _ => error,
+        }
+    }
+
+    /// The same, if a registry said it: a page that says so may come from whatever else answers there, and would take
+    /// away all tags that are asked for.
+    async fn believed(&self, absent: Error) -> Error {
+        let garbled = |reason: &str| Error::Garbled {
+            layer: self.wire.layer.clone(),
+            reason: reason.to_owned(),
+        };
+        match self.front_door().await {
+            Ok(door) if matches!(door.status().as_u16(), 200 | 401) => {
+                let is_page = is_web_page(&Head::parse(door.headers(), &self.url));
+                wire::drain(door).await;
+                match is_page {
+                    false => absent,
+                    true => garbled("web pages; is that the address of a registry?"),
+                }
+            }
+            Ok(_) => garbled("a web page that says 404, also for /v2/; is that the address of a registry?"),
+            Err(error) => error,
         }
     }
 
