@@ -185,7 +185,7 @@ async fn a_black_hole_costs_a_miss_the_connect_timeout_and_warm_pulls_nothing() 
         extra < Duration::from_millis(10),
         "{extra:?} more at the 99th percentile"
     );
-    assert!(is(&node, "open").await);
+    eventually("it is left", async || is(&node, "open").await).await;
     for _ in 0..2 {
         let miss = node.get(&target).await;
         assert_later(&miss);
@@ -719,6 +719,76 @@ async fn only_so_many_connections_are_made_at_a_time() {
 
     assert_eq!(made.len(), 8);
     pulls.abort_all();
+}
+
+#[tokio::test]
+async fn of_a_silent_parent_one_old_tag_waits_and_no_other_until_it_answers() {
+    let parent = Upstream::start().await;
+    let images = ["v1", "v2"].map(|tag| parent.new_image("a", tag, &[10]));
+    let node = doubting(&parent)
+        .freshness("answer_within = \"6s\"")
+        .freshness("stale_after = \"1s\"")
+        .start()
+        .await;
+    for (tag, image) in ["v1", "v2"].iter().zip(&images) {
+        node.get(&manifest("a", tag)).await.assert_is(&image.manifest.bytes);
+    }
+    parent.fault(Fault::any("").silent());
+
+    let first = node.get(&manifest("a", "v1")).await;
+    assert!(first.head_after >= Duration::from_secs(1), "{:?}", first.head_after);
+    assert_stale(&first);
+    assert!(is(&node, "closed").await, "it is not asked any more as it is");
+    for tag in ["v1", "v2", "v1", "v2"] {
+        let next = node.get(&manifest("a", tag)).await;
+        assert!(
+            next.head_after < Duration::from_millis(500),
+            "{tag}: {:?}",
+            next.head_after
+        );
+        assert_stale(&next);
+    }
+
+    parent.without_faults();
+    let moved = parent.new_image("a", "v2", &[20]);
+    eventually("it is believed again", async || {
+        node.get(&manifest("a", "v2")).await.body == moved.manifest.bytes
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_404_that_no_registry_says_takes_no_tag_away() {
+    let parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[10]);
+    let node = doubting(&parent).start().await;
+    node.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+    let page = || {
+        Fault::any("")
+            .status(404)
+            .body("<h1>404 Not Found</h1>")
+            .header("Content-Type", "text/html")
+    };
+    parent.fault(page());
+
+    let tag = node.get(&manifest("a", "v1")).await;
+    assert_stale(&tag);
+    let unknown = node.get(&manifest("a", "v9")).await;
+    assert_eq!(unknown.status, 502, "{unknown}");
+    assert!(
+        unknown.text().contains("is that the address of a registry?"),
+        "{unknown}"
+    );
+
+    // Some registries say it so too.
+    parent.without_faults();
+    parent.fault(
+        Fault::any("/manifests/")
+            .status(404)
+            .body("<h1>no</h1>")
+            .header("Content-Type", "text/html"),
+    );
+    assert_eq!(node.get(&manifest("a", "v1")).await.status, 404);
 }
 
 #[tokio::test]

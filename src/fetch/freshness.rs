@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+
 use super::error::is_method_refused;
 use super::manifest::{Document, Stale};
 use super::{Asker, Error, Limit, Outcome, Shared};
 use crate::oci::{Digest, Reference, Repository, Tag};
-use crate::parent::{self, Answer, Ask, What};
+use crate::parent::{self, Answer, Ask, Parent, What};
 use crate::store::{Confirmed, Held, Slot, TagRow};
 
 /// How long a refresh may go on when nobody waits for it any more: for all its questions and their bytes.
@@ -69,15 +71,33 @@ impl Shared {
             Some(_) => self.config.stale_after,
             None => self.config.answer_within,
         };
-        if let Some(error) = self.parent(repository)?.away().filter(|_| old.is_some()) {
+        let parent = self.parent(repository)?;
+        if let Some(error) = parent.away().filter(|_| old.is_some()) {
             return self.stale(old, error.into());
         }
         let refreshed = self.refresh(repository, slot, asker, old.is_some());
+        if old.is_some() && parent.is_silent() {
+            // It is asked all the same: its answer ends the silence.
+            return match refreshed.now_or_never() {
+                Some(Ok((refreshed, outcome))) => Ok(self.document(refreshed, outcome)),
+                Some(Err(error)) if !error.allows_stale() => Err(error),
+                _ => self.stale(old, self.late(parent)),
+            };
+        }
         match self.within(patience, repository, asker, refreshed).await {
             Ok((refreshed, outcome)) => Ok(self.document(refreshed, outcome)),
+            Err(error) if old.is_some() && error.is_late() => {
+                parent.let_down();
+                self.stale(old, error)
+            }
             Err(error) if error.allows_stale() => self.stale(old, error),
             Err(error) => Err(error),
         }
+    }
+
+    fn late(&self, parent: &Parent) -> Error {
+        let (layer, after) = (parent.name().to_owned(), self.config.stale_after);
+        parent::Error::TimedOut { layer, after }.into()
     }
 
     pub(super) fn document(&self, refreshed: Refreshed, outcome: Outcome) -> Document {

@@ -17,11 +17,11 @@ use reqwest::Client;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tower::limit::ConcurrencyLimitLayer;
 
+use super::client::{builder, connection_window};
 use super::config::Config;
 use super::egress::Egress;
 use super::gate::{Limits, Load};
 use super::tls;
-use super::wire::{builder, connection_window};
 
 /// Connections that are being made at a time by one client, handshakes included.
 const CONNECTS: usize = 8;

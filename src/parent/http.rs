@@ -11,7 +11,7 @@ use reqwest::{Method, Response};
 use url::Url;
 
 use super::error::Cause;
-use super::{tls, wire};
+use super::{client, tls};
 
 /// Connections that are kept for the next call. Clones share them.
 #[derive(Clone, Debug)]
@@ -105,7 +105,7 @@ impl Client {
             })?,
             None => Vec::new(),
         };
-        let client = wire::builder(tls::client(&authorities, None))
+        let client = client::builder(tls::client(&authorities, None))
             .connect_timeout(Duration::from_secs(5))
             .read_timeout(Duration::from_secs(60))
             .build()

@@ -29,6 +29,7 @@ mod ask;
 mod authority;
 mod breaker;
 mod challenge;
+mod client;
 mod clients;
 mod config;
 mod egress;
@@ -211,6 +212,16 @@ impl Parent {
     /// not wait for it.
     pub fn away(&self) -> Option<Error> {
         self.shared.gate.away()
+    }
+
+    /// Somebody with something old to serve waited for its answer in vain.
+    pub fn let_down(&self) {
+        self.shared.wire.let_down();
+    }
+
+    /// Whether that is so, and it has answered nobody since: it is not worth while to wait for it again.
+    pub fn is_silent(&self) -> bool {
+        self.shared.wire.is_silent()
     }
 
     /// Why it does not give what it is asked for, though it may well answer, and for how long it has not; `None` if the

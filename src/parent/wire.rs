@@ -10,9 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use reqwest::header::HeaderMap;
-use reqwest::redirect::Policy;
-use reqwest::{Client, Method, Request, Response, retry};
-use rustls::ClientConfig;
+use reqwest::{Method, Request, Response};
 use url::Url;
 
 use super::breaker::Sign;
@@ -25,15 +23,6 @@ use super::gate::{Gate, Load};
 use super::metrics::Series;
 use super::origin::Origin;
 use crate::units::Clock;
-
-/// How this program calls itself.
-pub(super) const USER_AGENT: &str = concat!("wharf/", env!("CARGO_PKG_VERSION"));
-
-/// One transfer may fill a long fat link: bytes under way before the reader takes them. A Gbit/s over 33 ms.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-
-/// Below what servers and middle boxes usually grant, so that we hang up first.
-const IDLE_AT_MOST: Duration = Duration::from_secs(30);
 
 /// RFC 9110, 15.5.8: of a plain request through a proxy; no registry says it.
 const PROXY_WANTS_LOGIN: u16 = 407;
@@ -56,6 +45,8 @@ pub(super) struct Wire {
     heard: AtomicU64,
     /// Requests to the upstream itself that were given up before it answered.
     unanswered: AtomicU64,
+    /// What `heard` was when somebody last waited in vain, and one more; 0 before the first time.
+    let_down: AtomicU64,
     /// Whether the upstream itself answered last time; true before the first.
     up: AtomicBool,
 }
@@ -78,6 +69,7 @@ impl Wire {
             gate,
             heard: AtomicU64::new(0),
             unanswered: AtomicU64::new(0),
+            let_down: AtomicU64::new(0),
             up: AtomicBool::new(true),
         }
     }
@@ -89,6 +81,16 @@ impl Wire {
     /// Counts the requests that the upstream itself answered.
     pub(super) fn heard(&self) -> u64 {
         self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Somebody with something old to serve waited in vain.
+    pub(super) fn let_down(&self) {
+        self.let_down.store(self.heard() + 1, Ordering::Relaxed);
+    }
+
+    /// Whether that is so, and the upstream has answered nobody since.
+    pub(super) fn is_silent(&self) -> bool {
+        self.let_down.load(Ordering::Relaxed) == self.heard() + 1
     }
 
     /// Counts the requests to the upstream itself that were given up, or failed, before it answered.
@@ -284,31 +286,6 @@ fn host(url: &Url) -> String {
 fn allowance(headers: &HeaderMap, name: &str) -> Option<i64> {
     let written = headers.get(name)?.to_str().ok()?;
     written.split(';').next()?.trim().parse().ok()
-}
-
-/// What every client of this room has in common: our own redirects, our own retries, no proxy from
-/// the environment, no compression. Connections to IPv6 and IPv4 addresses are raced by the
-/// connector, the other family 300 ms behind the first (RFC 8305).
-pub(super) fn builder(tls: ClientConfig) -> reqwest::ClientBuilder {
-    Client::builder()
-        .tls_backend_preconfigured(tls)
-        .user_agent(USER_AGENT)
-        .redirect(Policy::none())
-        .retry(retry::never())
-        .referer(false)
-        .no_proxy()
-        .pool_idle_timeout(IDLE_AT_MOST)
-        .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .http2_initial_connection_window_size(connection_window(4))
-        .http2_keep_alive_interval(Duration::from_secs(15))
-        .http2_keep_alive_timeout(Duration::from_secs(10))
-}
-
-/// Bytes under way over one connection of HTTP/2, where so many bodies may lie unread without keeping others from theirs.
-pub(super) fn connection_window(bodies: usize) -> u32 {
-    /// RFC 9113, 6.9.1.
-    const MOST: u32 = i32::MAX as u32;
-    u32::try_from(bodies).map_or(MOST, |bodies| bodies.saturating_mul(STREAM_WINDOW_BYTES).min(MOST))
 }
 
 /// Reads the short body of an answer that is passed over, so that its connection can be used
