@@ -47,7 +47,7 @@ pub enum Error {
     Names(#[from] NamesError),
 
     /// An address that is taken or not ours.
-    #[error("listening on {address}; is another program there?")]
+    #[error("listening on {address}; {}", why_not(source))]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -296,6 +296,17 @@ fn refused(metrics: &Metrics) -> Result<IntCounterVec, prometheus::Error> {
     let refused = IntCounterVec::new(options, &["limit"])?;
     metrics.register(Box::new(refused.clone()))?;
     Ok(refused)
+}
+
+/// What an operator looks at where an address cannot be had.
+fn why_not(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrNotAvailable => {
+            "it must be an address of this machine, or 0.0.0.0 or [::] for all of them"
+        }
+        std::io::ErrorKind::PermissionDenied => "a port below 1024 takes the right to it (CAP_NET_BIND_SERVICE)",
+        _ => "is another program there?",
+    }
 }
 
 fn connections(listen: &listener::Config, descriptors: u64, refused: listener::Refused) -> Connections {

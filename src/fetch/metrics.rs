@@ -45,7 +45,10 @@ impl Metrics {
                 "wharf_unkept_transfers_total",
                 "Transfers that found no room on disk and went through unkept",
             )?,
-            resumed: IntCounter::new("wharf_resumed_transfers_total", "Cuts that a transfer survived")?,
+            resumed: IntCounter::new(
+                "wharf_resumed_transfers_total",
+                "Times that a transfer asked for its rest again",
+            )?,
             refused: refused.clone(),
         };
         registry.register(Box::new(metrics.flights.clone()))?;

@@ -70,6 +70,13 @@ fn size(path: &Path, config: &Config) -> Option<String> {
     let all = seen.f_blocks.saturating_mul(seen.f_frsize);
     let kept = space::kept(config.keep_free, all);
     let most = all.saturating_sub(kept) >> 20;
+    if all > 0 && Size::mib(most) < Config::LEAST {
+        return Some(format!(
+            "storage.keep_free leaves {} of the {} of the file system; write less",
+            Size::mib(most),
+            Size::mib(all >> 20)
+        ));
+    }
     // Some file systems have no size.
     (all > 0 && config.capacity.bytes() >> 20 > most).then(|| {
         format!(
@@ -107,6 +114,21 @@ mod tests {
         assert!(said.contains("chmod 0700"), "{said}");
         let said = inspect(&at(&folder.path().join("new/er"), Config::LEAST)).join("\n");
         assert!(!said.contains("chmod"), "{said}");
+    }
+
+    #[test]
+    fn a_floor_that_leaves_nothing_is_a_concern_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = at(folder.path(), Size::gib(20));
+        config.keep_free = Some(Size::gib(1 << 30));
+
+        let said = inspect(&config).join("\n");
+
+        assert!(
+            said.contains("storage.keep_free") && said.contains("write less"),
+            "{said}"
+        );
+        assert!(!said.contains("storage.capacity"), "{said}");
     }
 
     #[test]
