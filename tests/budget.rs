@@ -176,8 +176,15 @@ async fn two_nodes_that_wait_for_each_other_end_by_their_budget() {
 #[tokio::test]
 async fn below_three_layers_with_the_defaults_a_header_comes_within_twenty_five_seconds_of_a_silent_cloud() {
     let cloud = Upstream::start().await;
-    cloud.fault(Fault::any("/v2/a/").silent());
+    let known = cloud.new_image("b", "v1", &[10]);
     let chain = Chain::below(&cloud).await;
+    // Each layer learns that its parent is one of these nodes, and may be told how long is waited.
+    chain
+        .l3
+        .get(&manifest("b", "v1"))
+        .await
+        .assert_is(&known.manifest.bytes);
+    cloud.fault(Fault::any("/v2/a/").silent());
     let digest = crate::support::content::sha256(&random(10));
     let (tag, layer) = (manifest("a", "v1"), blob("a", &digest));
 

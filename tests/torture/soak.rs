@@ -147,6 +147,12 @@ async fn with_everything_at_once_no_reply_is_wrong_and_neither_memory_nor_descri
         let count = tally.get(kind).copied().unwrap_or_default();
         assert!(count >= least, "{count} of {kind}: {tally:?}");
     }
+    // For seconds at a time it is away, or wants to be left alone.
+    let refused = tally.get("Refused(503)").copied().unwrap_or_default();
+    assert!(
+        refused < tally["Whole"],
+        "{refused} pulls were refused for the time being"
+    );
     // A 404 is what the parent says now and then, and is believed for seconds.
     let (whole, absent) = (tally["Whole"], tally.get("Refused(404)").copied().unwrap_or_default());
     assert!(absent < whole / 20, "{absent} pulls were told that there is nothing");
@@ -169,13 +175,20 @@ impl World {
     /// Now a fault, now another tag, about twenty a second; tokens lose their worth, the parent is away for a while, and
     /// while it is rough the node is killed.
     async fn make_weather(&self, sky: &mut Sky) {
-        let (mut said, mut killed) = (Instant::now(), Instant::now());
+        let [mut said, mut killed, mut revoked, mut cleared] = [Instant::now(); 4];
         while !self.is_over() {
             tokio::time::sleep(Duration::from_millis(50)).await;
             sky.parent.fault(self.some_fault(&mut sky.dice));
             let (tag, image) = (sky.dice.one_of(&TAGS), sky.dice.one_of(&self.images));
             sky.parent.manifest("a", Some(tag), &image.manifest);
-            if sky.dice.once_in(40) {
+            if cleared.elapsed() > Duration::from_secs(2) {
+                // What met nobody would meet each of the few questions to a parent that is left alone.
+                cleared = Instant::now();
+                sky.parent.without_faults();
+            }
+            // Not twice at once: a token that is refused as soon as it is given makes for a pause of half a minute.
+            if revoked.elapsed() > Duration::from_secs(2) {
+                revoked = Instant::now();
                 sky.book.revoke();
                 self.count("tokens revoked".to_owned());
             }
@@ -214,7 +227,8 @@ impl World {
             2 | 3 => (of_blob.flip_at(at), 1),
             4 => (of_blob.status(*dice.one_of(&[500, 502, 503, 404])), 1),
             5 => (of_blob.pace(256 << 10), 1),
-            6 => (of_tag.status(429).header("Retry-After", "1"), 2),
+            // Then all are left alone for a second.
+            6 if dice.once_in(5) => (of_tag.status(429).header("Retry-After", "1"), 1),
             7 => (of_tag.status(*dice.one_of(&[500, 503])), 2),
             // Whoever limits or fails there is left alone for seconds, with all that needs a token.
             8 if dice.once_in(10) => (Fault::any("/token").status(*dice.one_of(&[429, 503])), 1),
