@@ -232,6 +232,33 @@ async fn each_request_is_one_line_of_json_with_what_it_cost() {
         (&200.into(), &100_000.into())
     );
     assert_eq!(lines[3]["status"], 404);
+    assert!(lines.iter().all(|line| line["reason"].is_null()), "{lines:#?}");
+}
+
+#[tokio::test]
+async fn the_line_of_a_request_that_came_to_nothing_says_why() {
+    for format in ["json", "text"] {
+        let mut parent = Upstream::start().await;
+        let node = Setup::below(&parent.url())
+            .log(&format!("format = \"{format}\""))
+            .start()
+            .await;
+        parent.stop().await;
+
+        // The second goes by the way of requests with a body.
+        node.get(&manifest("a", "v1")).await;
+        node.send(Request::get(&manifest("a", "v1")).header("Content-Length", "0"))
+            .await;
+
+        let said = || {
+            node.log()
+                .matches("reason")
+                .filter(|_| node.log().contains("cannot be reached"))
+                .count()
+        };
+        eventually("both lines are written", async || said() >= 2).await;
+        assert!(!node.log().contains("broken"), "{}", node.log());
+    }
 }
 
 #[tokio::test]

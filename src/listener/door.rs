@@ -102,6 +102,7 @@ impl Door {
             outcome: reply.outcome.map(|outcome| outcome.as_str()),
             status: reply.status,
             meter: Meter::default(),
+            reason: reply.reason().cloned(),
             broken: None,
         };
         let is_head = session.req_header().method == http::Method::HEAD;
@@ -171,6 +172,7 @@ impl Door {
             first_byte: sent.meter.first.map(|first| first.duration_since(began)),
             kind: sent.kind.as_str(),
             outcome: sent.outcome,
+            reason: sent.reason.as_ref().and_then(|reason| reason.to_str().ok()),
             broken: sent.broken.clone(),
         });
     }
@@ -183,6 +185,8 @@ struct Sent {
     status: u16,
     /// Of the body.
     meter: Meter,
+    /// Why it brings nothing.
+    reason: Option<HeaderValue>,
     /// Why it was broken off: the connection cannot be used again.
     broken: Option<String>,
 }

@@ -82,6 +82,8 @@ pub(super) struct Entry<'a> {
     pub(super) first_byte: Option<Duration>,
     pub(super) kind: &'a str,
     pub(super) outcome: Option<&'a str>,
+    /// Why it brings nothing.
+    pub(super) reason: Option<&'a str>,
     /// Why the body was broken off.
     pub(super) broken: Option<String>,
 }
@@ -207,6 +209,9 @@ fn text(line: &mut String, stamp: &mut Stamp, entry: &Entry<'_>) {
     line.push_str(kind);
     line.push(' ');
     line.push_str(entry.outcome.unwrap_or("-"));
+    if let Some(reason) = entry.reason {
+        let _ = write!(line, " reason: {reason}");
+    }
     if let Some(broken) = &entry.broken {
         let _ = write!(line, " broken: {broken}");
     }
@@ -242,6 +247,10 @@ fn json(line: &mut String, stamp: &mut Stamp, entry: &Entry<'_>) {
     }
     if let Some(outcome) = entry.outcome {
         let _ = write!(line, ",\"outcome\":\"{outcome}\"");
+    }
+    if let Some(reason) = entry.reason {
+        line.push_str(",\"reason\":");
+        quoted(line, reason);
     }
     if let Some(broken) = &entry.broken {
         line.push_str(",\"broken\":");

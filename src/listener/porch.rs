@@ -247,6 +247,7 @@ impl Porch {
             first_byte: Some(took),
             kind: kind.as_str(),
             outcome: outcome.map(|outcome| outcome.as_str()),
+            reason: answer.reply.reason().and_then(|reason| reason.to_str().ok()),
             broken: None,
         });
     }

@@ -5,6 +5,7 @@ use http::HeaderValue;
 use http::header::{CONTENT_TYPE, HeaderName};
 
 use crate::fetch::{Outcome, Source};
+use crate::parent::REASON_HEADER;
 use crate::router::Route;
 
 /// What is sent back.
@@ -136,6 +137,12 @@ impl Reply {
             Ok(value) => self.with(name, value),
             Err(_) => self,
         }
+    }
+
+    /// Why it brings nothing, where it is not the client's to know better.
+    pub fn reason(&self) -> Option<&HeaderValue> {
+        let mut fields = self.headers.iter();
+        fields.find(|(name, _)| name == REASON_HEADER).map(|(_, value)| value)
     }
 
     /// As [`Reply::with_text`], without a copy.
