@@ -13,7 +13,7 @@ use crate::support::process::{descriptors, memory, processor_time};
 use crate::support::upstream::Upstream;
 
 /// Bytes that remembering a hundred thousand of anything may take.
-const REMEMBERED: u64 = 48 << 20;
+const REMEMBERED: u64 = 24 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn questions_for_digests_that_nobody_has_take_no_memory_for_long() {
