@@ -141,7 +141,7 @@ impl Reply {
 
     /// Why it brings nothing, where it is not the client's to know better.
     pub fn reason(&self) -> Option<&HeaderValue> {
-        let mut fields = self.headers.iter();
+        let mut fields = self.headers.iter().filter(|_| self.status >= 400);
         fields.find(|(name, _)| name == REASON_HEADER).map(|(_, value)| value)
     }
 

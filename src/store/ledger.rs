@@ -389,9 +389,9 @@ impl Ledger {
         self.entries.peek(digest)
     }
 
-    /// Whether it can be handed out, as far as is known.
-    pub(super) fn offers(&self, digest: &Digest, now: Instant) -> bool {
-        let is_shunned = |entry: &Entry| entry.shunned_until.is_some_and(|until| now < until);
+    /// Whether it can be handed out, as far as is known. `now` is asked for only where it matters.
+    pub(super) fn offers(&self, digest: &Digest, now: impl FnOnce() -> Instant) -> bool {
+        let is_shunned = |entry: &Entry| entry.shunned_until.is_some_and(|until| now() < until);
         self.entry(digest).is_some_and(|entry| !is_shunned(entry))
     }
 
