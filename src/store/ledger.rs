@@ -389,10 +389,10 @@ impl Ledger {
         self.entries.peek(digest)
     }
 
-    /// Whether it can be handed out, as far as is known. `now` is asked for only where it matters.
-    pub(super) fn offers(&self, digest: &Digest, now: impl FnOnce() -> Instant) -> bool {
-        let is_shunned = |entry: &Entry| entry.shunned_until.is_some_and(|until| now() < until);
-        self.entry(digest).is_some_and(|entry| !is_shunned(entry))
+    /// What can be handed out, as far as is known. `now` is asked for only where it matters.
+    pub(super) fn offered(&self, digest: &Digest, now: impl FnOnce() -> Instant) -> Option<&Entry> {
+        let is_shunned = |entry: &&Entry| entry.shunned_until.is_some_and(|until| now() < until);
+        self.entry(digest).filter(|entry| !is_shunned(entry))
     }
 
     /// Sets what is known of the bytes, unless the entry is another one by now.
@@ -415,11 +415,6 @@ impl Ledger {
             entry.shunned_until = Some(now + span);
         }
         entry.failures = entry.failures.saturating_add(1);
-    }
-
-    pub(super) fn linked(&self, digest: &Digest, repository: RepositoryId) -> bool {
-        self.entry(digest)
-            .is_some_and(|entry| entry.repositories.contains(&repository))
     }
 
     /// Links present content; whether the link is new. `None` if the content is not here.
@@ -836,7 +831,7 @@ mod tests {
 
         stored(&mut ledger, b"a", 100);
 
-        assert!(ledger.linked(&digest, 7));
+        assert!(ledger.entry(&digest).unwrap().repositories.contains(&7));
         assert_eq!(ledger.free(), 200);
     }
 

@@ -108,13 +108,13 @@ impl Store {
     pub fn linked(&self, repository: &Repository, digest: &Digest) -> Option<Link> {
         let id = self.shared.records.lock().repository_id(repository)?;
         let ledger = self.shared.ledger.lock();
-        let linked = ledger.linked(digest, id) && ledger.offers(digest, now);
-        linked.then(|| Link::new(*digest))
+        let entry = ledger.offered(digest, now)?;
+        entry.repositories.contains(&id).then(|| Link::new(*digest))
     }
 
     /// Whether the content lies here, for whatever repository. What the disk refused again and again does not, for a while.
     pub fn holds(&self, digest: &Digest) -> bool {
-        self.shared.ledger.lock().offers(digest, now)
+        self.shared.ledger.lock().offered(digest, now).is_some()
     }
 
     /// Bytes of linked content; `None` if it is gone meanwhile.
