@@ -442,7 +442,7 @@ async fn what_came_wrong_and_cannot_be_removed_is_not_built_upon() {
 }
 
 #[tokio::test]
-async fn what_the_disk_neither_gives_nor_moves_is_fetched_past_it_and_asked_for_once() {
+async fn what_the_disk_neither_gives_nor_moves_is_fetched_past_it_with_few_questions() {
     for (failing, what) in [
         ("store.hash=return;store.isolate=return", "blob"),
         ("store.open=return;store.isolate=return", "blob"),

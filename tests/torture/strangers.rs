@@ -12,7 +12,7 @@ use crate::support::node::{Node, Setup};
 use crate::support::process::{descriptors, memory, processor_time};
 use crate::support::upstream::Upstream;
 
-/// Bytes that remembering a hundred thousand of anything may take.
+/// Bytes that remembering any number of them may take.
 const REMEMBERED: u64 = 24 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
