@@ -15,10 +15,10 @@ const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 /// Below what servers and middle boxes usually grant, so that we hang up first.
 const IDLE_AT_MOST: Duration = Duration::from_secs(30);
 
-/// Our own redirects, our own retries, no proxy from
+/// For answers of which `unread` may lie unread at once over HTTP/2. Our own redirects, our own retries, no proxy from
 /// the environment, no compression. Connections to IPv6 and IPv4 addresses are raced by the
 /// connector, the other family 300 ms behind the first (RFC 8305).
-pub(super) fn builder(tls: ClientConfig) -> reqwest::ClientBuilder {
+pub(super) fn builder(tls: ClientConfig, unread: usize) -> reqwest::ClientBuilder {
     Client::builder()
         .tls_backend_preconfigured(tls)
         .user_agent(USER_AGENT)
@@ -28,13 +28,13 @@ pub(super) fn builder(tls: ClientConfig) -> reqwest::ClientBuilder {
         .no_proxy()
         .pool_idle_timeout(IDLE_AT_MOST)
         .http2_initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .http2_initial_connection_window_size(connection_window(4))
+        .http2_initial_connection_window_size(connection_window(unread))
         .http2_keep_alive_interval(Duration::from_secs(15))
         .http2_keep_alive_timeout(Duration::from_secs(10))
 }
 
 /// Bytes under way over one connection of HTTP/2, where so many bodies may lie unread without keeping others from theirs.
-pub(super) fn connection_window(bodies: usize) -> u32 {
+fn connection_window(bodies: usize) -> u32 {
     /// RFC 9113, 6.9.1.
     const MOST: u32 = i32::MAX as u32;
     u32::try_from(bodies).map_or(MOST, |bodies| bodies.saturating_mul(STREAM_WINDOW_BYTES).min(MOST))

@@ -17,7 +17,7 @@ use reqwest::Client;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tower::limit::ConcurrencyLimitLayer;
 
-use super::client::{builder, connection_window};
+use super::client::builder;
 use super::config::Config;
 use super::egress::Egress;
 use super::gate::{Limits, Load};
@@ -119,13 +119,12 @@ fn look(mut files: OwnedMutexGuard<Files>, current: &ArcSwap<Made>) -> bool {
 
 impl Made {
     fn new(config: &Config, egress: &Egress) -> Self {
-        let window = connection_window(Limits::of(config).unread());
+        let unread = Limits::of(config).unread();
         let client = |identity| {
             let tls = tls::client(&config.authorities, identity);
-            let mut builder = builder(tls)
+            let mut builder = builder(tls, unread)
                 .connect_timeout(config.connect_timeout)
                 .dns_resolver(Arc::new(egress.clone()))
-                .http2_initial_connection_window_size(window)
                 .connector_layer(ConcurrencyLimitLayer::new(CONNECTS));
             for proxy in config.proxies.made() {
                 builder = builder.proxy(proxy);

@@ -13,6 +13,9 @@ use url::Url;
 use super::error::Cause;
 use super::{client, tls};
 
+/// Answers that may lie unread at once over HTTP/2 without keeping others from theirs.
+const UNREAD: usize = 4;
+
 /// Connections that are kept for the next call. Clones share them.
 #[derive(Clone, Debug)]
 pub struct Client(reqwest::Client);
@@ -105,7 +108,7 @@ impl Client {
             })?,
             None => Vec::new(),
         };
-        let client = client::builder(tls::client(&authorities, None))
+        let client = client::builder(tls::client(&authorities, None), UNREAD)
             .connect_timeout(Duration::from_secs(5))
             .read_timeout(Duration::from_secs(60))
             .build()
