@@ -34,6 +34,16 @@ impl Algorithm {
     }
 }
 
+impl FromStr for Algorithm {
+    type Err = DigestError;
+
+    fn from_str(name: &str) -> Result<Self, DigestError> {
+        let all = [Self::Sha256, Self::Sha512].into_iter();
+        let mut named = all.filter(|algorithm| algorithm.as_str() == name);
+        named.next().ok_or(DigestError::UnsupportedAlgorithm)
+    }
+}
+
 impl fmt::Display for Algorithm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

@@ -16,6 +16,7 @@ pub use range::{Ranges, Resolved};
 pub use reference::{Reference, ReferenceError};
 pub use registry::{Registry, RegistryError};
 pub use repository::Repository;
+pub use session::{SessionId, SessionIdError};
 pub use tag::{Tag, TagError};
 
 pub mod media;
@@ -33,4 +34,5 @@ mod range;
 mod reference;
 mod registry;
 mod repository;
+mod session;
 mod tag;
