@@ -20,6 +20,7 @@ pub fn fuzz(data: &[u8]) {
         query: Some(query),
         host: Some(host),
         bound: None,
+        writes: data.len().is_multiple_of(2),
     };
 
     let names = names();
@@ -44,6 +45,7 @@ fn assert_reads_back(names: &Names, route: &Route) {
         query,
         host: None,
         bound,
+        writes: false,
     };
 
     let again = parse(names, &line).map(|routed| routed.route);

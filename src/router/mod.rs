@@ -7,6 +7,7 @@
 pub use names::{Named, Names, NamesError};
 pub use page::Page;
 pub use parse::{Error, Line, Routed, parse};
+pub use push::{Deed, Push};
 pub use route::Route;
 
 #[cfg(any(test, fuzzing))]
@@ -16,5 +17,6 @@ mod names;
 mod page;
 mod parse;
 mod path;
+mod push;
 mod query;
 mod route;

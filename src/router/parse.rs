@@ -3,7 +3,7 @@
 use crate::oci::{DigestError, Name, NameError, ReferenceError, Registry, Repository};
 use crate::router::path::{End, Path, Shape};
 use crate::router::query::Query;
-use crate::router::{Names, Page, Route};
+use crate::router::{Names, Page, Push, Route, push};
 
 /// What of a request decides where it goes.
 #[derive(Clone, Copy, Debug)]
@@ -18,6 +18,8 @@ pub struct Line<'a> {
     pub host: Option<&'a str>,
     /// The registry that the port is bound to.
     pub bound: Option<&'a Registry>,
+    /// Whether the node takes writes.
+    pub writes: bool,
 }
 
 /// A route, and how it was named.
@@ -42,8 +44,8 @@ pub fn parse(names: &Names, line: &Line<'_>) -> Result<Routed, Error> {
         .before
         .map(|word| names.find(word).ok_or(Error::NotFound))
         .transpose()?;
-    let allow = allow(path.shape);
-    let deed = Deed::of(line.method).ok_or(Error::MethodNotAllowed { allow })?;
+    let allow = allow(path.shape, line.writes);
+    let verb = Verb::of(line.method).ok_or(Error::MethodNotAllowed { allow })?;
     let query = Query(line.query.unwrap_or_default());
 
     let mut namespace = None;
@@ -57,12 +59,19 @@ pub fn parse(names: &Names, line: &Line<'_>) -> Result<Routed, Error> {
             namespace = query.value("ns").map(String::from);
             let registry = settle(names, line, namespace.as_deref(), before, name)?;
             let name: Name = without_prefix(names, registry, name).parse()?;
-            within(Repository::new(registry.clone(), name), end, query)?
+            let repository = Repository::new(registry.clone(), name);
+            let deed = line.writes.then(|| push::parse(line.method, &repository, end, query));
+            if let Some(deed) = deed.transpose()?.flatten() {
+                let route = Route::Push(Push { repository, deed });
+                return Ok(Routed { route, namespace });
+            }
+            within(repository, end, query)?
         }
     };
-    let route = match deed {
-        Deed::Read => route,
-        Deed::Write => Route::Write {
+    let route = match verb {
+        Verb::Read => route,
+        Verb::Write if line.writes => return Err(Error::MethodNotAllowed { allow }),
+        Verb::Write => Route::Write {
             repository: route.repository().cloned(),
             allow,
         },
@@ -108,8 +117,19 @@ pub enum Error {
     /// The path is known, the method is not.
     #[error("this method is not for this path")]
     MethodNotAllowed {
-        /// The methods that the path takes for reading, as in an Allow header.
+        /// The methods that the path takes, as in an Allow header.
         allow: &'static str,
+    },
+
+    /// What stands where the name of an upload belongs is none.
+    #[error("no such upload; it is over, was cancelled, or took too long")]
+    UploadUnknown,
+
+    /// So many at once nobody needs.
+    #[error("more than {most} tags in one request; send several")]
+    TooManyTags {
+        /// As many as are taken.
+        most: usize,
     },
 }
 
@@ -188,28 +208,29 @@ fn within(repository: Repository, end: End<'_>, query: Query<'_>) -> Result<Rout
             artifact_type: query.value("artifactType").map(String::from),
             page: Page::read(query)?,
         },
-        End::Uploads => Route::Write {
+        End::Uploads(_) => Route::Write {
             repository: Some(repository),
             allow: UPLOAD_ALLOW,
         },
     })
 }
 
-/// The methods that a path takes for reading.
-fn allow(shape: Shape<'_>) -> &'static str {
+/// The methods that a path takes.
+fn allow(shape: Shape<'_>, writes: bool) -> &'static str {
     match shape {
-        Shape::Of(_, End::Uploads) => UPLOAD_ALLOW,
+        Shape::Of(_, end) if writes => push::allow(end),
+        Shape::Of(_, End::Uploads(_)) => UPLOAD_ALLOW,
         _ => "GET, HEAD",
     }
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Deed {
+enum Verb {
     Read,
     Write,
 }
 
-impl Deed {
+impl Verb {
     fn of(method: &str) -> Option<Self> {
         match method {
             "GET" | "HEAD" => Some(Self::Read),

@@ -33,7 +33,7 @@ pub(super) enum End<'a> {
     /// `referrers/<digest>`
     Referrers(&'a str),
     /// `blobs/uploads`, `blobs/uploads/`, `blobs/uploads/<session>`
-    Uploads,
+    Uploads(&'a str),
 }
 
 impl<'a> Path<'a> {
@@ -77,11 +77,11 @@ impl<'a> Shape<'a> {
         let (path, last) = path.rsplit_once('/')?;
         let (name, kind) = path.rsplit_once('/')?;
         if let ("uploads", Some(name)) = (kind, name.strip_suffix("/blobs")) {
-            return Some(Self::Of(name, End::Uploads));
+            return Some(Self::Of(name, End::Uploads(last)));
         }
         let end = match (kind, last) {
             ("tags", "list") => End::Tags,
-            ("blobs", "uploads") => End::Uploads,
+            ("blobs", "uploads") => End::Uploads(""),
             (_, "") => return None,
             ("manifests", reference) => End::Manifest(reference),
             ("blobs", digest) => End::Blob(digest),
@@ -119,12 +119,12 @@ mod tests {
 
     #[test]
     fn uploads_are_known_by_all_their_paths() {
-        for path in [
-            "/v2/a/b/blobs/uploads",
-            "/v2/a/b/blobs/uploads/",
-            "/v2/a/b/blobs/uploads/session",
+        for (path, session) in [
+            ("/v2/a/b/blobs/uploads", ""),
+            ("/v2/a/b/blobs/uploads/", ""),
+            ("/v2/a/b/blobs/uploads/session", "session"),
         ] {
-            assert_eq!(shape(path), Some(Shape::Of("a/b", End::Uploads)), "{path}");
+            assert_eq!(shape(path), Some(Shape::Of("a/b", End::Uploads(session))), "{path}");
         }
         assert_eq!(shape("/v2/a/uploads/x"), None);
     }

@@ -14,6 +14,12 @@ impl<'a> Query<'a> {
         let (_, value) = pairs.find(|(name, _)| name == key)?;
         (!value.is_empty()).then_some(value)
     }
+
+    /// All that are given for `key`.
+    pub(super) fn values(self, key: &str) -> impl Iterator<Item = Cow<'a, str>> {
+        let pairs = form_urlencoded::parse(self.0.as_bytes());
+        pairs.filter(move |(name, _)| name == key).map(|(_, value)| value)
+    }
 }
 
 #[cfg(test)]

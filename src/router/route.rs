@@ -3,7 +3,7 @@
 use url::form_urlencoded::Serializer;
 
 use crate::oci::{Digest, Reference, Repository};
-use crate::router::Page;
+use crate::router::{Page, Push};
 
 /// What a request asks for. GET and HEAD ask for the same.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -49,7 +49,9 @@ pub enum Route {
         /// Which part of the list.
         page: Page,
     },
-    /// Anything that would change the registry, uploads with all their requests among it.
+    /// A change of the registry, or a step towards one; of a node that takes writes.
+    Push(Push),
+    /// Anything that would change the registry, uploads with all their requests among it; of a node that takes none.
     Write {
         /// Where; none where the path names no repository.
         repository: Option<Repository>,
@@ -66,13 +68,14 @@ impl Route {
             | Self::Blob { repository, .. }
             | Self::Tags { repository, .. }
             | Self::Referrers { repository, .. } => Some(repository),
+            Self::Push(push) => Some(&push.repository),
             Self::Write { repository, .. } => repository.as_ref(),
             Self::Root | Self::Ping | Self::Catalog { .. } => None,
         }
     }
 
     /// The path and the query, in the form in which they name the same on every node: the registry
-    /// stands in `ns`, unless it is the parent's own. `None` for a [`Route::Write`].
+    /// stands in `ns`, unless it is the parent's own. `None` for what changes something.
     pub fn uri(&self) -> Option<String> {
         Some(match self {
             Self::Root => "/v2".to_owned(),
@@ -90,7 +93,7 @@ impl Route {
                 uri.value("artifactType", artifact_type.as_deref()).page(page).finish()
             }
             Self::Catalog { page } => Uri::new("/v2/_catalog".to_owned()).page(page).finish(),
-            Self::Write { .. } => return None,
+            Self::Push(_) | Self::Write { .. } => return None,
         })
     }
 }

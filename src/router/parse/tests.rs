@@ -5,6 +5,7 @@ use crate::oci::Reference;
 use crate::router::fuzz;
 
 const GET: Line<'static> = Line {
+    writes: false,
     method: "GET",
     path: "",
     query: None,
