@@ -52,6 +52,13 @@ pub enum Error {
         digest: Digest,
     },
 
+    /// The content that a promise is to be made of lies here no more.
+    #[error("{digest} is not here")]
+    Gone {
+        /// The content.
+        digest: Digest,
+    },
+
     /// The operator's: two processes were given one folder.
     #[error("another wharf holds {}; stop it, or give this one a storage.path of its own", path.display())]
     Locked {

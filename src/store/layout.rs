@@ -71,6 +71,20 @@ impl Layout {
         self.root.join(JOURNAL)
     }
 
+    /// What is to take the journal's place.
+    pub(super) fn journal_anew(&self) -> PathBuf {
+        self.root.join("journal.new")
+    }
+
+    /// Puts it there.
+    pub(super) fn promote_journal(&self) -> Result<(), Error> {
+        let (from, to) = (self.journal_anew(), self.journal());
+        #[expect(clippy::disallowed_methods, reason = "the file was synced, and the folder is now")]
+        fs::rename(&from, &to)
+            .and_then(|()| sync_folder(&self.root))
+            .map_err(Error::io("moving into place", &to))
+    }
+
     pub(super) fn blob(&self, digest: &Digest) -> PathBuf {
         let hex = digest.hex();
         self.blobs(digest.algorithm()).join(&hex[..2]).join(hex)
@@ -131,6 +145,36 @@ impl Layout {
             .collect()
     }
 
+    /// The file of an upload.
+    pub(super) fn upload(&self, name: &str) -> PathBuf {
+        self.uploads().join(name)
+    }
+
+    pub(super) fn uploads(&self) -> PathBuf {
+        self.root.join("uploads")
+    }
+
+    /// What uploads left, by name.
+    pub(super) fn left_uploads(&self) -> Vec<(String, fs::Metadata)> {
+        let name = |entry: &fs::DirEntry| entry.file_name().into_string().ok();
+        files(&self.uploads())
+            .filter_map(|entry| Some((name(&entry)?, regular(&entry)?)))
+            .collect()
+    }
+
+    /// A new file for an upload.
+    pub(super) fn make_upload(&self, name: &str) -> Result<File, Error> {
+        let path = self.upload(name);
+        let made = make_private(&path).or_else(|error| {
+            // Somebody removed the folders under us.
+            if error.kind() != io::ErrorKind::NotFound || self.uploads().is_dir() || self.make_folders().is_err() {
+                return Err(error);
+            }
+            make_private(&path)
+        });
+        made.map_err(Error::io("making", &path))
+    }
+
     /// The file of a download. What stands in its place keeps its content under another name.
     pub(super) fn open_partial(&self, digest: &Digest) -> Result<File, Error> {
         let path = self.partial(digest);
@@ -146,18 +190,18 @@ impl Layout {
         open_private(&path, false).map_err(Error::io("opening", &path))
     }
 
-    /// Moves a finished download to its place. What lies there keeps its content under another name.
-    pub(super) fn promote(&self, digest: &Digest) -> Result<PathBuf, Error> {
-        let (from, to) = (self.partial(digest), self.blob(digest));
-        match rename_new(&from, &to) {
+    /// Moves a finished download or upload to its place. What lies there keeps its content under another name.
+    pub(super) fn promote(&self, from: &Path, digest: &Digest) -> Result<PathBuf, Error> {
+        let to = self.blob(digest);
+        match rename_new(from, &to) {
             // What lies there is not on record; these bytes were just hashed.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 set_aside(&to)?;
-                rename_new(&from, &to)
+                rename_new(from, &to)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound && !self.fan(digest).is_dir() => {
                 self.make_folders()?;
-                rename_new(&from, &to)
+                rename_new(from, &to)
             }
             other => other,
         }
@@ -204,7 +248,12 @@ impl Layout {
     }
 
     fn make_folders(&self) -> Result<(), Error> {
-        for folder in [self.partials(), self.quarantine(), self.root.join("blobs")] {
+        for folder in [
+            self.partials(),
+            self.uploads(),
+            self.quarantine(),
+            self.root.join("blobs"),
+        ] {
             make_folder(&folder).map_err(Error::io("making the folder", &folder))?;
         }
         for algorithm in ALGORITHMS {
@@ -234,6 +283,16 @@ pub(super) fn open_private(path: &Path, truncate: bool) -> io::Result<File> {
         .truncate(truncate)
         .mode(0o600)
         .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+}
+
+/// Makes a file that this process alone may write, and that was not there.
+fn make_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
         .open(path)
 }
 

@@ -71,8 +71,12 @@ pub(super) struct Entry {
     pub(super) trust: Trust,
     /// As it was first accepted, exact. Manifests only.
     pub(super) media_type: Option<Arc<str>>,
-    /// Repositories whose upstream confirmed that they have it.
+    /// Repositories whose upstream confirmed that they have it, or that it was pushed to.
     pub(super) repositories: Vec<RepositoryId>,
+    /// Facts that say so: it may exist nowhere else, and is not evicted.
+    owners: u32,
+    /// Whether the file and its name survive a power cut, as far as this process knows.
+    is_durable: bool,
     pub(super) used: u64,
     /// Which entry of the digest this is, counted over all.
     pub(super) serial: u64,
@@ -115,6 +119,8 @@ impl Entry {
             trust,
             media_type,
             repositories: Vec::new(),
+            owners: 0,
+            is_durable: false,
             used: 0,
             serial: 0,
             readers: 0,
@@ -122,6 +128,12 @@ impl Entry {
             failures: 0,
             shunned_until: None,
         }
+    }
+}
+
+impl Entry {
+    fn is_free_to_go(&self) -> bool {
+        self.readers == 0 && self.owners == 0
     }
 }
 
@@ -332,6 +344,7 @@ impl Ledger {
         self.committed += entry.room;
         if let Some(replaced) = self.forget(&digest) {
             entry.repositories.clone_from(&replaced.repositories);
+            entry.owners = replaced.owners;
             entry.media_type = entry.media_type.or_else(|| replaced.media_type.clone());
             self.hold_for_readers(&replaced);
         }
@@ -425,6 +438,77 @@ impl Ledger {
             entry.repositories.push(repository);
         }
         Some(new)
+    }
+
+    /// The upstream of `repository` is not known to have it any more.
+    pub(super) fn unlink(&mut self, digest: &Digest, repository: RepositoryId) {
+        if let Some(entry) = self.entries.peek_mut(digest) {
+            entry.repositories.retain(|other| *other != repository);
+        }
+    }
+
+    /// Where it is linked.
+    pub(super) fn repositories(&self, digest: &Digest) -> Vec<RepositoryId> {
+        self.entry(digest)
+            .map_or_else(Vec::new, |entry| entry.repositories.clone())
+    }
+
+    /// A fact says that it is here; false if it is not. It is not evicted until [`Ledger::disown`].
+    pub(super) fn own(&mut self, digest: &Digest) -> bool {
+        let entry = self.entries.peek_mut(digest);
+        entry.map(|entry| entry.owners += 1).is_some()
+    }
+
+    /// A fact less says so.
+    pub(super) fn disown(&mut self, digest: &Digest) {
+        if let Some(entry) = self.entries.peek_mut(digest) {
+            entry.owners = entry.owners.saturating_sub(1);
+        }
+    }
+
+    /// Takes what nobody has any more out of the books, for the caller to unlink.
+    pub(super) fn drop_unowned(&mut self, digest: &Digest) -> Option<Victim> {
+        let entry = self.entry(digest)?;
+        let is_nobodys = entry.owners == 0 && entry.repositories.is_empty();
+        if !is_nobodys || entry.readers > 0 || self.staging.contains_key(digest) {
+            return None;
+        }
+        let victim = Victim::Blob(*digest);
+        self.remove(&victim);
+        Some(victim)
+    }
+
+    /// Bytes on the disk that leave with one who owns it.
+    pub(super) fn freed_by_one_less(&self, digest: &Digest) -> u64 {
+        let last = |entry: &&Entry| entry.owners <= 1;
+        self.entry(digest).filter(last).map_or(0, |entry| entry.room)
+    }
+
+    /// Those whose files are not known to survive a power cut, with their serials.
+    pub(super) fn not_durable(&self, digests: &[Digest]) -> Vec<(Digest, u64)> {
+        let entry = |digest: &Digest| Some((*digest, self.entry(digest)?));
+        let entries = digests.iter().filter_map(entry);
+        let wanting = entries.filter(|(_, entry)| !entry.is_durable);
+        wanting.map(|(digest, entry)| (digest, entry.serial)).collect()
+    }
+
+    /// The entry's file and its name were synced.
+    pub(super) fn set_durable(&mut self, digest: &Digest, serial: u64) {
+        if let Some(entry) = self.same(digest, serial) {
+            entry.is_durable = true;
+        }
+    }
+
+    /// Counts an upload that a start found.
+    pub(super) fn adopt_upload(&mut self, room: u64) {
+        self.reserved += room;
+    }
+
+    /// The type of what a fact says is a manifest.
+    pub(super) fn set_media_type(&mut self, digest: &Digest, media_type: &str) {
+        if let Some(entry) = self.entries.peek_mut(digest) {
+            entry.media_type = Some(media_type.into());
+        }
     }
 
     /// All that is here.
@@ -632,7 +716,7 @@ impl Ledger {
             .entries
             .iter()
             .rev()
-            .filter(|(digest, entry)| entry.readers == 0 && !self.staging.contains_key(*digest));
+            .filter(|(digest, entry)| entry.is_free_to_go() && !self.staging.contains_key(*digest));
         scraps.chain(unread.map(|(digest, entry)| (Victim::Blob(*digest), entry.room)))
     }
 

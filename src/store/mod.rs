@@ -5,6 +5,7 @@
 //!        index.db  journal.log        records; the second copy of what exists nowhere else
 //!        blobs/<alg>/<2 hex>/<hex>    committed, immutable, read-only: blobs and manifests alike
 //!        partial/<alg>-<hex>          a download under way; kept across cuts and restarts
+//!        uploads/<uuid>.<scope>       a push under way; kept like it, until it takes too long
 //!        quarantine/<alg>-<hex>       what failed its digest after it was committed
 //! ```
 //!
@@ -16,6 +17,7 @@ mod blob;
 mod check;
 mod config;
 mod error;
+mod fact;
 mod health;
 mod hot;
 mod index;
@@ -23,6 +25,7 @@ mod journal;
 mod layout;
 mod ledger;
 mod metrics;
+mod own;
 mod place;
 mod preview;
 mod records;
@@ -32,6 +35,7 @@ mod room;
 mod space;
 mod staged;
 mod sync;
+mod upload;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -43,14 +47,17 @@ pub use config::Config;
 pub use error::Error;
 pub use hot::Held;
 pub use metrics::Metrics;
+pub use own::{Pushed, Swept};
 pub use place::inspect;
 pub use preview::newer;
 pub use records::{Confirmed, Link, Origin, Slot, TagRow};
 pub use staged::{Spool, Staged};
+pub use upload::{LeftUpload, Scope, Upload};
 
 use self::health::Health;
 use self::hot::Hot;
 use self::index::{Index, Row, now};
+use self::journal::Journal;
 use self::layout::Layout;
 use self::ledger::Ledger;
 use self::records::Records;
@@ -65,7 +72,8 @@ pub struct Store {
 
 /// What every handle and every open blob shares.
 ///
-/// Two locks of its own, never held together and never across an await.
+/// Its locks are never held across an await. Of `placing`, `records` and `ledger` a later one may be taken while an earlier
+/// one is held, and never the other way round.
 pub(crate) struct Shared {
     layout: Layout,
     /// Bytes: what is here, what is promised, who goes first.
@@ -75,6 +83,9 @@ pub(crate) struct Shared {
     /// Names: repositories, tags, what they point at.
     records: Mutex<Records>,
     index: Index,
+    journal: Journal,
+    /// Held while a file gets its name under `blobs/`, until it is in the books.
+    placing: Mutex<()>,
     hot: Hot,
     syncer: sync::Syncer,
     health: Health,
@@ -309,6 +320,28 @@ impl Shared {
         let used = self.ledger.lock().take_used();
         if !used.is_empty() {
             self.index.write(Row::Used(used));
+        }
+    }
+
+    /// Has the journal say once what it says again and again.
+    fn shorten_journal(&self) {
+        if self.journal.is_due() {
+            self.write_journal_anew();
+        }
+    }
+
+    fn write_journal_anew(&self) {
+        // Together: nothing is appended between the two.
+        let (facts, end) = {
+            let records = self.records.lock();
+            (records.facts(), self.journal.end())
+        };
+        match self.journal.write_anew(&self.layout, &facts, end) {
+            Ok(()) => tracing::debug!(repositories = facts.len(), "the journal was written anew"),
+            Err(error) => {
+                tracing::warn!(%error, "the journal could not be written anew; the old one is used");
+                self.health.note(&error);
+            }
         }
     }
 }

@@ -1,13 +1,17 @@
-//! Names: repositories, tags and what they point at. In memory whole, written behind to the index.
+//! Names: repositories, tags and what they point at, and what was pushed or deleted here. In memory whole, written behind to
+//! the index; what nobody else could tell goes to the journal first.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::Error;
+use super::fact::{Change, Fact, Key};
 use super::index::{Index, Row};
-use crate::oci::{Digest, Repository, Tag};
+use super::journal::{Journal, Mark};
+use crate::oci::{Digest, Reference, Repository, Tag};
 
 /// A repository's number in the index.
 pub(super) type RepositoryId = u32;
@@ -94,6 +98,12 @@ pub(super) struct Records {
 struct Entry {
     id: RepositoryId,
     slots: BTreeMap<Box<str>, TagRow>,
+    /// What nobody else could tell.
+    facts: BTreeMap<Key, Fact>,
+    /// Of the manifests among them, those that are about another.
+    referrers: HashMap<Digest, BTreeSet<Digest>>,
+    /// Manifests taken in since the start: what nobody needed before may be needed now.
+    accepted: u64,
 }
 
 impl Records {
@@ -131,6 +141,9 @@ impl Records {
             Entry {
                 id,
                 slots: BTreeMap::new(),
+                facts: BTreeMap::new(),
+                referrers: HashMap::new(),
+                accepted: 0,
             },
         );
     }
@@ -153,16 +166,22 @@ impl Records {
         confirmed: Confirmed,
         index: &Index,
     ) {
-        let id = self.enrol(repository, index);
+        self.enrol(repository, index);
         let Some(entry) = self.repositories.get_mut(repository) else {
             return;
         };
         let key = slot.key();
-        if let Some(row) = entry.slots.get_mut(&*key)
-            && row.digest == *digest
-        {
-            row.confirmed = Some(confirmed);
-            return;
+        match entry.slots.get_mut(&*key) {
+            // What was pushed here hides what the parent has.
+            Some(row) if row.origin == Origin::Pushed => {
+                row.parent_digest = Some(*digest);
+                return;
+            }
+            Some(row) if row.digest == *digest => {
+                row.confirmed = Some(confirmed);
+                return;
+            }
+            _ => {}
         }
         let sequence = advance(&self.sequence);
         let row = TagRow {
@@ -172,12 +191,7 @@ impl Records {
             sequence,
             confirmed: Some(confirmed),
         };
-        index.write(Row::Slot {
-            repository: id,
-            key: (*key).into(),
-            row: row.clone(),
-        });
-        entry.slots.insert((*key).into(), row);
+        entry.move_slot(&key, row, index);
     }
 
     pub(super) fn untag(&mut self, repository: &Repository, slot: &Slot, index: &Index) {
@@ -185,14 +199,161 @@ impl Records {
             return;
         };
         let key = slot.key();
-        if entry.slots.remove(&*key).is_some() {
-            let sequence = advance(&self.sequence);
-            index.write(Row::NoSlot {
+        match entry.slots.get_mut(&*key) {
+            Some(row) if row.origin == Origin::Pushed => row.parent_digest = None,
+            Some(_) => entry.remove_slot(&key, &self.sequence, index),
+            None => {}
+        }
+    }
+
+    /// Writes down what holds from now on and what holds no more, where a kill leaves it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Journal::append`]: then nothing has changed.
+    pub(super) fn change(
+        &mut self,
+        repository: &Repository,
+        say: Vec<Fact>,
+        unsay: Vec<Key>,
+        journal: &Journal,
+        index: &Index,
+    ) -> Result<Mark, Error> {
+        self.enrol(repository, index);
+        let (mark, change) = journal.append(repository, say, unsay)?;
+        self.take(repository, change, index);
+        Ok(mark)
+    }
+
+    fn take(&mut self, repository: &Repository, change: Change, index: &Index) {
+        let Some(entry) = self.repositories.get_mut(repository) else {
+            return;
+        };
+        for key in change.unsay {
+            entry.unsay(&key);
+            if let Key::Tag(tag) = &key {
+                entry.remove_slot(tag.as_str(), &self.sequence, index);
+            }
+            index.write(Row::NoFact {
                 repository: entry.id,
-                key: (*key).into(),
-                sequence,
+                key: key.text(),
+                number: change.number,
             });
         }
+        for fact in change.say {
+            if let Fact::Tag { tag, digest } = &fact {
+                let sequence = advance(&self.sequence);
+                let before = entry.slots.get(tag.as_str());
+                let row = TagRow {
+                    digest: *digest,
+                    origin: Origin::Pushed,
+                    parent_digest: before.and_then(|row| row.parent_digest),
+                    sequence,
+                    confirmed: None,
+                };
+                entry.move_slot(tag.as_str(), row, index);
+            }
+            index.write(Row::Fact {
+                repository: entry.id,
+                fact: fact.clone(),
+                number: change.number,
+            });
+            entry.say(fact);
+        }
+    }
+
+    /// Drops the tags of which the index says that they were pushed, and no fact does.
+    pub(super) fn forget_unsaid_tags(&mut self) {
+        for entry in self.repositories.values_mut() {
+            let Entry { slots, facts, .. } = entry;
+            let is_said = |key: &str| key.parse().is_ok_and(|tag| facts.contains_key(&Key::Tag(tag)));
+            slots.retain(|key, row| row.origin == Origin::Parent || is_said(key));
+        }
+    }
+
+    /// The names of these.
+    pub(super) fn named(&self, ids: &[RepositoryId]) -> Vec<Repository> {
+        let known = self.repositories.iter().filter(|(_, entry)| ids.contains(&entry.id));
+        known.map(|(repository, _)| repository.clone()).collect()
+    }
+
+    /// What a start found on record: a fact, with the tag that it makes.
+    pub(super) fn adopt_fact(&mut self, repository: &Repository, fact: Fact) {
+        let Some(entry) = self.repositories.get_mut(repository) else {
+            return;
+        };
+        if let Fact::Tag { tag, digest } = &fact {
+            let row = entry.slots.get(tag.as_str()).filter(|row| row.origin == Origin::Pushed);
+            let (sequence, parent_digest) = row.map_or((0, None), |row| (row.sequence, row.parent_digest));
+            let row = TagRow {
+                digest: *digest,
+                origin: Origin::Pushed,
+                parent_digest,
+                sequence,
+                confirmed: None,
+            };
+            entry.slots.insert(tag.as_str().into(), row);
+        }
+        entry.say(fact);
+    }
+
+    /// Everything that is on record here and nowhere else.
+    pub(super) fn facts(&self) -> Vec<(Repository, Vec<Fact>)> {
+        let known = self.repositories.iter().filter(|(_, entry)| !entry.facts.is_empty());
+        known
+            .map(|(repository, entry)| (repository.clone(), entry.facts.values().cloned().collect()))
+            .collect()
+    }
+
+    /// Manifests taken in since the start.
+    pub(super) fn accepted(&self, repository: &Repository) -> u64 {
+        self.repositories.get(repository).map_or(0, |entry| entry.accepted)
+    }
+
+    /// What is on record here of one thing.
+    pub(super) fn fact(&self, repository: &Repository, key: &Key) -> Option<&Fact> {
+        self.repositories.get(repository)?.facts.get(key)
+    }
+
+    /// Everything on record here of a repository.
+    pub(super) fn facts_of(&self, repository: &Repository) -> impl Iterator<Item = &Fact> {
+        let entry = self.repositories.get(repository).into_iter();
+        entry.flat_map(|entry| entry.facts.values())
+    }
+
+    /// The manifests pushed here that are about `digest`.
+    pub(super) fn referrers(&self, repository: &Repository, digest: &Digest) -> Vec<Digest> {
+        let entry = self.repositories.get(repository);
+        let referrers = entry.and_then(|entry| entry.referrers.get(digest));
+        referrers.into_iter().flatten().copied().collect()
+    }
+
+    /// The tags that were pushed here.
+    pub(super) fn pushed_tags(&self, repository: &Repository) -> Vec<String> {
+        let tag = |fact: &Fact| match fact {
+            Fact::Tag { tag, .. } => Some(tag.to_string()),
+            _ => None,
+        };
+        self.facts_of(repository).filter_map(tag).collect()
+    }
+
+    /// The tags that name `digest`, whoever said so.
+    pub(super) fn tags_of(&self, repository: &Repository, digest: &Digest) -> Vec<Tag> {
+        let entry = self.repositories.get(repository).into_iter();
+        let slots = entry.flat_map(|entry| &entry.slots);
+        slots
+            .filter(|(_, row)| row.digest == *digest)
+            .filter_map(|(key, _)| key.parse().ok())
+            .collect()
+    }
+
+    /// What the parent has under these names is hidden.
+    pub(super) fn buried(&self, repository: &Repository) -> Vec<(Reference, Option<Digest>)> {
+        let buried = |fact: &Fact| match fact {
+            Fact::Buried { name, parent } => Some((name.clone(), *parent)),
+            _ => None,
+        };
+        self.facts_of(repository).filter_map(buried).collect()
     }
 
     pub(super) fn tags(&self, repository: &Repository) -> Vec<String> {
@@ -229,6 +390,7 @@ impl Records {
                 id: entry.id,
                 repository: repository.clone(),
                 slots: slots.collect(),
+                facts: entry.facts.values().cloned().collect(),
             })
         };
         repositories.iter().filter_map(row).collect()
@@ -236,6 +398,55 @@ impl Records {
 
     pub(super) fn sequence(&self) -> watch::Receiver<u64> {
         self.sequence.subscribe()
+    }
+}
+
+impl Entry {
+    fn say(&mut self, fact: Fact) {
+        self.accepted += u64::from(matches!(fact, Fact::Manifest { .. }));
+        if let Fact::Manifest {
+            digest,
+            subject: Some(subject),
+            ..
+        } = &fact
+        {
+            self.referrers.entry(*subject).or_default().insert(*digest);
+        }
+        self.facts.insert(fact.key(), fact);
+    }
+
+    fn unsay(&mut self, key: &Key) {
+        if let Some(Fact::Manifest {
+            digest,
+            subject: Some(subject),
+            ..
+        }) = self.facts.remove(key)
+            && let Some(referrers) = self.referrers.get_mut(&subject)
+        {
+            referrers.remove(&digest);
+            if referrers.is_empty() {
+                self.referrers.remove(&subject);
+            }
+        }
+    }
+
+    fn move_slot(&mut self, key: &str, row: TagRow, index: &Index) {
+        index.write(Row::Slot {
+            repository: self.id,
+            key: key.into(),
+            row: row.clone(),
+        });
+        self.slots.insert(key.into(), row);
+    }
+
+    fn remove_slot(&mut self, key: &str, sequence: &watch::Sender<u64>, index: &Index) {
+        if self.slots.remove(key).is_some() {
+            index.write(Row::NoSlot {
+                repository: self.id,
+                key: key.into(),
+                sequence: advance(sequence),
+            });
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Opening a folder, whatever lies in it.
 
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::Metadata;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::fact::{Fact, Key};
 use super::health::Health;
 use super::hot::Hot;
 use super::index::{self, Contents, Row, StoredBlob, Unusable, now};
+use super::journal::Journal;
 use super::layout::{self, Layout};
 use super::ledger::{Entry, Ledger, Trust};
 use super::records::Records;
@@ -28,14 +30,14 @@ const PROGRESS: Duration = Duration::from_secs(3);
 pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Error> {
     let begun = now();
     let layout = Layout::open(&config.path)?;
-    journal::open(&layout)?;
+    let (journal, found) = journal::open(&layout)?;
     let (opened, mut contents) = open_index(&layout)?;
     let (index, writer) = opened.writer();
     let (syncer, worker) = sync::channel();
 
     let mut ledger = Ledger::new(config.capacity.bytes());
     // Nothing is entered yet, so nothing can be named; `fit` evicts.
-    let _ = ledger.allow(writer.allowance() + journal::room(&layout));
+    let _ = ledger.allow(writer.allowance() + journal.allowance().max(journal::room(&layout)));
     let amiss = adopt_blobs(&layout, &mut ledger, &mut contents);
     adopt_links(&mut ledger, &contents);
     for folder in [layout.partials(), layout.quarantine()] {
@@ -44,7 +46,19 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
             .into_iter()
             .for_each(|(path, metadata)| ledger.keep_scrap(path, layout::room(&metadata)));
     }
-    let records = adopt_names(&contents);
+    for (_, metadata) in layout.left_uploads() {
+        ledger.adopt_upload(layout::room(&metadata));
+    }
+    let mut records = adopt_names(&contents);
+    let facts = settle_facts(&mut contents, found, &journal);
+    adopt_facts(&facts.hold, &mut records, &mut ledger, &index);
+    if let Some(number) = facts.index_lacks {
+        let all = records.all();
+        all.chunks(100)
+            .flat_map(|some| records.whole(some))
+            .for_each(|row| index.write(row));
+        index.write(Row::Changes(number));
+    }
     amiss.into_iter().for_each(|row| index.write(row));
 
     let shared = Arc::new(Shared {
@@ -53,6 +67,8 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
         left: Condvar::new(),
         records: Mutex::new(records),
         index,
+        journal,
+        placing: Mutex::new(()),
         hot: Hot::new(),
         syncer,
         health: Health::new(),
@@ -67,6 +83,9 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
         .and_then(|()| room::watch(Arc::downgrade(&shared)))
         .map_err(thread)?;
     shared.fit();
+    if facts.is_written_anew {
+        shared.write_journal_anew();
+    }
     {
         let ledger = shared.ledger.lock();
         tracing::info!(
@@ -209,4 +228,82 @@ fn adopt_names(contents: &Contents) -> Records {
         }
     }
     records
+}
+
+/// What a start takes for true of what exists nowhere else.
+struct Facts {
+    hold: Vec<(Repository, Vec<Fact>)>,
+    /// The journal does not say all of it.
+    is_written_anew: bool,
+    /// The index does not, up to this change.
+    index_lacks: Option<u64>,
+}
+
+/// The journal is right, unless it lacks something that the index has.
+fn settle_facts(contents: &mut Contents, found: journal::Found, journal: &Journal) -> Facts {
+    let last = found.changes.last().map_or(0, |change| change.number);
+    let lacks = found.is_damaged || last < contents.changes;
+    journal.count_from(contents.changes);
+    let mut hold: BTreeMap<Repository, BTreeMap<Key, Fact>> = BTreeMap::new();
+    if lacks {
+        let names: HashMap<u32, &Repository> = contents.repositories.iter().map(|(id, name)| (*id, name)).collect();
+        for (id, fact) in contents.facts.drain(..) {
+            if let Some(repository) = names.get(&id) {
+                hold.entry((*repository).clone()).or_default().insert(fact.key(), fact);
+            }
+        }
+        tracing::error!(
+            journal = last,
+            index = contents.changes,
+            "the journal lacks changes that the index has; both are used, and it is written anew"
+        );
+    }
+    let known = if lacks { contents.changes } else { 0 };
+    for change in found.changes {
+        let Some(repository) = change.repository().filter(|_| change.number > known || known == 0) else {
+            continue;
+        };
+        let facts = hold.entry(repository).or_default();
+        for key in &change.unsay {
+            facts.remove(key);
+        }
+        facts.extend(change.say.into_iter().map(|fact| (fact.key(), fact)));
+    }
+    let hold = hold
+        .into_iter()
+        .map(|(repository, facts)| (repository, facts.into_values().collect()));
+    let last = last.max(contents.changes);
+    Facts {
+        hold: hold.collect(),
+        is_written_anew: lacks,
+        index_lacks: (lacks || last != contents.changes).then_some(last),
+    }
+}
+
+/// Enters what was pushed and deleted here; what the index says otherwise is put right.
+fn adopt_facts(facts: &[(Repository, Vec<Fact>)], records: &mut Records, ledger: &mut Ledger, index: &index::Index) {
+    let mut lost = 0;
+    for (repository, facts) in facts {
+        let id = records.enrol(repository, index);
+        for fact in facts {
+            if let Some(digest) = fact.content() {
+                if !ledger.own(digest) {
+                    lost += 1;
+                    tracing::error!(%repository, %digest, "content that was pushed here is gone");
+                }
+                ledger.link(digest, id);
+            }
+            if let Fact::Manifest { digest, media_type, .. } = fact {
+                ledger.set_media_type(digest, media_type);
+            }
+            records.adopt_fact(repository, fact.clone());
+        }
+    }
+    records.forget_unsaid_tags();
+    if lost > 0 {
+        tracing::error!(
+            items = lost,
+            "the disk lost content that exists nowhere else; push it again"
+        );
+    }
 }

@@ -292,8 +292,9 @@ impl Staged {
         let shared = self.spool.shared.clone();
         let file = self.finish_file().map_err(Error::io("finishing", &self.path))?;
         let metadata = file.metadata().map_err(Error::io("reading the size of", &self.path))?;
+        let placing = shared.placing.lock();
         self.clear_place()?;
-        shared.layout.promote(&self.turn.digest)?;
+        shared.layout.promote(&self.path, &self.turn.digest)?;
         fail_point!("store.commit.after_rename");
         self.fate = Fate::Committed;
         let media_type = media_type.map(Arc::from);
@@ -305,6 +306,7 @@ impl Staged {
         );
         let granted = std::mem::take(&mut *self.spool.hold.reserved.lock());
         let serial = shared.ledger.lock().commit(self.turn.digest, entry, granted);
+        drop(placing);
         shared.index.write(Row::Blob {
             digest: self.turn.digest,
             size: self.written,
@@ -502,14 +504,14 @@ fn most(shared: &Shared, size: Option<u64>) -> u64 {
 }
 
 /// Room that a file of `bytes` may take on disk: whole blocks, and a little for the map of a scattered file.
-fn room_for(bytes: u64) -> u64 {
+pub(super) fn room_for(bytes: u64) -> u64 {
     const BLOCK: u64 = 4096;
     let content = bytes.div_ceil(BLOCK) * BLOCK;
     content + content.div_ceil(64 << 20) * BLOCK
 }
 
 /// The disk, or this user's part of it.
-fn is_full(error: &io::Error) -> bool {
+pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
@@ -523,7 +525,7 @@ fn read_at(file: &File, buffer: &mut [u8], position: u64) -> io::Result<usize> {
     file.read_at(buffer, position)
 }
 
-fn write_all(file: &File, pieces: &[Bytes], mut position: u64) -> io::Result<()> {
+pub(super) fn write_all(file: &File, pieces: &[Bytes], mut position: u64) -> io::Result<()> {
     fail_point!("store.write", |_| Err(io::Error::from_raw_os_error(libc::EIO)));
     let mut slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
     let mut rest = &mut slices[..];

@@ -95,13 +95,19 @@ fn sync(shared: &Arc<Shared>, batch: Vec<Job>) {
             Job::Flush(sender) => done.push(sender),
         }
     }
-    for (digest, serial) in &entries {
-        sync_file(shared, digest, *serial);
-    }
+    entries.retain(|(digest, serial)| sync_file(shared, digest, *serial));
     let folders: BTreeSet<_> = entries.iter().map(|(digest, _)| shared.layout.fan(digest)).collect();
+    let mut all_synced = true;
     for folder in folders {
         if let Err(error) = layout::sync_folder(&folder) {
+            all_synced = false;
             tracing::warn!(folder = %folder.display(), %error, "a folder could not be synced; what it holds may be gone after a power cut");
+        }
+    }
+    if all_synced {
+        let mut ledger = shared.ledger.lock();
+        for (digest, serial) in &entries {
+            ledger.set_durable(digest, *serial);
         }
     }
     for sender in done {
@@ -109,18 +115,73 @@ fn sync(shared: &Arc<Shared>, batch: Vec<Job>) {
     }
 }
 
-/// An fsync that failed is never tried again: the bytes are as good as lost (ext4 marks them clean).
-fn sync_file(shared: &Arc<Shared>, digest: &Digest, serial: u64) {
+/// Files that are synced at a time where somebody waits: the file system writes its journal once for those that wait together.
+const AT_ONCE: usize = 8;
+
+impl Shared {
+    /// Has the files of these survive a power cut, with their names. What cannot be synced is lost, and is not here any
+    /// more. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: a folder could not be synced.
+    pub(super) fn make_durable(self: &Arc<Self>, digests: &[Digest]) -> Result<(), Error> {
+        // A test of the tests: what if nothing were synced?
+        fail_point!("store.unsynced", |_| Ok(()));
+        loop {
+            let wanting = self.ledger.lock().not_durable(digests);
+            if wanting.is_empty() {
+                return Ok(());
+            }
+            let synced = self.sync_files(&wanting);
+            let folders: BTreeSet<_> = synced.iter().map(|(digest, _)| self.layout.fan(digest)).collect();
+            for folder in folders {
+                layout::sync_folder(&folder).map_err(Error::io("syncing", &folder))?;
+            }
+            let mut ledger = self.ledger.lock();
+            for (digest, serial) in &synced {
+                ledger.set_durable(digest, *serial);
+            }
+            // What was pushed once more meanwhile is another file, and has its turn next.
+            let left = ledger.not_durable(digests);
+            if let Some((digest, _)) = left.iter().find(|file| wanting.contains(file)) {
+                let path = self.layout.blob(digest);
+                return Err(Error::io("syncing", &path)(io::Error::other("it could not be opened")));
+            }
+        }
+    }
+
+    /// Those of these that were synced.
+    fn sync_files(self: &Arc<Self>, files: &[(Digest, u64)]) -> Vec<(Digest, u64)> {
+        let sync_some = |some: &[(Digest, u64)]| -> Vec<(Digest, u64)> {
+            let each = some.iter().copied();
+            each.filter(|(digest, serial)| sync_file(self, digest, *serial))
+                .collect()
+        };
+        if files.len() == 1 {
+            return sync_some(files);
+        }
+        thread::scope(|scope| {
+            let chunks = files.chunks(files.len().div_ceil(AT_ONCE));
+            let threads: Vec<_> = chunks.map(|some| scope.spawn(move || sync_some(some))).collect();
+            let synced = threads.into_iter().filter_map(|thread| thread.join().ok());
+            synced.flatten().collect()
+        })
+    }
+}
+
+/// Whether the file was synced. An fsync that failed is never tried again: the bytes are as good as lost (ext4 marks them clean).
+fn sync_file(shared: &Arc<Shared>, digest: &Digest, serial: u64) -> bool {
     // A later one of the same name has a job of its own, which must be the one that hears of its faults.
     // Pinned: what is evicted meanwhile would stay on the disk, off the books, until it is closed here. Where there is no
     // room but this, the next pull passes unkept as long as the sync takes.
     let Some(_pin) = Pin::take(shared, *digest, serial) else {
-        return;
+        return false;
     };
     let path = shared.layout.blob(digest);
     let outcome = layout::open_blob(&path).and_then(|file| sync_data(&file));
     match outcome {
-        Ok(()) => {}
+        Ok(()) => return true,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound || is_ours(&error) => {}
         Err(error) => {
             tracing::error!(%digest, %error, "content could not be synced; it is dropped and will be fetched again");
@@ -129,6 +190,7 @@ fn sync_file(shared: &Arc<Shared>, digest: &Digest, serial: u64) {
             shared.unlink(lost.into_iter().collect());
         }
     }
+    false
 }
 
 fn sync_data(file: &File) -> io::Result<()> {

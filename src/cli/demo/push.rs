@@ -27,7 +27,7 @@ pub(super) async fn push(url: &str, image: &Image) -> Result<(), Error> {
 /// POST, then PUT with the whole content (distribution spec, end-4a and end-6).
 async fn blob(client: &Client, url: &str, content: &Content) -> Result<(), Error> {
     let target = format!("{url}/v2/{REPOSITORY}/blobs/uploads/");
-    let begun = call(client, "POST", &target, &[("content-length", "0")], &Content::nothing()).await?;
+    let begun = call(client, "POST", &target, &[], &Content::nothing()).await?;
     let unexpected = || Error::Unexpected {
         what: target.clone(),
         reason: "no upload location in the answer".to_owned(),

@@ -1,0 +1,406 @@
+//! What is pushed here and deleted here: promises that only this store keeps.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::fact::{Fact, Key, stamp};
+use super::index::Row;
+use super::journal::Mark;
+use super::records::{Origin, Records};
+use super::{Error, Held, Link, Shared, Slot, Store};
+use crate::oci::{Digest, Manifest, Reference, Repository, SessionId, Tag};
+use crate::store::Scope;
+
+/// A manifest that was pushed.
+pub struct Pushed {
+    /// Its bytes and its exact type.
+    pub held: Arc<Held>,
+    /// Names that it is to have.
+    pub tags: Vec<Tag>,
+    /// The manifest that it is about.
+    pub subject: Option<Digest>,
+    /// What it needs and what lies here, of this repository: it stays as long as the manifest.
+    pub needs: Vec<Digest>,
+}
+
+/// What nobody needs, as [`Store::sweep`] found it.
+#[derive(Debug, Default)]
+pub struct Swept {
+    /// Blobs of repositories; the same blob may be several's.
+    pub blobs: Vec<(Repository, Digest)>,
+    /// Bytes that leave the disk.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Takes in what lies here as a blob of `repository`. A kill leaves it so, a power cut until a manifest names it may not.
+    /// `None` if it does not lie here.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
+    pub fn adopt(&self, repository: &Repository, digest: &Digest) -> Result<Option<Link>, Error> {
+        if !self.holds(digest) {
+            return Ok(None);
+        }
+        match self.shared.say_blob(repository, digest) {
+            Ok(link) => Ok(Some(link)),
+            // It left between the two looks.
+            Err(Error::Gone { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes in a manifest: when this returns, it and all that it needs survive a power cut. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Gone`]: something that it needs lies here no more.
+    /// * [`Error::Io`], [`Error::ReadOnly`], [`Error::Full`]: the disk refused. Nothing was promised.
+    pub fn accept(&self, repository: &Repository, pushed: Pushed) -> Result<(), Error> {
+        let Pushed {
+            held,
+            tags,
+            subject,
+            needs,
+        } = pushed;
+        let digest = *held.digest();
+        let mut file = self.begin_upload(SessionId::random(), Scope::of("", repository), digest.algorithm())?;
+        let blob = match file.write(std::slice::from_ref(held.bytes())) {
+            Ok(()) => file.place(&digest, Some(held.media_type()), |_| Ok(()))?,
+            Err(error) => {
+                file.cancel();
+                return Err(error);
+            }
+        };
+        // What is still to be synced is pinned by nobody: if it leaves, the promise is not made.
+        let mut closure = needs.clone();
+        closure.push(digest);
+        self.shared.make_durable(&closure)?;
+        let at = stamp();
+        let is_unsaid = |digest: &Digest| !self.was_pushed(repository, digest);
+        let blobs = needs
+            .into_iter()
+            .filter(is_unsaid)
+            .map(|digest| Fact::Blob { digest, at });
+        let manifest = Fact::Manifest {
+            digest,
+            media_type: held.media_type().to_owned(),
+            at,
+            subject,
+        };
+        let tags = tags.into_iter();
+        let named: Vec<Tag> = tags.collect();
+        let mut say: Vec<Fact> = blobs.chain([manifest]).collect();
+        say.extend(named.iter().cloned().map(|tag| Fact::Tag { tag, digest }));
+        let mut unsay = vec![Key::Buried(Reference::Digest(digest))];
+        unsay.extend(named.into_iter().map(|tag| Key::Buried(Reference::Tag(tag))));
+        let mark = self.shared.say(repository, say, unsay)?;
+        self.shared
+            .journal
+            .sync(mark)
+            .inspect_err(|error| self.shared.health.note(error))?;
+        self.shared.hot.keep(held);
+        drop(blob);
+        Ok(())
+    }
+
+    /// Takes tags and manifests, or a blob, away from `repository`; when this returns, that survives a power cut. Blocks.
+    ///
+    /// With `hide`, what the parent has under these names is hidden: of a tag, as long as it is this.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::ReadOnly`]: the disk refused.
+    pub fn drop_named(&self, repository: &Repository, name: &Reference, hide: bool) -> Result<(), Error> {
+        let (say, unsay, names) = self.shared.what_goes(repository, name, hide);
+        let mark = self.shared.say(repository, say, unsay)?;
+        for name in names {
+            match name {
+                Reference::Tag(tag) => self.untag(repository, &Slot::Tag(tag)),
+                Reference::Digest(digest) => self.shared.disconnect(repository, &digest),
+            }
+        }
+        self.shared.journal.sync(mark)
+    }
+
+    /// The repositories in which `digest` is linked.
+    pub fn holders(&self, digest: &Digest) -> Vec<Repository> {
+        let ids = self.shared.ledger.lock().repositories(digest);
+        self.shared.records.lock().named(&ids)
+    }
+
+    /// Whether what the parent has under `name` is hidden, if that is `digest`. Something else it shows again.
+    pub fn hides(&self, repository: &Repository, name: &Reference, digest: &Digest) -> bool {
+        let parent = match self.shared.records.lock().fact(repository, &Key::Buried(name.clone())) {
+            Some(Fact::Buried { parent, .. }) => *parent,
+            _ => return false,
+        };
+        let (say, unsay) = match parent {
+            Some(parent) if parent == *digest => return true,
+            _ if matches!(name, Reference::Digest(_)) => return true,
+            // The first that is heard of it since.
+            None => {
+                let (name, parent) = (name.clone(), Some(*digest));
+                (vec![Fact::Buried { name, parent }], Vec::new())
+            }
+            Some(_) => {
+                let names = [name.clone(), Reference::Digest(*digest)];
+                (Vec::new(), names.map(Key::Buried).to_vec())
+            }
+        };
+        let hides = !say.is_empty();
+        if let Err(error) = self.shared.say(repository, say, unsay) {
+            tracing::warn!(%repository, %name, %error, "what the parent has now could not be written down");
+        }
+        hides
+    }
+
+    /// Names under which what the parent has is hidden.
+    pub fn hidden(&self, repository: &Repository) -> Vec<Reference> {
+        let buried = self.shared.records.lock().buried(repository);
+        buried.into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// Whether anything was ever pushed to `repository`, or known of it.
+    pub fn knows(&self, repository: &Repository) -> bool {
+        self.shared.records.lock().repository_id(repository).is_some()
+    }
+
+    /// The tags that were pushed here, in ASCII order.
+    pub fn pushed_tags(&self, repository: &Repository) -> Vec<String> {
+        self.shared.records.lock().pushed_tags(repository)
+    }
+
+    /// What was pushed here and refers to `digest`.
+    pub fn pushed_referrers(&self, repository: &Repository, digest: &Digest) -> Vec<Link> {
+        let referrers = self.shared.records.lock().referrers(repository, digest);
+        referrers.into_iter().map(Link::new).collect()
+    }
+
+    /// Whether `digest` was pushed to `repository`, as a manifest or as a blob.
+    pub fn was_pushed(&self, repository: &Repository, digest: &Digest) -> bool {
+        let records = self.shared.records.lock();
+        let keys = [Key::Manifest(*digest), Key::Blob(*digest)];
+        keys.iter().any(|key| records.fact(repository, key).is_some())
+    }
+
+    /// Finds the blobs that no manifest of their repository needs and that were pushed longer than `unused` ago; takes them
+    /// away unless it is a `dry` run. Reads every manifest that was pushed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::ReadOnly`]: a manifest could not be read, or the disk refused.
+    pub async fn sweep(&self, unused: Duration, dry: bool) -> Result<Swept, Error> {
+        let mut swept = Swept::default();
+        let oldest = stamp().saturating_sub(unused.as_secs());
+        let repositories: Vec<Repository> = self.shared.records.lock().all();
+        for repository in repositories {
+            let (facts, accepted) = {
+                let records = self.shared.records.lock();
+                let facts: Vec<Fact> = records.facts_of(&repository).cloned().collect();
+                (facts, records.accepted(&repository))
+            };
+            let needed = self.needed(&facts).await?;
+            let idle = facts.iter().filter_map(|fact| match fact {
+                Fact::Blob { digest, at } if *at <= oldest && !needed.contains(digest) => Some(*digest),
+                _ => None,
+            });
+            for digest in idle {
+                let is_idle = |records: &Records| {
+                    let fact = records.fact(&repository, &Key::Blob(digest));
+                    let is_old = matches!(fact, Some(Fact::Blob { at, .. }) if *at <= oldest);
+                    is_old && records.accepted(&repository) == accepted
+                };
+                if let Some(bytes) = self.shared.let_go(&repository, &digest, is_idle, dry)? {
+                    swept.bytes += bytes;
+                    swept.blobs.push((repository.clone(), digest));
+                }
+            }
+        }
+        Ok(swept)
+    }
+
+    /// What the manifests among `facts` need. One that cannot be read needs everything: nothing is taken away.
+    async fn needed(&self, facts: &[Fact]) -> Result<HashSet<Digest>, Error> {
+        let mut needed = HashSet::new();
+        for fact in facts {
+            let Fact::Manifest { digest, .. } = fact else { continue };
+            let link = Link::new(*digest);
+            let Some(held) = self.held(&link).await? else {
+                return Ok(facts.iter().filter_map(Fact::content).copied().collect());
+            };
+            if let Ok(manifest) = Manifest::parse(held.bytes()) {
+                needed.extend(manifest.children().map(|child| child.digest));
+            }
+        }
+        Ok(needed)
+    }
+}
+
+impl Shared {
+    /// Writes down what holds from now on. What it speaks of lies here, and is linked in the repository.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Gone`]: it does not lie here.
+    /// * [`Error::Io`], [`Error::ReadOnly`]: the disk refused. Nothing has changed.
+    pub(super) fn say(&self, repository: &Repository, say: Vec<Fact>, unsay: Vec<Key>) -> Result<Mark, Error> {
+        let said = self.say_if(|_| true, repository, say, unsay)?;
+        Ok(said.unwrap_or_else(|| self.journal.mark()))
+    }
+
+    /// The same, if this holds when it is said; `None` if it does not.
+    fn say_if(
+        &self,
+        holds: impl Fn(&Records) -> bool,
+        repository: &Repository,
+        say: Vec<Fact>,
+        mut unsay: Vec<Key>,
+    ) -> Result<Option<Mark>, Error> {
+        let mut records = self.records.lock();
+        if !holds(&records) {
+            return Ok(None);
+        }
+        unsay.retain(|key| records.fact(repository, key).is_some());
+        if say.is_empty() && unsay.is_empty() {
+            return Ok(Some(self.journal.mark()));
+        }
+        let id = records.enrol(repository, &self.index);
+        let content = |fact: &Fact| fact.content().copied();
+        let is_new = |fact: &Fact| records.fact(repository, &fact.key()).is_none();
+        let owned: Vec<Digest> = say.iter().filter(|fact| is_new(fact)).filter_map(content).collect();
+        let gone = unsay.iter().filter_map(|key| records.fact(repository, key));
+        let disowned: Vec<Digest> = gone.filter_map(content).collect();
+        self.own_all(&say, &owned)?;
+        let unsaid = unsay.clone();
+        let written = records.change(repository, say.clone(), unsay, &self.journal, &self.index);
+        let mut ledger = self.ledger.lock();
+        if written.is_err() {
+            owned.iter().for_each(|digest| ledger.disown(digest));
+        } else {
+            disowned.iter().for_each(|digest| ledger.disown(digest));
+        }
+        let mark = written.inspect_err(|error| self.health.note(error))?;
+        for fact in &say {
+            if let Some(digest) = fact.content()
+                && ledger.link(digest, id) == Some(true)
+            {
+                let digest = *digest;
+                self.index.write(Row::Link { repository: id, digest });
+            }
+            if let Fact::Manifest { digest, media_type, .. } = fact {
+                ledger.set_media_type(digest, media_type);
+            }
+        }
+        let kept = |digest: &Digest| {
+            let keys = [Key::Blob(*digest), Key::Manifest(*digest)];
+            keys.iter().any(|key| records.fact(repository, key).is_some())
+        };
+        for key in unsaid {
+            if let Key::Blob(digest) | Key::Manifest(digest) = key
+                && !kept(&digest)
+            {
+                ledger.unlink(&digest, id);
+                self.index.write(Row::NoLink { repository: id, digest });
+            }
+        }
+        Ok(Some(mark))
+    }
+
+    /// A blob that lies here is the repository's from now on, whatever was deleted before.
+    pub(super) fn say_blob(&self, repository: &Repository, digest: &Digest) -> Result<Link, Error> {
+        let (digest, at) = (*digest, stamp());
+        let buried = Key::Buried(Reference::Digest(digest));
+        let _mark = self.say(repository, vec![Fact::Blob { digest, at }], vec![buried])?;
+        Ok(Link::new(digest))
+    }
+
+    /// The upstream of `repository` is not known to have it any more.
+    fn disconnect(&self, repository: &Repository, digest: &Digest) {
+        let Some(id) = self.records.lock().repository_id(repository) else {
+            return;
+        };
+        self.ledger.lock().unlink(digest, id);
+        self.index.write(Row::NoLink {
+            repository: id,
+            digest: *digest,
+        });
+    }
+
+    /// Keeps `owned` from being evicted, if all that is spoken of lies here.
+    fn own_all(&self, say: &[Fact], owned: &[Digest]) -> Result<(), Error> {
+        let mut ledger = self.ledger.lock();
+        if let Some(digest) = say
+            .iter()
+            .filter_map(Fact::content)
+            .find(|digest| !ledger.holds(digest))
+        {
+            return Err(Error::Gone { digest: *digest });
+        }
+        for digest in owned {
+            ledger.own(digest);
+        }
+        Ok(())
+    }
+
+    /// What is to be said and unsaid for `name` to be gone, and the names that go with it.
+    fn what_goes(
+        &self,
+        repository: &Repository,
+        name: &Reference,
+        hide: bool,
+    ) -> (Vec<Fact>, Vec<Key>, Vec<Reference>) {
+        let records = self.records.lock();
+        let mut names = vec![name.clone()];
+        let mut unsay = Vec::new();
+        if let Reference::Digest(digest) = name {
+            unsay.extend([Key::Manifest(*digest), Key::Blob(*digest)]);
+            let tags = records.tags_of(repository, digest).into_iter();
+            names.extend(tags.map(Reference::Tag));
+        }
+        unsay.extend(names.iter().filter_map(|name| match name {
+            Reference::Tag(tag) => Some(Key::Tag(tag.clone())),
+            Reference::Digest(_) => None,
+        }));
+        let parent = |name: &Reference| match name {
+            Reference::Digest(digest) => Some(*digest),
+            Reference::Tag(tag) => {
+                let row = records.tag(repository, &Slot::Tag(tag.clone()))?;
+                match row.origin {
+                    Origin::Pushed => row.parent_digest,
+                    Origin::Parent => Some(row.digest),
+                }
+            }
+        };
+        let bury = names.iter().filter(|_| hide);
+        let say = bury.map(|name| Fact::Buried {
+            name: name.clone(),
+            parent: parent(name),
+        });
+        (say.collect(), unsay, names)
+    }
+
+    /// Takes a blob from a repository, if it is still idle; the bytes that leave the disk for it.
+    fn let_go(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        is_idle: impl Fn(&Records) -> bool,
+        dry: bool,
+    ) -> Result<Option<u64>, Error> {
+        let room = self.ledger.lock().freed_by_one_less(digest);
+        if dry {
+            return Ok(is_idle(&self.records.lock()).then_some(room));
+        }
+        let gone = vec![Key::Blob(*digest)];
+        if self.say_if(is_idle, repository, Vec::new(), gone)?.is_none() {
+            return Ok(None);
+        }
+        let victim = self.ledger.lock().drop_unowned(digest);
+        let freed = if victim.is_some() { room } else { 0 };
+        self.unlink(victim.into_iter().collect());
+        Ok(Some(freed))
+    }
+}

@@ -1,0 +1,349 @@
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use fail::fail_point;
+
+use super::index::{Row, now};
+use super::ledger::{Entry, Trust, Victim};
+use super::staged::{is_full, room_for, write_all};
+use super::{Blob, Error, Link, Shared, Store, layout};
+use crate::oci::{Algorithm, Digest, Hasher, Repository, SessionId};
+
+/// Whose an upload is: part of its file's name, so that it is found by nobody else, also after a restart.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Scope(u64);
+
+impl Scope {
+    /// Of what `principal` does in `repository`.
+    pub fn of(principal: &str, repository: &Repository) -> Self {
+        let digest = Digest::of(format!("{principal}\n{repository}").as_bytes());
+        let first = digest.bytes().first_chunk().copied().unwrap_or_default();
+        Self(u64::from_be_bytes(first))
+    }
+}
+
+/// An upload that lies on the disk.
+pub struct LeftUpload {
+    /// Which.
+    pub id: SessionId,
+    /// Whose.
+    pub scope: Scope,
+    /// Bytes.
+    pub size: u64,
+    /// When something last came.
+    pub written: SystemTime,
+}
+
+/// A push being written. Dropping it keeps what arrived, to be continued by [`Store::continue_upload`].
+pub struct Upload {
+    shared: Arc<Shared>,
+    path: PathBuf,
+    file: File,
+    /// Bytes.
+    size: u64,
+    hasher: Hasher,
+    /// Bytes of them that were hashed.
+    hashed: u64,
+    /// Bytes granted. They are given back when the file goes.
+    reserved: u64,
+    /// The file is a blob, or gone.
+    is_over: bool,
+}
+
+impl Store {
+    /// Begins an upload of content that will be named by `algorithm`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::ReadOnly`]: the disk refused.
+    pub fn begin_upload(&self, id: SessionId, scope: Scope, algorithm: Algorithm) -> Result<Upload, Error> {
+        let shared = &self.shared;
+        let name = file_name(id, scope);
+        let file = shared
+            .layout
+            .make_upload(&name)
+            .inspect_err(|error| shared.health.note(error))?;
+        Ok(Upload {
+            shared: shared.clone(),
+            path: shared.layout.upload(&name),
+            file,
+            size: 0,
+            hasher: Hasher::new(algorithm),
+            hashed: 0,
+            reserved: 0,
+            is_over: false,
+        })
+    }
+
+    /// What a start found of an upload, which is hashed again when it is finished. `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: it cannot be opened.
+    pub fn continue_upload(&self, id: SessionId, scope: Scope) -> Result<Option<Upload>, Error> {
+        let shared = &self.shared;
+        let path = shared.layout.upload(&file_name(id, scope));
+        let refused = Error::io("opening", &path);
+        if !path.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
+            return Ok(None);
+        }
+        let opened =
+            layout::open_private(&path, false).and_then(|file| file.metadata().map(|metadata| (file, metadata)));
+        let (file, metadata) = opened.map_err(refused)?;
+        Ok(Some(Upload {
+            shared: shared.clone(),
+            path,
+            file,
+            size: metadata.len(),
+            hasher: Hasher::new(Algorithm::Sha256),
+            hashed: 0,
+            reserved: layout::room(&metadata),
+            is_over: false,
+        }))
+    }
+
+    /// Every upload that lies here.
+    pub fn left_uploads(&self) -> Vec<LeftUpload> {
+        let read = |(name, metadata): (String, fs::Metadata)| {
+            let (id, scope) = name.split_once('.')?;
+            let scope = Scope(u64::from_str_radix(scope, 16).ok()?);
+            let id = id.parse().ok()?;
+            let written = metadata.modified().ok()?;
+            (file_name(id, scope) == name).then_some(LeftUpload {
+                id,
+                scope,
+                size: metadata.len(),
+                written,
+            })
+        };
+        self.shared.layout.left_uploads().into_iter().filter_map(read).collect()
+    }
+}
+
+impl Upload {
+    /// Bytes that are here.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Sees to it that `bytes` more can come. Blocks while content leaves for them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Full`], [`Error::Crowded`]: nothing that could leave makes room.
+    pub fn reserve(&mut self, bytes: u64) -> Result<(), Error> {
+        let wanted = room_for(self.size + bytes);
+        if wanted > self.reserved {
+            let more = wanted - self.reserved;
+            self.shared.make_room(more, &AtomicU64::new(0))?;
+            self.reserved = wanted;
+        }
+        Ok(())
+    }
+
+    /// Appends. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Upload::reserve`], and [`Error::Io`]: nothing of it counts.
+    pub fn write(&mut self, pieces: &[Bytes]) -> Result<(), Error> {
+        let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+        self.reserve(bytes)?;
+        let health = &self.shared.health;
+        self.write_out(pieces, bytes)
+            .map_err(Error::io("writing", &self.path))
+            .inspect_err(|error| {
+                // Whoever asks is told what counts.
+                let _ = self.file.set_len(self.size);
+                health.note(error);
+            })?;
+        health.clear();
+        self.shared.space.wrote(bytes);
+        if self.hashed == self.size {
+            pieces.iter().for_each(|piece| self.hasher.update(piece));
+            self.hashed += bytes;
+        }
+        self.size += bytes;
+        Ok(())
+    }
+
+    /// Others may have filled the disk: then as much leaves as is wanted, once.
+    fn write_out(&self, pieces: &[Bytes], bytes: u64) -> io::Result<()> {
+        fail_point!("store.upload.write", |_| Err(io::Error::from_raw_os_error(libc::EIO)));
+        match write_all(&self.file, pieces, self.size) {
+            Err(error) if is_full(&error) && self.shared.health.is_relief_worth(now()) => {
+                let victims = self.shared.ledger.lock().relieve(bytes.max(4 << 20));
+                self.shared.unlink(victims);
+                write_all(&self.file, pieces, self.size).inspect_err(|error| {
+                    if is_full(error) {
+                        self.shared.health.was_relieved_in_vain(now());
+                    }
+                })
+            }
+            other => other,
+        }
+    }
+
+    /// Makes it a blob of `repository`: a kill leaves it so, a power cut until a manifest names it may not.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::DigestMismatch`]: it is something else. Nothing is kept.
+    /// * [`Error::Io`], [`Error::ReadOnly`]: the disk refused; nothing is kept.
+    pub fn commit(self, repository: &Repository, digest: &Digest) -> Result<Link, Error> {
+        let (_, link) = self.place(digest, None, |shared| shared.say_blob(repository, digest))?;
+        Ok(link)
+    }
+
+    /// Puts the content in its place, where it stays as long as what is returned lives, and does what follows from that before
+    /// anybody else puts anything in place: a kill comes seldom between the two. Blocks.
+    pub(super) fn place<T>(
+        mut self,
+        digest: &Digest,
+        media_type: Option<&str>,
+        then: impl FnOnce(&Arc<Shared>) -> Result<T, Error>,
+    ) -> Result<(Blob, T), Error> {
+        let outcome = self.put_in_place(digest, media_type, then);
+        // The same content lay there, or it is of no use.
+        if !self.is_over {
+            self.remove_file();
+        }
+        outcome.inspect_err(|error| self.shared.health.note(error))
+    }
+
+    fn put_in_place<T>(
+        &mut self,
+        digest: &Digest,
+        media_type: Option<&str>,
+        then: impl FnOnce(&Arc<Shared>) -> Result<T, Error>,
+    ) -> Result<(Blob, T), Error> {
+        let actual = self
+            .hash(digest.algorithm())
+            .map_err(Error::io("reading", &self.path))?;
+        if actual != *digest {
+            let announced = *digest;
+            return Err(Error::DigestMismatch { actual, announced });
+        }
+        let shared = self.shared.clone();
+        let _placing = shared.placing.lock();
+        let blob = match self.already_there(digest)? {
+            Some(blob) => blob,
+            None => self.promote(digest, media_type)?,
+        };
+        let followed = then(&shared)?;
+        Ok((blob, followed))
+    }
+
+    /// Gives the file its name.
+    fn promote(&mut self, digest: &Digest, media_type: Option<&str>) -> Result<Blob, Error> {
+        let shared = self.shared.clone();
+        let finished = self
+            .file
+            .set_permissions(fs::Permissions::from_mode(0o400))
+            .and_then(|()| Ok((self.file.try_clone()?, self.file.metadata()?)));
+        let (file, metadata) = finished.map_err(Error::io("finishing", &self.path))?;
+        shared.layout.promote(&self.path, digest)?;
+        fail_point!("store.upload.after_rename");
+        let media_type: Option<Arc<str>> = media_type.map(Arc::from);
+        let entry = Entry::new(self.size, layout::room(&metadata), Trust::Verified, media_type.clone());
+        self.is_over = true;
+        let granted = std::mem::take(&mut self.reserved);
+        let serial = shared.ledger.lock().commit(*digest, entry, granted);
+        shared.index.write(Row::Blob {
+            digest: *digest,
+            size: self.size,
+            media_type: media_type.clone(),
+        });
+        shared.syncer.queue(*digest, serial);
+        Ok(Blob::committed(&shared, *digest, serial, file, self.size, media_type))
+    }
+
+    /// What has the name already, if its bytes are known to be right. What is not makes way.
+    fn already_there(&self, digest: &Digest) -> Result<Option<Blob>, Error> {
+        let shared = &self.shared;
+        let is_right = {
+            let mut ledger = shared.ledger.lock();
+            while ledger.is_leaving(&Victim::Blob(*digest)) {
+                shared.left.wait(&mut ledger);
+            }
+            let Some(entry) = ledger.entry(digest) else {
+                return Ok(None);
+            };
+            entry.trust == Trust::Verified
+        };
+        if is_right && let Ok(Some(blob)) = Blob::open(shared, digest) {
+            return Ok(Some(blob));
+        }
+        let path = shared.layout.blob(digest);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("replacing", &path)(error)),
+            _ => Ok(None),
+        }
+    }
+
+    /// The digest of all of it. What an earlier process wrote, or another algorithm is wanted for, is read once more.
+    fn hash(&mut self, algorithm: Algorithm) -> io::Result<Digest> {
+        let done = self.hasher.clone();
+        if self.hashed == self.size && done.algorithm() == algorithm {
+            return Ok(done.finish());
+        }
+        let mut hasher = Hasher::new(algorithm);
+        let mut buffer = vec![0; 1 << 20];
+        let mut position = 0;
+        while position < self.size {
+            match self.file.read_at(&mut buffer, position) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => {
+                    hasher.update(&buffer[..read]);
+                    position += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Throws it away.
+    pub fn cancel(mut self) {
+        self.remove_file();
+    }
+
+    fn remove_file(&mut self) {
+        self.is_over = true;
+        let room = std::mem::take(&mut self.reserved);
+        let mut ledger = self.shared.ledger.lock();
+        ledger.release(room);
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(path = %self.path.display(), %error, "an upload that is over could not be removed; it counts against the budget until a restart");
+                ledger.count_stuck(room);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Drop for Upload {
+    /// It takes what it has until somebody goes on with it.
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        let room = self
+            .file
+            .metadata()
+            .map_or(self.reserved, |metadata| layout::room(&metadata));
+        self.shared.ledger.lock().settle(self.reserved, room);
+    }
+}
+
+fn file_name(id: SessionId, scope: Scope) -> String {
+    format!("{id}.{:016x}", scope.0)
+}
