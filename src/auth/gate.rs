@@ -10,6 +10,15 @@ pub enum Principal {
     Anonymous,
 }
 
+impl Principal {
+    /// What it is called, here and in what it owns.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Anonymous => "",
+        }
+    }
+}
+
 /// The right to read one repository.
 #[derive(Clone, Debug)]
 pub struct Permit {

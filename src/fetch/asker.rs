@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::{Error, Shared};
 use crate::oci::Repository;
-use crate::parent::{self, Ask, Class, Hops, What};
+use crate::parent::{self, Ask, Class, Hops, Parent, What};
 
 /// Who has less time left than this is not waiting any more, as far as a parent is concerned.
 const LEAST: Duration = Duration::from_millis(300);
@@ -105,10 +105,13 @@ impl Shared {
         let left = asker.deadline.saturating_duration_since(self.clock.now());
         match tokio::time::timeout(patience.min(left), wanted).await {
             Ok(outcome) => outcome,
-            Err(_) => {
-                let layer = self.parent(repository)?.name().to_owned();
-                Err(parent::Error::TimedOut { layer, after: patience }.into())
-            }
+            Err(_) => Err(late(self.parent(repository)?, patience)),
         }
     }
+}
+
+/// What `parent` did not answer in `after`.
+pub(super) fn late(parent: &Parent, after: Duration) -> Error {
+    let layer = parent.name().to_owned();
+    parent::Error::TimedOut { layer, after }.into()
 }

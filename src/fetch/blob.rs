@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::flight::{Flight, Head, Kind};
+use super::here::PUSH_PATIENCE;
 use super::lead;
 use super::{Asker, Error, Fetch, Outcome, Shared, Source};
-use crate::oci::{Digest, Repository};
+use crate::oci::{Digest, Reference, Repository};
 use crate::parent::{Ask, What};
 
 /// The part one plays in a flight.
@@ -36,6 +37,7 @@ impl Fetch {
         asker: &Asker,
     ) -> Result<Source, Error> {
         let shared = &self.shared;
+        shared.stays_away(repository, &Reference::Digest(*digest), digest)?;
         // No parent is to blame for the time that the disk takes.
         if let Some(source) = shared.stored(repository, digest, asker, Outcome::Hit).await? {
             return Ok(source);
@@ -57,12 +59,19 @@ impl Fetch {
         asker: &Asker,
     ) -> Result<(u64, Outcome), Error> {
         let shared = &self.shared;
+        shared.stays_away(repository, &Reference::Digest(*digest), digest)?;
         if let Some(size) = shared.size_here(repository, digest) {
             return Ok((size, Outcome::Hit));
         }
-        shared
-            .in_time(repository, asker, shared.blob_size(repository, digest, asker))
-            .await
+        let asked = shared.blob_size(repository, digest, asker);
+        if shared.pushed_to(repository).is_none() {
+            return shared.in_time(repository, asker, asked).await;
+        }
+        if let Some(error) = shared.parent(repository)?.away() {
+            return shared.or_push_it(repository, Err(error.into()));
+        }
+        let outcome = shared.within(PUSH_PATIENCE, repository, asker, asked).await;
+        shared.or_push_it(repository, outcome)
     }
 
     /// Bytes of the content that `source` brings; waits for the last of them, if the upstream does not say before.
@@ -228,7 +237,7 @@ impl Shared {
         kind: Kind,
         asker: &Asker,
     ) -> Result<Option<u64>, Error> {
-        let reference = crate::oci::Reference::Digest(*digest);
+        let reference = Reference::Digest(*digest);
         let what = match kind {
             Kind::Manifest => What::Manifest(&reference),
             Kind::Blob => What::Blob(digest),

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
+use super::asker::late;
 use super::error::is_method_refused;
 use super::manifest::{Document, Stale};
 use super::{Asker, Error, Limit, Outcome, Shared};
 use crate::oci::{Digest, Reference, Repository, Tag};
-use crate::parent::{self, Answer, Ask, Parent, What};
+use crate::parent::{self, Answer, Ask, What};
 use crate::store::{Confirmed, Held, Slot, TagRow};
 
 /// How long a refresh may go on when nobody waits for it any more: for all its questions and their bytes.
@@ -35,6 +36,10 @@ impl Shared {
     /// What `slot` points at, if that is fresh and in memory.
     pub(super) fn fresh_at_once(&self, repository: &Repository, slot: &Slot) -> Option<Document> {
         let row = self.store.tag(repository, slot)?;
+        if Self::is_pushed(&row) {
+            let held = self.held_at_once(repository, &row.digest)?;
+            return Some(Document::of(held, Outcome::Hit));
+        }
         let age = self.fresh_age(&row)?;
         let held = self.held_at_once(repository, &row.digest)?;
         Some(Document {
@@ -51,6 +56,11 @@ impl Shared {
         asker: &Asker,
     ) -> Result<Document, Error> {
         let old = self.old(repository, slot).await;
+        if let Some(Old { row, held }) = &old
+            && Self::is_pushed(row)
+        {
+            return Ok(Document::of(held.clone(), Outcome::Hit));
+        }
         if let Some(Old { row, held }) = &old
             && let Some(age) = self.fresh_age(row)
         {
@@ -81,7 +91,7 @@ impl Shared {
             return match refreshed.now_or_never() {
                 Some(Ok((refreshed, outcome))) => Ok(self.document(refreshed, outcome)),
                 Some(Err(error)) if !error.allows_stale() => Err(error),
-                _ => self.stale(old, self.late(parent)),
+                _ => self.stale(old, late(parent, self.config.stale_after)),
             };
         }
         match self.within(patience, repository, asker, refreshed).await {
@@ -93,11 +103,6 @@ impl Shared {
             Err(error) if error.allows_stale() => self.stale(old, error),
             Err(error) => Err(error),
         }
-    }
-
-    fn late(&self, parent: &Parent) -> Error {
-        let (layer, after) = (parent.name().to_owned(), self.config.stale_after);
-        parent::Error::TimedOut { layer, after }.into()
     }
 
     pub(super) fn document(&self, refreshed: Refreshed, outcome: Outcome) -> Document {
@@ -221,6 +226,7 @@ impl Shared {
         match answer.head.digest {
             Some(digest) => {
                 drop(answer);
+                self.stays_away(repository, &reference, &digest)?;
                 let document = self.manifest(repository, &digest, asker).await;
                 let document = document.map_err(|error| contradiction(error, &digest))?;
                 Ok(self.settle(repository, &slot, document.held, asked, &head))
@@ -236,6 +242,7 @@ impl Shared {
                     other => other.into(),
                 })?;
                 let held = Arc::new(Held::new(Digest::of(&bytes), media_type.as_deref(), bytes));
+                self.stays_away(repository, &reference, held.digest())?;
                 self.judge(repository, &held)?;
                 self.keep(repository, held.clone()).await;
                 Ok(self.settle(repository, &slot, held, asked, &head))

@@ -37,6 +37,11 @@ impl Fetch {
     ///
     /// As [`Fetch::manifest`].
     pub async fn tags(&self, repository: &Repository, asker: &Asker) -> Result<Document, Error> {
+        let above = self.tags_above(repository, asker).await;
+        self.shared.with_pushed_tags(repository, above)
+    }
+
+    async fn tags_above(&self, repository: &Repository, asker: &Asker) -> Result<Document, Error> {
         match self.shared.fresh(repository, &Slot::Tags, asker).await {
             Err(error) if error.allows_stale() => {
                 let tags = self.shared.store.tags(repository);
@@ -61,10 +66,11 @@ impl Fetch {
     ///
     /// As [`Fetch::manifest`].
     pub async fn referrers(&self, repository: &Repository, digest: &Digest, asker: &Asker) -> Result<Document, Error> {
-        if let Some(refreshed) = self.shared.unreferred.get(&(repository.clone(), *digest)) {
-            return Ok(self.shared.document(refreshed, Outcome::Hit));
-        }
-        self.shared.fresh(repository, &Slot::Referrers(*digest), asker).await
+        let above = match self.shared.unreferred.get(&(repository.clone(), *digest)) {
+            Some(refreshed) => Ok(self.shared.document(refreshed, Outcome::Hit)),
+            None => self.shared.fresh(repository, &Slot::Referrers(*digest), asker).await,
+        };
+        self.shared.with_pushed_referrers(repository, digest, above).await
     }
 }
 
@@ -299,12 +305,12 @@ fn tags_of(page: &[u8]) -> Option<impl Iterator<Item = String>> {
     )
 }
 
-fn tag_list(tags: Vec<String>) -> Arc<Held> {
+pub(super) fn tag_list(tags: Vec<String>) -> Arc<Held> {
     let bytes: Bytes = serde_json::to_vec(&tags).expect("strings are JSON").into();
     Arc::new(Held::new(Digest::of(&bytes), Some("application/json"), bytes))
 }
 
-fn referrers_list(manifests: &[Box<RawValue>]) -> Arc<Held> {
+pub(super) fn referrers_list(manifests: &[Box<RawValue>]) -> Arc<Held> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Index<'a> {
@@ -322,7 +328,7 @@ fn referrers_list(manifests: &[Box<RawValue>]) -> Arc<Held> {
 }
 
 /// The descriptors of an index, each as it stands there.
-fn descriptors(index: &[u8]) -> Option<Vec<Box<RawValue>>> {
+pub(super) fn descriptors(index: &[u8]) -> Option<Vec<Box<RawValue>>> {
     #[derive(Deserialize)]
     struct Index {
         manifests: Option<Vec<Box<RawValue>>>,

@@ -86,6 +86,7 @@ impl Shared {
         digest: &Digest,
         asker: &Asker,
     ) -> Result<Document, Error> {
+        self.stays_away(repository, &Reference::Digest(*digest), digest)?;
         let document = self.any_manifest(repository, digest, asker).await?;
         self.judge(repository, &document.held)?;
         Ok(document)

@@ -13,6 +13,7 @@ mod distrust;
 mod error;
 mod flight;
 mod freshness;
+mod here;
 mod lead;
 mod limits;
 mod lists;
@@ -35,6 +36,7 @@ use tokio::sync::Semaphore;
 pub use asker::Asker;
 pub use config::Config;
 pub use error::{Error, Limit};
+pub use here::Here;
 pub use limits::Limits;
 pub use manifest::{Document, Stale};
 pub use metrics::Metrics;
@@ -88,6 +90,8 @@ pub(crate) struct Shared {
     store: Store,
     /// By the registry that a repository names.
     parents: HashMap<Registry, Parent>,
+    /// Whose repositories are pushed to here; of a node that takes pushes.
+    here: Option<Here>,
     /// At most one a digest. Taken before no other lock.
     flights: Mutex<HashMap<Digest, Arc<Flight>>>,
     refreshing: Together<(Repository, Slot), Result<freshness::Refreshed, Error>>,
@@ -113,13 +117,21 @@ pub(crate) struct Shared {
     metrics: Metrics,
 }
 
+/// Where content comes from.
+pub struct Sources {
+    /// Who is asked for each registry.
+    pub parents: HashMap<Registry, Parent>,
+    /// What is pushed to the node, if anything is.
+    pub here: Option<Here>,
+}
+
 impl Fetch {
-    /// `parents`: who is asked for each registry, and gives no more than `limits`. Flights run on `runtime`.
+    /// From `sources`, who give no more than `limits`. Flights run on `runtime`.
     pub fn new(
         config: Config,
         limits: Limits,
         store: Store,
-        parents: HashMap<Registry, Parent>,
+        sources: Sources,
         runtime: Handle,
         clock: Clock,
         metrics: Metrics,
@@ -140,11 +152,13 @@ impl Fetch {
             .max_capacity(10_000)
             .time_to_live(config.tag_ttl)
             .build();
+        let Sources { parents, here } = sources;
         let shared = Shared {
             config,
             limits,
             store,
             parents,
+            here,
             flights: Mutex::default(),
             refreshing: Together::default(),
             confirming: Together::default(),
@@ -168,8 +182,14 @@ impl Fetch {
 
 impl Shared {
     fn parent(&self, repository: &Repository) -> Result<&Parent, Error> {
-        self.parents.get(&repository.registry).ok_or_else(|| Error::NoUpstream {
-            registry: repository.registry.clone(),
-        })
+        self.parents
+            .get(&repository.registry)
+            .ok_or_else(|| match self.pushed_to(repository) {
+                // What is not here is nowhere.
+                Some(here) => here.lacks(),
+                None => Error::NoUpstream {
+                    registry: repository.registry.clone(),
+                },
+            })
     }
 }

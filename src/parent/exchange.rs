@@ -74,6 +74,7 @@ impl Shared {
         if !is_elsewhere && Kind::of(response.headers()) == Kind::Wharf {
             // Every answer of a node says so; that one does not say so means nothing.
             self.memory.learn(Kind::Wharf);
+            self.memory.hear(response.headers());
         }
         let status = response.status().as_u16();
         let is_peek = ask.head && exchange.method == Method::GET;
@@ -170,6 +171,7 @@ impl Shared {
         headers.insert(header::VIA, self.via(&super::Hops::default()));
         let response = self.wire.send(&Method::GET, &url, &headers, Load::Question).await?;
         self.memory.learn(Kind::of(response.headers()));
+        self.memory.hear(response.headers());
         Ok(response)
     }
 

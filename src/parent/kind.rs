@@ -9,6 +9,8 @@ use super::error::Error;
 
 /// On an answer of a wharf node: its version.
 const HEADER: &str = "wharf";
+/// On an answer of a wharf node that takes pushes, with the value `registry`.
+pub const MODE_HEADER: &str = "wharf-mode";
 
 /// What a registry is to us.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,6 +37,8 @@ impl Kind {
 pub(super) struct Memory {
     /// What it was when it last said so.
     wharf: AtomicBool,
+    /// A node that said that it takes no pushes.
+    refuses: AtomicBool,
     /// Whether another may have come in its place since.
     doubted: AtomicBool,
     /// A cache of one, for its way of letting many wait for one answer.
@@ -45,6 +49,7 @@ impl Memory {
     pub(super) fn new() -> Self {
         Self {
             wharf: AtomicBool::new(false),
+            refuses: AtomicBool::new(false),
             doubted: AtomicBool::new(false),
             asked: Cache::new(1),
         }
@@ -72,6 +77,18 @@ impl Memory {
     pub(super) fn learn(&self, kind: Kind) {
         self.wharf.store(kind == Kind::Wharf, Ordering::Relaxed);
         self.doubted.store(false, Ordering::Relaxed);
+    }
+
+    /// A node says with each answer whether it takes pushes. Of other registries nobody knows before they are pushed to.
+    pub(super) fn hear(&self, headers: &HeaderMap) {
+        let takes = headers.get(MODE_HEADER).is_some_and(|mode| mode == "registry");
+        let is_node = Kind::of(headers) == Kind::Wharf;
+        self.refuses.store(is_node && !takes, Ordering::Relaxed);
+    }
+
+    /// Whether it is known to take no pushes.
+    pub(super) fn refuses_pushes(&self) -> bool {
+        self.refuses.load(Ordering::Relaxed)
     }
 
     /// The upstream was away: what comes back may be another.

@@ -10,6 +10,7 @@ pub use ask::{Ask, What};
 pub use config::{Config, Login};
 pub use error::{Cause, Error, Failure};
 pub use gate::Class;
+pub use kind::MODE_HEADER;
 pub use metrics::Metrics;
 pub use place::Place;
 pub use proxy::Proxies;
@@ -246,6 +247,11 @@ impl Parent {
     /// Whether it was a wharf node when it last said what it is; before that, not.
     pub fn is_wharf(&self) -> bool {
         self.shared.memory.last() == Kind::Wharf
+    }
+
+    /// Whether it is known to take no pushes: a node that said so.
+    pub fn refuses_pushes(&self) -> bool {
+        self.shared.memory.refuses_pushes()
     }
 
     /// What it is called in errors and metrics: the registry's name, or `host:port`.
