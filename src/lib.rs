@@ -19,6 +19,8 @@ pub mod fetch;
 
 pub mod auth;
 
+pub mod push;
+
 pub mod status;
 
 pub mod serve;

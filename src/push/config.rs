@@ -1,0 +1,69 @@
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::units::{Size, Span};
+
+/// How clients may push, to a node that takes pushes.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[serde(try_from = "Written")]
+pub struct Config {
+    /// Anybody who reaches the port may push and delete.
+    pub anonymous: bool,
+    /// Uploads at a time.
+    pub uploads: usize,
+    /// How long an upload may lie without anything coming.
+    pub upload_ttl: Duration,
+    /// Bytes of a blob.
+    pub blob: Size,
+    /// How long a blob that no manifest needs is kept.
+    pub unused_ttl: Duration,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Written {
+    anonymous: bool,
+    uploads: usize,
+    upload_ttl: Span,
+    blob: Size,
+    unused_ttl: Span,
+}
+
+impl Default for Written {
+    fn default() -> Self {
+        Self {
+            anonymous: false,
+            uploads: 1000,
+            upload_ttl: Span::seconds(24 * 60 * 60),
+            blob: Size::gib(64),
+            unused_ttl: Span::seconds(24 * 60 * 60),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Written::default().try_into().expect("the defaults are allowed")
+    }
+}
+
+impl TryFrom<Written> for Config {
+    type Error = &'static str;
+
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        if written.uploads == 0 {
+            return Err("uploads is 0, so nothing could be pushed; write for example 1000, or set mode to mirror");
+        }
+        if written.upload_ttl.duration().is_zero() {
+            return Err("upload_ttl is 0, so no upload could go on; write for example 1d");
+        }
+        Ok(Self {
+            anonymous: written.anonymous,
+            uploads: written.uploads,
+            upload_ttl: written.upload_ttl.duration(),
+            blob: written.blob,
+            unused_ttl: written.unused_ttl.duration(),
+        })
+    }
+}

@@ -1,0 +1,198 @@
+//! The manifest that turns uploads into an image.
+
+use bytes::{Bytes, BytesMut};
+use futures_util::future::join_all;
+
+use super::{Error, Incoming, Push, Shared, beside};
+use crate::auth::Permit;
+use crate::fetch::Asker;
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag, media};
+use crate::store::{Held, Pushed};
+
+/// What was taken in.
+pub struct Accepted {
+    /// Its digest, by the algorithm that it was pushed with.
+    pub digest: Digest,
+    /// The manifest that it is about.
+    pub subject: Option<Digest>,
+    /// Names that it has now.
+    pub tags: Vec<Tag>,
+}
+
+impl Push {
+    /// Takes a manifest for `reference`, and for `tags` as well. When this returns it survives a power cut, with all that it
+    /// needs.
+    ///
+    /// # Errors
+    ///
+    /// Any [`Error`] of manifests.
+    pub async fn manifest(
+        &self,
+        permit: &Permit,
+        reference: &Reference,
+        tags: Vec<Tag>,
+        media_type: Option<&str>,
+        body: &mut dyn Incoming,
+        asker: &Asker,
+    ) -> Result<Accepted, Error> {
+        let shared = &self.shared;
+        shared.admit(permit)?;
+        let bytes = shared.read_manifest(body).await?;
+        let (digest, tags) = named(reference, tags, &bytes)?;
+        let manifest = shared.judge(media_type, &bytes)?;
+        let held = Held::new(digest, media_type.map(media::essence), bytes);
+        shared.judge_shape(&held)?;
+        let needs = shared.look_for(permit.repository(), &manifest, asker).await?;
+        let subject = manifest.subject.map(|subject| subject.digest);
+        let pushed = Pushed {
+            held: held.into(),
+            tags: tags.clone(),
+            subject,
+            needs,
+        };
+        let (store, repository) = (shared.store.clone(), permit.repository().clone());
+        beside(move || store.accept(&repository, pushed)).await??;
+        Ok(Accepted { digest, subject, tags })
+    }
+}
+
+impl Shared {
+    /// All of it, unless it is too much; that is known before it is all here.
+    async fn read_manifest(&self, body: &mut dyn Incoming) -> Result<Bytes, Error> {
+        let most = self.limits.manifest.bytes();
+        let too_large = || Error::TooLarge {
+            what: "a manifest",
+            most,
+            setting: "limits.manifest",
+        };
+        let mut bytes = BytesMut::new();
+        if body.length().is_some_and(|length| length > most) {
+            return Err(too_large());
+        }
+        while let Some(piece) = body.next().await? {
+            if (bytes.len() + piece.len()) as u64 > most {
+                return Err(too_large());
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        self.metrics.bytes.inc_by(bytes.len() as u64);
+        Ok(bytes.freeze())
+    }
+
+    /// What it points to, if it is a manifest of a type that clients know.
+    fn judge(&self, media_type: Option<&str>, bytes: &[u8]) -> Result<Manifest, Error> {
+        let refuse = |words: String| Error::Manifest(words);
+        let manifest = Manifest::parse(bytes).map_err(|error| refuse(crate::units::with_causes(&error)))?;
+        let own = manifest.media_type.as_deref().unwrap_or_default();
+        let given = media::essence(media_type.unwrap_or_default());
+        if !own.is_empty() && !given.is_empty() && !own.eq_ignore_ascii_case(given) {
+            return Err(refuse(format!(
+                "its mediaType is {own:?} and its Content-Type {given:?}"
+            )));
+        }
+        let effective = if given.is_empty() {
+            manifest.media_type_guess()
+        } else {
+            given
+        };
+        if !media::is_manifest(effective) {
+            return Err(refuse(format!(
+                "{effective:?} is no type of manifest that is known here; send an OCI or Docker image manifest or index"
+            )));
+        }
+        Ok(manifest)
+    }
+
+    fn judge_shape(&self, held: &Held) -> Result<(), Error> {
+        let limits = &self.limits;
+        if held.depth() > limits.json_depth {
+            return Err(Error::Manifest(format!(
+                "its JSON is deeper than limits.json_depth, {}",
+                limits.json_depth
+            )));
+        }
+        if held.entries() > limits.descriptors {
+            return Err(Error::Manifest(format!(
+                "it lists more than limits.descriptors, {}",
+                limits.descriptors
+            )));
+        }
+        match held.ambiguity() {
+            None => Ok(()),
+            Some(expected) => Err(Error::Manifest(format!(
+                "clients may read it differently; send {expected}"
+            ))),
+        }
+    }
+
+    /// What the manifest needs and what lies here, once all of it is found: here, or at the parent in this repository.
+    async fn look_for(
+        &self,
+        repository: &Repository,
+        manifest: &Manifest,
+        asker: &Asker,
+    ) -> Result<Vec<Digest>, Error> {
+        let (mut needs, mut elsewhere) = (Vec::new(), Vec::new());
+        for child in manifest.children() {
+            match self.store.linked(repository, &child.digest) {
+                Some(link) => {
+                    let size = self.store.size(&link);
+                    if size.is_some_and(|size| size != child.size) {
+                        return Err(Error::Manifest(format!(
+                            "it says that {} has {} bytes, and it has {}",
+                            child.digest,
+                            child.size,
+                            size.unwrap_or_default()
+                        )));
+                    }
+                    needs.push(child.digest);
+                }
+                // It lies where its urls say, or nowhere yet: an index may list what was not copied along.
+                None if is_foreign(child) || media::is_manifest(&child.media_type) => {}
+                None => elsewhere.push(child.digest),
+            }
+        }
+        needs.sort_unstable();
+        needs.dedup();
+        let ask = |digest: Digest| async move {
+            let found = self.fetch.blob_size(repository, &digest, asker).await;
+            found.is_err().then_some(digest)
+        };
+        let missing: Vec<Digest> = join_all(elsewhere.into_iter().map(ask))
+            .await
+            .into_iter()
+            .flatten()
+            .collect();
+        if missing.is_empty() {
+            Ok(needs)
+        } else {
+            Err(Error::Missing(missing))
+        }
+    }
+}
+
+/// What the bytes are called, and the names that they are to have.
+fn named(reference: &Reference, mut tags: Vec<Tag>, bytes: &[u8]) -> Result<(Digest, Vec<Tag>), Error> {
+    match reference {
+        Reference::Digest(announced) => {
+            let actual = Digest::of_with(announced.algorithm(), bytes);
+            if actual != *announced {
+                let announced = *announced;
+                return Err(Error::Digest { actual, announced });
+            }
+            Ok((actual, tags))
+        }
+        Reference::Tag(tag) => {
+            if !tags.contains(tag) {
+                tags.insert(0, tag.clone());
+            }
+            Ok((Digest::of(bytes), tags))
+        }
+    }
+}
+
+/// Layers that may not be distributed lie elsewhere (image spec, "Non-Distributable Layers").
+fn is_foreign(descriptor: &Descriptor) -> bool {
+    let media_type = descriptor.media_type.as_str();
+    media_type.contains(".nondistributable.") || media_type.contains(".foreign.")
+}

@@ -1,0 +1,230 @@
+//! What clients bring: upload sessions, the manifest that makes an image of them, deletes.
+//!
+//! A blob's answer survives a kill; a manifest's is the promise that it and all it needs survive a power cut.
+
+mod blob;
+mod body;
+mod config;
+mod drop;
+mod error;
+mod manifest;
+mod metrics;
+mod sessions;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use body::{Broken, Incoming};
+pub use config::Config;
+pub use error::Error;
+pub use manifest::Accepted;
+pub use metrics::Metrics;
+pub use sessions::Progress;
+
+use self::sessions::Sessions;
+use crate::auth::Permit;
+use crate::fetch::{Fetch, Limits};
+use crate::oci::{Algorithm, Digest, Registry, Repository, SessionId};
+use crate::parent::Parent;
+use crate::store::{Scope, Store, Swept};
+use crate::units::Clock;
+
+/// How often what took too long is looked for.
+const LOOK: Duration = Duration::from_secs(10);
+/// How often what no manifest needs is looked for: every manifest is read for it.
+const SWEEP: Duration = Duration::from_secs(60 * 60);
+
+/// Takes what clients push, for one node. Cheap to clone.
+#[derive(Clone)]
+pub struct Push {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: Config,
+    limits: Limits,
+    store: Store,
+    fetch: Fetch,
+    /// The only one that is pushed to: its names are the parent's, or the node's own.
+    registry: Registry,
+    /// The registry above, whose content a delete has to hide.
+    parent: Option<Parent>,
+    sessions: Sessions,
+    clock: Clock,
+    metrics: Metrics,
+}
+
+/// Whose names are pushed to.
+pub struct Target {
+    /// The node's own, or what its parent means by a name without a registry.
+    pub registry: Registry,
+    /// Who is above.
+    pub parent: Option<Parent>,
+}
+
+impl Push {
+    /// Into `store`. What an earlier process left of uploads can be continued.
+    pub fn new(
+        config: Config,
+        limits: Limits,
+        store: Store,
+        fetch: Fetch,
+        target: Target,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Self {
+        let Target { registry, parent } = target;
+        let sessions = Sessions::new(config.uploads);
+        let push = Self {
+            shared: Arc::new(Shared {
+                config,
+                limits,
+                store,
+                fetch,
+                registry,
+                parent,
+                sessions,
+                clock,
+                metrics,
+            }),
+        };
+        push.shared.find_sessions();
+        push
+    }
+
+    /// Throws away what took too long and what nobody needs, for as long as the node runs.
+    pub async fn watch(self) {
+        let mut swept = self.shared.clock.now();
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let shared = self.shared.clone();
+            let _ = beside(move || shared.expire_sessions()).await;
+            let now = self.shared.clock.now();
+            // Without the time of day nobody knows how long a blob has been lying here.
+            if now.duration_since(swept) < SWEEP || !self.shared.clock.is_set() {
+                continue;
+            }
+            swept = now;
+            if let Err(error) = self.sweep(self.shared.config.unused_ttl, false).await {
+                tracing::warn!(%error, "blobs that no manifest needs could not be thrown away");
+            }
+        }
+    }
+
+    /// Throws away the blobs that no manifest needs and that were pushed longer than `unused` ago; only says which, if it is
+    /// a `dry` run.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Store`].
+    pub async fn sweep(&self, unused: Duration, dry: bool) -> Result<Swept, Error> {
+        let swept = self.shared.store.sweep(unused, dry).await?;
+        if !dry && !swept.blobs.is_empty() {
+            tracing::info!(
+                blobs = swept.blobs.len(),
+                bytes = swept.bytes,
+                "blobs that no manifest needs were thrown away"
+            );
+        }
+        Ok(swept)
+    }
+
+    /// Whether anything is taken now: not if it could never be passed on.
+    pub fn is_open(&self) -> bool {
+        self.shared.closed_by().is_none()
+    }
+
+    /// Why nothing is taken, in words.
+    pub fn closed(&self) -> Option<String> {
+        let parent = self.shared.closed_by()?;
+        let layer = parent.name().to_owned();
+        Some(Error::Closed { layer }.to_string())
+    }
+
+    /// How long a blob that no manifest needs is kept.
+    pub fn unused_ttl(&self) -> Duration {
+        self.shared.config.unused_ttl
+    }
+
+    /// Opens an upload.
+    ///
+    /// # Errors
+    ///
+    /// * [`Error::Elsewhere`]: the repository is not one that is pushed to here.
+    /// * [`Error::TooManyUploads`]; [`Error::Store`].
+    pub async fn begin(&self, permit: &Permit, algorithm: Algorithm) -> Result<SessionId, Error> {
+        let (shared, permit) = (self.shared.clone(), permit.clone());
+        beside(move || shared.begin(&permit, algorithm)).await?
+    }
+
+    /// How far an upload is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownUpload`].
+    pub fn progress(&self, permit: &Permit, id: SessionId) -> Result<Progress, Error> {
+        self.shared.progress(permit, id)
+    }
+
+    /// Ends an upload and throws away what came of it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownUpload`]; [`Error::Busy`] while something comes.
+    pub async fn cancel(&self, permit: &Permit, id: SessionId) -> Result<(), Error> {
+        let (shared, permit) = (self.shared.clone(), permit.clone());
+        beside(move || shared.cancel(&permit, id)).await?
+    }
+
+    /// Has a blob that lies here be one of this repository too, if `may` says so of one that has it. Whether it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Elsewhere`]; [`Error::Store`].
+    pub async fn mount(
+        &self,
+        permit: &Permit,
+        digest: &Digest,
+        may: impl Fn(&Repository) -> bool,
+    ) -> Result<bool, Error> {
+        self.shared.admit(permit)?;
+        let sources = self.shared.store.holders(digest);
+        if !sources.iter().any(may) {
+            return Ok(false);
+        }
+        let (store, repository, digest) = (self.shared.store.clone(), permit.repository().clone(), *digest);
+        let mounted = beside(move || store.adopt(&repository, &digest)).await??;
+        Ok(mounted.is_some())
+    }
+}
+
+/// Does what may wait for the disk, while others are answered.
+async fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::Interrupted)
+}
+
+impl Shared {
+    fn admit(&self, permit: &Permit) -> Result<(), Error> {
+        let registry = &permit.repository().registry;
+        if *registry != self.registry {
+            return Err(Error::Elsewhere {
+                registry: registry.clone(),
+            });
+        }
+        match self.closed_by() {
+            Some(parent) => Err(Error::Closed {
+                layer: parent.name().to_owned(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    /// The parent, if it takes no pushes.
+    fn closed_by(&self) -> Option<&Parent> {
+        self.parent.as_ref().filter(|parent| parent.refuses_pushes())
+    }
+
+    fn scope(&self, permit: &Permit) -> Scope {
+        Scope::of(permit.principal().name(), permit.repository())
+    }
+}
