@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, RETRY_AFTER, TRANSFER_ENCODING};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::H2Options;
 use pingora::server::ShutdownWatch;
@@ -16,12 +16,13 @@ use pingora::time::timeout;
 
 use super::bound::Bound;
 use super::broken::Broken;
+use super::incoming::{self, Coming, Nothing};
 use super::log::Entry;
 use super::pace::Pace;
 use super::refused::Limit;
 use super::send::{self, Meter, Socket};
 use super::{Config, Connections, Refused, RequestLog};
-use crate::oci::{Code, error_body};
+use crate::oci::{Code, Registry, error_body};
 use crate::serve::{Body, Content, Kind, Reply, Request, Serve};
 use crate::units::with_causes;
 
@@ -68,32 +69,72 @@ impl Door {
     async fn answer(&self, session: &mut ServerSession) -> Sent {
         let serve = self.serve.load_full();
         let bound = self.bound.to(|| session.server_addr()?.as_inet().copied());
-        let head = session.req_header();
+        let reply = if self.is_push(session) {
+            // It is looked at while its body is read.
+            let head = session.req_header().clone();
+            match self.request(&head, bound) {
+                Ok(request) => {
+                    let mut body = Coming::new(session, &self.config, &self.refused);
+                    Ok(serve.answer(&request, &mut body).await)
+                }
+                Err(reply) => Err(reply),
+            }
+        } else {
+            match self.request(session.req_header(), bound) {
+                Ok(request) => Ok(serve.answer(&request, &mut Nothing).await),
+                Err(reply) => Err(reply),
+            }
+        };
+        if reply.is_err() || !session.is_body_done() {
+            session.set_keepalive(None);
+        }
+        let reply = reply.unwrap_or_else(|reply| reply);
+        self.send(session, reply).await
+    }
+
+    /// What is asked for, or what is said to a head that nobody answers.
+    fn request<'a>(&self, head: &'a RequestHeader, bound: Option<&'a Registry>) -> Result<Request<'a>, Reply> {
         let path = std::str::from_utf8(head.raw_path()).unwrap_or("");
         let (path, query) = path
             .split_once('?')
             .map_or((path, None), |(path, query)| (path, Some(query)));
         let field = head.headers.get(HOST).and_then(|host| host.to_str().ok());
         let host = head.uri.authority().map(http::uri::Authority::as_str).or(field);
-        let request = Request {
+        if field.is_none() && head.version == http::Version::HTTP_11 {
+            return Err(malformed());
+        }
+        if head.headers.len() > self.config.head_fields {
+            self.refused.count(Limit::HeadFields);
+            return Err(too_large());
+        }
+        Ok(Request {
             method: head.method.as_str(),
             path,
             query,
             headers: &head.headers,
             host,
             bound,
-        };
-        if field.is_none() && head.version == http::Version::HTTP_11 {
-            session.set_keepalive(None);
-            return self.send(session, malformed()).await;
+        })
+    }
+
+    /// Whether the request brings something that may be wanted.
+    fn is_push(&self, session: &ServerSession) -> bool {
+        let method = &session.req_header().method;
+        let brings = [http::Method::POST, http::Method::PUT, http::Method::PATCH];
+        brings.contains(method) && self.serve.load().takes_pushes()
+    }
+
+    /// Reads a body that nobody asked for, as far as that is worth it. False if there is no end to it.
+    async fn take_unwanted(&self, session: &mut ServerSession) -> bool {
+        match drain_small(session).await {
+            Drained::All => {}
+            Drained::Part => {
+                self.refused.count(Limit::Body);
+                session.set_keepalive(None);
+            }
+            Drained::Malformed => return false,
         }
-        if head.headers.len() > self.config.head_fields {
-            self.refused.count(Limit::HeadFields);
-            session.set_keepalive(None);
-            return self.send(session, too_large()).await;
-        }
-        let reply = serve.answer(&request).await;
-        self.send(session, reply).await
+        true
     }
 
     async fn send(&self, session: &mut ServerSession, reply: Reply) -> Sent {
@@ -215,16 +256,9 @@ impl HttpServerApp for Door {
         if self.connections.is_draining() || *shutdown.borrow() {
             session.set_keepalive(None);
         }
-        match drain_small(&mut session).await {
-            Drained::All => {}
-            Drained::Part => {
-                self.refused.count(Limit::Body);
-                session.set_keepalive(None);
-            }
-            Drained::Malformed => {
-                self.refuse(&mut session).await;
-                return None;
-            }
+        if !self.is_push(&session) && !self.take_unwanted(&mut session).await {
+            self.refuse(&mut session).await;
+            return None;
         }
         let sent = self.answer(&mut session).await;
         self.record(&session, &sent, began);
@@ -233,6 +267,9 @@ impl HttpServerApp for Door {
             session.set_keepalive(None);
             let _ = timeout(FAREWELL, session.shutdown()).await;
             return None;
+        }
+        if self.is_push(&session) && !session.is_body_done() {
+            incoming::see_off(&mut session).await;
         }
         let settings = HttpPersistentSettings::for_session(&session);
         let finished = timeout(self.config.write_timeout, session.finish()).await;
@@ -261,7 +298,8 @@ fn header(reply: &Reply) -> Option<Box<ResponseHeader>> {
         header.append_header(name.clone(), value.clone()).ok()?;
     }
     match reply.length {
-        _ if reply.status == 304 => {}
+        // RFC 9110, 8.6.
+        _ if matches!(reply.status, 204 | 304) => {}
         Some(length) => {
             header.append_header(CONTENT_LENGTH, length).ok()?;
         }

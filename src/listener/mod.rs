@@ -9,6 +9,7 @@ mod config;
 mod connections;
 mod door;
 mod framing;
+mod incoming;
 mod kernel;
 mod log;
 mod pace;

@@ -8,6 +8,7 @@ mod chain;
 mod manifest;
 mod metrics;
 mod ping;
+mod push;
 mod referrers;
 mod refusal;
 mod reply;
@@ -30,6 +31,7 @@ use crate::auth::{Gate, Permit, Principal, Shelf};
 use crate::fetch::Asker;
 use crate::oci::Repository;
 use crate::parent::{self, Class, NodeId};
+use crate::push::{Incoming, Push};
 use crate::router::{self, Names, Route, Routed};
 use crate::units::Clock;
 
@@ -39,6 +41,8 @@ pub struct Serve {
     names: Names,
     gate: Gate,
     shelf: Shelf,
+    /// `None`: a mirror.
+    push: Option<Push>,
     metrics: Metrics,
     clock: Clock,
     answer_within: Duration,
@@ -46,11 +50,13 @@ pub struct Serve {
 
 impl Serve {
     /// Of the node `node`, naming upstreams as `names` says. A header leaves within `answer_within`.
+    #[expect(clippy::too_many_arguments, reason = "each is a room of its own")]
     pub fn new(
         node: Arc<NodeId>,
         names: Names,
         gate: Gate,
         shelf: Shelf,
+        push: Option<Push>,
         metrics: Metrics,
         clock: Clock,
         answer_within: Duration,
@@ -60,6 +66,7 @@ impl Serve {
             names,
             gate,
             shelf,
+            push,
             metrics,
             clock,
             answer_within,
@@ -68,39 +75,45 @@ impl Serve {
 
     /// Answers any request; what cannot be answered is refused in the OCI form.
     ///
-    /// Returns when the header of the reply is known; its body may still be on its way.
-    pub async fn answer(&self, request: &Request<'_>) -> Reply {
+    /// Returns when the header of the reply is known; its body may still be on its way. Of `body` only what changes something
+    /// is read, and perhaps not all of it.
+    pub async fn answer(&self, request: &Request<'_>, body: &mut dyn Incoming) -> Reply {
         let mut kind = Kind::Other;
         let mut namespace = None;
-        let answer = match router::parse(&self.names, &request.line()) {
+        let answer = match router::parse(&self.names, &request.line(self.takes_pushes())) {
             Ok(Routed { route, namespace: used }) => {
                 kind = Kind::of(&route);
                 namespace = used;
                 // What is shared is behind locks that are let go, and is whole between any two statements of theirs.
-                let answering = AssertUnwindSafe(self.answer_route(request, route)).catch_unwind();
+                let answering = AssertUnwindSafe(self.answer_route(request, route, body)).catch_unwind();
                 answering.await.unwrap_or(Err(Refusal::Panicked))
             }
             Err(error) => Err(error.into()),
         };
         let mut reply = answer.unwrap_or_else(|refusal| refusal.into_reply(&self.node));
         reply.kind = kind;
-        reply.name_api(namespace.as_deref());
+        reply.name_api(namespace.as_deref(), self.push.as_ref().is_some_and(Push::is_open));
         self.metrics.count(&reply);
         reply
+    }
+
+    /// Whether anything can be pushed here.
+    pub fn takes_pushes(&self) -> bool {
+        self.push.is_some()
     }
 
     /// Answers what needs no waiting: `None` if anything has to be read or asked for.
     ///
     /// Looks at no fields but the host.
     pub fn answer_at_once(&self, request: &Request<'_>) -> Option<Reply> {
-        let Routed { route, namespace } = router::parse(&self.names, &request.line()).ok()?;
+        let Routed { route, namespace } = router::parse(&self.names, &request.line(self.takes_pushes())).ok()?;
         let mut reply = match &route {
             Route::Ping => ping::answer(),
             Route::Manifest { repository, reference } => manifest::get_at_once(self, request, repository, reference)?,
             _ => return None,
         };
         reply.kind = Kind::of(&route);
-        reply.name_api(namespace.as_deref());
+        reply.name_api(namespace.as_deref(), self.push.as_ref().is_some_and(Push::is_open));
         self.metrics.count(&reply);
         Some(reply)
     }
@@ -111,7 +124,12 @@ impl Serve {
     }
 
     /// Boxed is what may take long: a future is moved several times, and the hot one is to be small.
-    async fn answer_route(&self, request: &Request<'_>, route: Route) -> Result<Reply, Refusal> {
+    async fn answer_route(
+        &self,
+        request: &Request<'_>,
+        route: Route,
+        body: &mut dyn Incoming,
+    ) -> Result<Reply, Refusal> {
         fail_point!("serve.answer");
         match route {
             Route::Root => Ok(ping::redirect()),
@@ -123,7 +141,7 @@ impl Serve {
                 repository,
                 digest,
                 artifact_type,
-                ..
+                page,
             } => {
                 Box::pin(referrers::list(
                     self,
@@ -131,10 +149,15 @@ impl Serve {
                     &repository,
                     &digest,
                     artifact_type.as_deref(),
+                    &page,
                 ))
                 .await
             }
             Route::Catalog { page } => catalog::list(self, request, &page),
+            Route::Push(wanted) => match &self.push {
+                Some(push) => Box::pin(push::answer(self, push, request, wanted, body)).await,
+                None => Err(Refusal::ReadOnly { allow: "GET, HEAD" }),
+            },
             Route::Write { allow, .. } => Err(Refusal::ReadOnly { allow }),
         }
     }

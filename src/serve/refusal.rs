@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use http::HeaderValue;
-use http::header::{ALLOW, HeaderName, RETRY_AFTER};
+use http::header::{ALLOW, HeaderName, RANGE, RETRY_AFTER};
 use serde_json::json;
 
-use super::Reply;
+use super::{Reply, push as pushes};
 use crate::auth::Denied;
 use crate::fetch::Error;
 use crate::oci::{Code, Digest, Reference, Repository, error_body};
 use crate::parent::{self, DENIED_HEADER, LAYER_HEADER, NodeId, REASON_HEADER, SPOILED_HEADER};
-use crate::router;
+use crate::{push, router};
 
 /// Why a request is not answered with what it asked for.
 #[derive(Debug)]
@@ -47,6 +47,17 @@ pub enum Refusal {
         /// Which.
         digest: Digest,
     },
+    /// Something could not be taken in, or away.
+    Push {
+        /// Why.
+        error: push::Error,
+        /// Where.
+        repository: Repository,
+        /// What.
+        what: String,
+        /// What is said where there is no such thing.
+        absent: Code,
+    },
     /// A list could not be had.
     List {
         /// Why.
@@ -67,6 +78,8 @@ struct Verdict {
     reason: Option<String>,
     retry_after: Option<Duration>,
     allow: Option<&'static str>,
+    /// Bytes of an upload that are here.
+    here: Option<u64>,
     /// What was sent of it before was wrong.
     spoiled: bool,
     /// Nobody said that it does not exist.
@@ -103,6 +116,9 @@ impl Refusal {
         }
         if let Some(wait) = verdict.retry_after {
             reply = reply.with(RETRY_AFTER, wait.as_secs().max(1).into());
+        }
+        if let Some(size) = verdict.here {
+            reply = reply.with_text(RANGE, &pushes::range(size));
         }
         if verdict.spoiled {
             reply = reply.with(HeaderName::from_static(SPOILED_HEADER), HeaderValue::from_static("1"));
@@ -147,6 +163,12 @@ impl Refusal {
                 repository,
                 digest,
             } => judge_fetch(error, Code::BlobUnknown, &format!("blob {digest} of {repository}")),
+            Self::Push {
+                error,
+                repository,
+                what,
+                absent,
+            } => judge_push(error, absent, &format!("{what} of {repository}")),
             Self::List { error, repository } => {
                 judge_fetch(error, Code::NameUnknown, &format!("the list for {repository}"))
             }
@@ -164,6 +186,7 @@ impl Verdict {
             reason: None,
             retry_after: None,
             allow: None,
+            here: None,
             spoiled: false,
             denied: false,
         }
@@ -180,11 +203,45 @@ fn judge_route(error: router::Error) -> Verdict {
             Verdict::new(400, Code::DigestInvalid, message)
         }
         router::Error::TagInvalid => Verdict::new(400, Code::TagInvalid, message),
+        router::Error::UploadUnknown => Verdict::new(404, Code::BlobUploadUnknown, message),
+        router::Error::TooManyTags { .. } => Verdict::new(414, Code::TagInvalid, message),
         router::Error::PageInvalid => Verdict::new(400, Code::PaginationNumberInvalid, message),
         router::Error::MethodNotAllowed { allow } => Verdict {
             allow: Some(allow),
             ..Verdict::new(405, Code::Unsupported, message)
         },
+    }
+}
+
+fn judge_push(error: push::Error, absent: Code, what: &str) -> Verdict {
+    use push::Error as E;
+    let message = format!("{what}: {error}");
+    let soon = |status, code, message: String| Verdict {
+        retry_after: Some(SOON),
+        ..Verdict::new(status, code, message)
+    };
+    match error {
+        E::Elsewhere { .. } | E::Closed { .. } => Verdict {
+            allow: Some("GET, HEAD"),
+            ..Verdict::new(405, Code::Unsupported, message)
+        },
+        E::UnknownUpload => Verdict::new(404, Code::BlobUploadUnknown, message),
+        E::Busy => soon(409, Code::BlobUploadInvalid, message),
+        E::OutOfOrder { size } => Verdict {
+            here: Some(size),
+            ..Verdict::new(416, Code::BlobUploadInvalid, message)
+        },
+        E::Range | E::Broken(_) => Verdict::new(400, Code::BlobUploadInvalid, message),
+        E::Length { .. } => Verdict::new(400, Code::SizeInvalid, message),
+        E::Digest { .. } => Verdict::new(400, Code::DigestInvalid, message),
+        E::TooManyUploads { .. } => soon(429, Code::TooManyRequests, message),
+        E::TooLarge { .. } => Verdict::new(413, Code::SizeInvalid, message),
+        E::Manifest(_) => Verdict::new(400, Code::ManifestInvalid, message),
+        E::Missing(_) => Verdict::new(400, Code::ManifestBlobUnknown, message),
+        E::Fetch(error) => judge_fetch(error, absent, what),
+        E::NoRoom(_) => Verdict::new(507, Code::Unavailable, message),
+        E::Store(_) => soon(503, Code::Unavailable, message),
+        _ => Verdict::new(500, Code::Unknown, message),
     }
 }
 

@@ -5,7 +5,7 @@ use http::HeaderValue;
 use http::header::{CONTENT_TYPE, HeaderName};
 
 use crate::fetch::{Outcome, Source};
-use crate::parent::REASON_HEADER;
+use crate::parent::{MODE_HEADER, REASON_HEADER};
 use crate::router::Route;
 
 /// What is sent back.
@@ -109,7 +109,7 @@ impl Kind {
             Route::Tags { .. } => Self::Tags,
             Route::Referrers { .. } => Self::Referrers,
             Route::Catalog { .. } => Self::Catalog,
-            Route::Write { .. } => Self::Write,
+            Route::Push(_) | Route::Write { .. } => Self::Write,
         }
     }
 }
@@ -165,13 +165,17 @@ impl Reply {
     }
 
     /// What every answer of the API carries; `Wharf` tells a child what its parent is.
-    pub(super) fn name_api(&mut self, namespace: Option<&str>) {
+    pub(super) fn name_api(&mut self, namespace: Option<&str>, takes_pushes: bool) {
+        const MODE: HeaderName = HeaderName::from_static(MODE_HEADER);
         const VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
         const WHARF: HeaderName = HeaderName::from_static("wharf");
         const NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
         self.headers.push((VERSION, HeaderValue::from_static("registry/2.0")));
         self.headers
             .push((WHARF, HeaderValue::from_static(env!("CARGO_PKG_VERSION"))));
+        if takes_pushes {
+            self.headers.push((MODE, HeaderValue::from_static("registry")));
+        }
         if let Some(namespace) = namespace.and_then(|namespace| HeaderValue::from_str(namespace).ok()) {
             self.headers.push((NAMESPACE, namespace));
         }

@@ -23,13 +23,14 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// What the router looks at.
-    pub(super) fn line(&self) -> Line<'a> {
+    pub(super) fn line(&self, writes: bool) -> Line<'a> {
         Line {
             method: self.method,
             path: self.path,
             query: self.query,
             host: self.host,
             bound: self.bound,
+            writes,
         }
     }
 
@@ -64,7 +65,7 @@ impl<'a> Request<'a> {
         Hops::parse(&lines.join(", "))
     }
 
-    fn text(&self, name: impl AsHeaderName) -> Option<&'a str> {
+    pub(super) fn text(&self, name: impl AsHeaderName) -> Option<&'a str> {
         self.headers.get(name)?.to_str().ok()
     }
 }
