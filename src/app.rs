@@ -15,17 +15,18 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::auth::{Gate, Shelf};
 use crate::config::{Config, Mode};
-use crate::fetch::Fetch;
+use crate::fetch::{Fetch, Here, Sources};
 use crate::listener::{Connections, Identity, RequestLog};
 use crate::oci::Registry;
 use crate::parent::{NodeId, Parent};
+use crate::push::{Push, Target};
 use crate::router::{Named, Names, NamesError};
 use crate::select::Filter;
 use crate::serve::Serve;
 use crate::status::{Status, Wall};
 use crate::store::Store;
 use crate::units::Clock;
-use crate::{admin, config, fetch, listener, parent, serve, store};
+use crate::{admin, config, fetch, listener, parent, push, serve, store};
 
 /// How long replies under way may take after the signal to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -100,15 +101,15 @@ impl App {
             upstreams,
             freshness,
             limits,
+            push,
             log,
         } = config;
-        let Mode::Mirror = mode;
-        say(&node, &parent, &storage);
+        say(&node, mode, parent.as_ref(), &storage);
         let descriptors = listener::raise_descriptor_limit();
         let metrics = Metrics::new();
         let ports = Ports::settle(&listen, &admin, &upstreams)?;
-        let names = names(&parent, &upstreams)?;
-        let filters = filters(&parent, &upstreams);
+        let names = names(parent.as_ref(), &upstreams)?;
+        let filters = filters(parent.as_ref(), &upstreams);
         let request_log = RequestLog::open(&log.requests, log.format).map_err(|source| Error::Log {
             target: log.requests.to_string(),
             source,
@@ -120,6 +121,7 @@ impl App {
         });
 
         let clock = Clock::system();
+        let registry = names.unprefixed().clone();
         let parents = parents(parent, upstreams, &id, &clock, &parent::Metrics::new(&metrics));
         let wall = Wall::new(clock.clone(), &metrics)?;
         let status = status(&id, mode, &store, &parents, &ports, wall.clone());
@@ -131,23 +133,38 @@ impl App {
         let refused = refused(&metrics)?;
         let counted = fetch::Metrics::new(&metrics, &refused)?;
         let answer_within = freshness.answer_within;
+        let parent = parents.get(&registry).cloned();
+        let here = (mode == Mode::Registry).then(|| Here {
+            registry: registry.clone(),
+            node: id.name.clone(),
+        });
         let fetch = Fetch::new(
             freshness,
-            limits,
+            limits.clone(),
             store.clone(),
-            parents,
+            Sources { parents, here },
             within,
             clock.clone(),
             counted,
         );
+        let counted = push::Metrics::new(&metrics)?;
+        let target = Target { registry, parent };
+        let push = (mode == Mode::Registry).then(|| {
+            let (store, fetch, clock) = (store.clone(), fetch.clone(), clock.clone());
+            Push::new(push, limits, store, fetch, target, clock, counted)
+        });
+        if let Some(push) = &push {
+            fetching.spawn(push.clone().watch());
+        }
         let (gate, shelf) = (Gate::new(filters), Shelf::new(store.clone(), fetch));
         let counted = serve::Metrics::new(&metrics)?;
-        let serve = Serve::new(id, names, gate, shelf, counted, clock, answer_within);
+        let serve = Serve::new(id, names, gate, shelf, push.clone(), counted, clock, answer_within);
 
         let refused = listener::Refused::new(&refused);
         let connections = connections(&listen, descriptors, refused.clone());
         let watched = connections.clone();
         let status = status.stopping(Box::new(move || watched.is_draining()));
+        let status = status.pushed_to(push.clone());
         ports.say();
         let mut server = Server::new_with_opt_and_conf(None, server_settings());
         server.add_service(listener::service(listener::Parts {
@@ -159,7 +176,7 @@ impl App {
             refused,
             log: request_log.clone(),
         }));
-        server.add_service(admin::service(&ports.admin, status, metrics));
+        server.add_service(admin::service(&ports.admin, status, metrics, push));
         Ok(Self {
             server,
             connections,
@@ -194,11 +211,12 @@ impl App {
 }
 
 /// What is started, for whoever reads the log later.
-fn say(node: &config::Node, parent: &parent::Config, storage: &store::Config) {
+fn say(node: &config::Node, mode: Mode, parent: Option<&parent::Config>, storage: &store::Config) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         node = node.name.as_str(),
-        parent = %parent.url,
+        mode = mode.as_str(),
+        parent = parent.map_or("none", |parent| parent.url.as_str()),
         data = %storage.path.display(),
         capacity = %storage.capacity,
         "wharf starts"
@@ -342,42 +360,52 @@ fn fetching_runtime() -> std::io::Result<Runtime> {
         .build()
 }
 
-fn names(parent: &parent::Config, upstreams: &[parent::Upstream]) -> Result<Names, NamesError> {
+fn names(parent: Option<&parent::Config>, upstreams: &[parent::Upstream]) -> Result<Names, NamesError> {
     let named = upstreams.iter().map(|upstream| Named {
         registry: upstream.name.clone(),
         aliases: upstream.aliases.clone(),
         hosts: upstream.hosts.clone(),
     });
-    Names::new(named, parent.namespace.clone())
+    Names::new(
+        named,
+        parent.map_or_else(Registry::own, |parent| parent.namespace.clone()),
+    )
 }
 
-fn filters(parent: &parent::Config, upstreams: &[parent::Upstream]) -> HashMap<Registry, Filter> {
+fn filters(parent: Option<&parent::Config>, upstreams: &[parent::Upstream]) -> HashMap<Registry, Filter> {
+    // What is nobody else's is all to be had.
+    let own = || (Registry::own(), Filter::default());
     let beside = upstreams
         .iter()
         .map(|upstream| (upstream.name.clone(), upstream.filter.clone()));
-    std::iter::once((parent.namespace.clone(), parent.filter.clone()))
-        .chain(beside)
-        .collect()
+    let above = parent.map_or_else(own, |parent| (parent.namespace.clone(), parent.filter.clone()));
+    std::iter::once(above).chain(beside).collect()
 }
 
 fn parents(
-    parent: parent::Config,
+    parent: Option<parent::Config>,
     upstreams: Vec<parent::Upstream>,
     node: &NodeId,
     clock: &Clock,
     metrics: &parent::Metrics,
 ) -> HashMap<Registry, Parent> {
-    let namespace = parent.namespace.clone();
-    let above = Parent::new(parent, namespace.clone(), node, true, clock.clone(), metrics);
-    let beside = upstreams.into_iter().map(|upstream| {
-        let asked = match upstream.direct {
-            Some(config) => Parent::new(config, upstream.name.clone(), node, false, clock.clone(), metrics),
-            None => above.with_filter(upstream.filter),
+    let above = parent.map(|parent| {
+        let namespace = parent.namespace.clone();
+        let above = Parent::new(parent, namespace.clone(), node, true, clock.clone(), metrics);
+        (namespace, above)
+    });
+    let beside = upstreams.into_iter().filter_map(|upstream| {
+        let asked = match (upstream.direct, &above) {
+            (Some(config), _) => Parent::new(config, upstream.name.clone(), node, false, clock.clone(), metrics),
+            (None, Some((_, above))) => above.with_filter(upstream.filter),
+            (None, None) => return None,
         };
-        (upstream.name, asked)
+        Some((upstream.name, asked))
     });
     let mut parents: HashMap<Registry, Parent> = beside.collect();
-    parents.entry(namespace).or_insert(above);
+    if let Some((namespace, above)) = above {
+        parents.entry(namespace).or_insert(above);
+    }
     parents
 }
 

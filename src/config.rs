@@ -20,7 +20,7 @@ pub use place::{Placed, Places, Remark};
 
 use crate::select::Filter;
 use crate::units::{Clock, Span};
-use crate::{admin, fetch, listener, parent, store};
+use crate::{admin, fetch, listener, parent, push, store};
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]
@@ -35,14 +35,16 @@ pub struct Config {
     pub admin: admin::Config,
     /// The disk.
     pub storage: store::Config,
-    /// The registry above.
-    pub parent: parent::Config,
+    /// The registry above. A registry needs none.
+    pub parent: Option<parent::Config>,
     /// Registries beside it.
     pub upstreams: Vec<parent::Upstream>,
     /// How fresh answers are.
     pub freshness: fetch::Config,
     /// How much is taken from a parent.
     pub limits: fetch::Limits,
+    /// How clients may push.
+    pub push: push::Config,
     /// What is written down.
     pub log: Log,
 }
@@ -55,6 +57,9 @@ pub enum Mode {
     #[default]
     #[serde(alias = "ReadOnly", alias = "readonly")]
     Mirror,
+    /// Pulls and pushes.
+    #[serde(alias = "ReadWrite", alias = "readwrite")]
+    Registry,
 }
 
 impl Mode {
@@ -62,6 +67,7 @@ impl Mode {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Mirror => "mirror",
+            Self::Registry => "registry",
         }
     }
 }
@@ -172,16 +178,18 @@ impl Config {
             lay_over(key, flag, Value::String(value));
         }
         let mut reader = read::Reader::new(table, &places);
+        let mode = reader.value("mode");
         let config = Self {
-            mode: reader.value("mode"),
+            mode,
             node: reader.section("node"),
             listen: reader.section("listen"),
             admin: reader.section("admin"),
             storage: reader.section("storage"),
-            parent: reader.section_or("parent", parent::Config::docker_hub),
+            parent: reader.section_or("parent", || None).or_else(|| usual_parent(mode)),
             upstreams: reader.list("upstream"),
             freshness: reader.section("freshness"),
             limits: reader.section("limits"),
+            push: reader.section("push"),
             log: reader.section("log"),
         };
         wrong.extend(reader.wrong());
@@ -196,6 +204,11 @@ impl Config {
         wrong.extend(others);
         Err(Error::of(&places, wrong))
     }
+}
+
+/// A mirror without a parent would have nothing.
+fn usual_parent(mode: Mode) -> Option<parent::Config> {
+    (mode == Mode::Mirror).then(parent::Config::docker_hub)
 }
 
 fn section(key: &str) -> &str {
@@ -342,6 +355,7 @@ impl Config {
             upstreams,
             freshness,
             limits,
+            push,
             log,
         } = self;
         let mut lines = Lines::default();
@@ -374,10 +388,12 @@ impl Config {
             Some(keep_free) => lines.key("keep_free", keep_free),
             None => lines.text += "# keep_free: 1GiB, or a twentieth of a smaller file system\n",
         }
-        lines.section("[parent]");
-        lines.registry(parent);
-        if !parent.namespace.is_own() {
-            lines.key("namespace", &parent.namespace);
+        if let Some(parent) = parent {
+            lines.section("[parent]");
+            lines.registry(parent);
+            if !parent.namespace.is_own() {
+                lines.key("namespace", &parent.namespace);
+            }
         }
         for upstream in upstreams {
             lines.section("[[upstream]]");
@@ -405,6 +421,12 @@ impl Config {
         lines.key("list", limits.list);
         lines.bare("list_pages", limits.list_pages);
         lines.bare("attempts", limits.attempts);
+        lines.section("[push]");
+        lines.bare("anonymous", push.anonymous);
+        lines.bare("uploads", push.uploads);
+        lines.key("upload_ttl", Span::from(push.upload_ttl));
+        lines.key("blob", push.blob);
+        lines.key("unused_ttl", Span::from(push.unused_ttl));
         lines.section("[log]");
         lines.key("format", log.format.as_str());
         lines.key("level", log.level.as_str());

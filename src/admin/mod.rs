@@ -1,5 +1,6 @@
-//! The second listener, for operators: metrics, health, readiness, and a page that shows them.
+//! The second listener, for operators: metrics, health, readiness, a page that shows them, and what a command asks for.
 
+mod cache;
 mod config;
 mod page;
 
@@ -14,17 +15,21 @@ use prometheus::{Encoder, Registry, TextEncoder};
 
 pub use config::Config;
 
+use crate::push::Push;
 use crate::status::Status;
 
 /// The admin port's answers.
 pub struct Admin {
     status: Status,
     metrics: Registry,
+    /// `None`: a mirror.
+    push: Option<Push>,
 }
 
 /// The admin port as a service for pingora's server.
-pub fn service(config: &Config, status: Status, metrics: Registry) -> Service<Admin> {
-    let mut service = Service::new("admin".to_owned(), Admin { status, metrics });
+pub fn service(config: &Config, status: Status, metrics: Registry, push: Option<Push>) -> Service<Admin> {
+    let admin = Admin { status, metrics, push };
+    let mut service = Service::new("admin".to_owned(), admin);
     service.threads = Some(1);
     service.add_listener(ListenerConfig::tcp(config.address.to_string()));
     service
@@ -34,10 +39,19 @@ pub fn service(config: &Config, status: Status, metrics: Registry) -> Service<Ad
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let head = session.req_header();
-        if !matches!(head.method.as_str(), "GET" | "HEAD") {
-            return text(405, "text/plain; charset=utf-8", "this port answers GET only\n".into());
+        let (path, is_read) = (head.uri.path(), matches!(head.method.as_str(), "GET" | "HEAD"));
+        if path == cache::GC && head.method == http::Method::POST {
+            // A page that a browser shows must not do what its reader may.
+            if head.headers.contains_key(http::header::ORIGIN) {
+                return words(403, "no page of another origin may ask for this\n");
+            }
+            let query = head.uri.query().unwrap_or_default().to_owned();
+            return cache::collect(self.push.as_ref(), &query).await;
         }
-        match head.uri.path() {
+        if !is_read {
+            return words(405, "this port answers GET; POST only where something is done\n");
+        }
+        match path {
             "/" => text(
                 200,
                 "text/html; charset=utf-8",
@@ -46,11 +60,8 @@ impl ServeHttp for Admin {
             "/healthz" => self.health().await,
             "/readyz" => self.readiness().await,
             "/metrics" => self.metrics(),
-            _ => text(
-                404,
-                "text/plain; charset=utf-8",
-                "there are /, /metrics, /healthz and /readyz here\n".into(),
-            ),
+            cache::GC => words(405, "this takes POST\n"),
+            _ => words(404, "there are /, /metrics, /healthz, /readyz and /api/cache/gc here\n"),
         }
     }
 }
@@ -83,6 +94,10 @@ impl Admin {
             Err(error) => text(500, "text/plain; charset=utf-8", error.to_string().into()),
         }
     }
+}
+
+fn words(status: u16, words: &'static str) -> Response<Vec<u8>> {
+    text(status, "text/plain; charset=utf-8", words.into())
 }
 
 fn text(status: u16, kind: &'static str, body: Vec<u8>) -> Response<Vec<u8>> {

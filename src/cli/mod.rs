@@ -7,6 +7,7 @@ macro_rules! say {
     };
 }
 
+mod cache;
 mod check;
 mod client;
 mod demo;
@@ -32,6 +33,7 @@ enum Command {
     Serve(serve::Args),
     Check(check::Args),
     Client(client::Args),
+    Cache(cache::Args),
     Demo(demo::Args),
 }
 
@@ -42,6 +44,7 @@ impl Cli {
             Command::Serve(args) => args.run(),
             Command::Check(args) => args.run(),
             Command::Client(args) => args.run(),
+            Command::Cache(args) => args.run(),
             Command::Demo(args) => args.run(),
         }
     }

@@ -19,6 +19,7 @@ Examples:
   wharf serve                                        a mirror of Docker Hub
   wharf serve --parent http://l5.plant.example:5000 --namespace docker.io
                                                      a node below another that mirrors Docker Hub
+  wharf serve --mode registry                        a registry of its own, to push to
   wharf serve --config /etc/wharf/wharf.toml
 
 Every setting of a section can also come from the environment: WHARF__STORAGE__CAPACITY=50GiB.
@@ -28,7 +29,7 @@ pub(super) struct Args {
     /// The file of settings
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// mirror (pulls only)
+    /// mirror (pulls only) | registry (pulls and pushes) [default: mirror]
     #[arg(long)]
     mode: Option<String>,
     /// Where the registry listens [default: 127.0.0.1:5000]
@@ -43,7 +44,7 @@ pub(super) struct Args {
     /// All that may be kept on disk [default: 20GiB]
     #[arg(long, value_name = "SIZE")]
     capacity: Option<String>,
-    /// The registry above [default: Docker Hub]
+    /// The registry above [default: Docker Hub; of a registry: none]
     #[arg(long, value_name = "URL")]
     parent: Option<String>,
     /// What the parent means by a name without a registry, like docker.io [default: itself]

@@ -5,7 +5,7 @@ mod upstreams;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use super::{Config, Places, Remark};
+use super::{Config, Mode, Places, Remark};
 use crate::listener::{Identity, Target};
 use crate::store;
 use crate::units::Clock;
@@ -38,6 +38,7 @@ impl Config {
         self.check_storage(&mut findings);
         self.check_log(&mut findings);
         self.check_freshness(&mut findings);
+        self.check_push(places, &mut findings);
         upstreams::check(self, &mut findings);
         findings.doubtful.extend(places.strays.iter().cloned());
         findings
@@ -141,6 +142,31 @@ impl Config {
             findings.doubt(
                 "freshness.stale_after",
                 "is longer than answer_within: clients are answered 504 before anything is served stale; write less",
+            );
+        }
+    }
+}
+
+impl Config {
+    /// Who may push, and whether anybody can.
+    fn check_push(&self, places: &Places, findings: &mut Findings) {
+        if self.mode == Mode::Mirror {
+            if places.is_written("push") {
+                findings.doubt(
+                    "push",
+                    "is not looked at, as a mirror takes no pushes; write mode = \"registry\" if it should",
+                );
+            }
+            return;
+        }
+        let is_open = !self.listen.address.ip().is_loopback();
+        if is_open && !self.push.anonymous {
+            findings.wrong(
+                "mode",
+                format!(
+                    "is registry, {} can be reached from other machines, and nothing says who may push; write anonymous = true in [push] if anybody may, or listen on 127.0.0.1",
+                    self.listen.address
+                ),
             );
         }
     }

@@ -15,6 +15,7 @@ pub use panics::count_panics;
 pub use wall::Wall;
 
 use crate::parent::Parent;
+use crate::push::Push;
 use crate::store::Store;
 use crate::units::Span;
 
@@ -32,6 +33,8 @@ pub struct Status {
     stopping: Stopping,
     /// The time of day.
     wall: Wall,
+    /// `None`: a mirror.
+    push: Option<Push>,
 }
 
 /// Tells whether the node is being stopped.
@@ -82,6 +85,7 @@ impl Status {
             answers: AtomicBool::new(false),
             stopping: Box::new(|| false),
             wall,
+            push: None,
         }
     }
 
@@ -89,6 +93,12 @@ impl Status {
     #[must_use]
     pub fn stopping(self, stopping: Stopping) -> Self {
         Self { stopping, ..self }
+    }
+
+    /// The same of a node that takes pushes.
+    #[must_use]
+    pub fn pushed_to(self, push: Option<Push>) -> Self {
+        Self { push, ..self }
     }
 
     /// Whether the registry port takes connections; after the first time it is taken for granted.
@@ -118,6 +128,7 @@ impl Status {
         let ending = stopping.then(|| "stopping; replies under way are finished first".to_owned());
         let starting = (!answers).then(|| format!("the registry does not answer on {} yet", self.registry));
         let troubles = self.parents.iter().filter_map(trouble_above);
+        let closed = self.push.as_ref().and_then(Push::closed);
         Readiness {
             ready: answers && !stopping,
             node: self.node.clone(),
@@ -128,6 +139,7 @@ impl Status {
                 .chain(starting)
                 .chain(unkept)
                 .chain(self.wall.trouble())
+                .chain(closed)
                 .chain(troubles)
                 .collect(),
             upstreams,
@@ -156,10 +168,10 @@ fn trouble_above(parent: &Parent) -> Option<String> {
     } else {
         format!("{name}: ")
     };
-    let alone = if away.is_some() {
-        "; it is left alone for now"
-    } else {
-        ""
+    let alone = match away.map(|error| error.retry_after()) {
+        None => String::new(),
+        Some(None) => "; it is left alone for now".to_owned(),
+        Some(Some(left)) => format!("; it is left alone for another {}", Span::seconds(left.as_secs())),
     };
     Some(format!("{of}{words}{lasts}{alone}; what is here is served"))
 }

@@ -199,7 +199,7 @@ impl Whereabouts {
             address: self.address(&config.listen.address.to_string())?,
             tls: self.tls || ca.is_some() || config.listen.certificate.is_some(),
             ca,
-            namespace: config.parent.namespace,
+            namespace: config.parent.map_or_else(Registry::own, |parent| parent.namespace),
             upstreams: config.upstreams.into_iter().map(Upstream::from).collect(),
         };
         if let Some(text) = &self.namespace {

@@ -1,67 +1,58 @@
-//! The cloud: Debian's docker-registry, and its own log as a witness.
+//! The cloud: this very program as a registry of its own, and its request log as a witness.
 
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
-use crate::cli::demo::process::Process;
-use crate::cli::demo::{Error, witness};
+use serde::Deserialize;
+
+use crate::cli::demo::Error;
+use crate::cli::demo::process::{self, Process};
 
 /// The registry at the top. Stopped, it keeps its content and its address.
 #[derive(Debug)]
 pub(super) struct Cloud {
     address: SocketAddr,
+    admin: SocketAddr,
     folder: PathBuf,
     process: Option<Process>,
 }
 
-/// One request in the access log.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// One request in the request log.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 pub(super) struct Logged {
     pub(super) method: String,
-    /// Path with query.
-    pub(super) target: String,
+    pub(super) path: String,
     /// Of the answer's body.
     pub(super) bytes: u64,
 }
 
-pub(super) const PROGRAM: &str = "docker-registry";
+/// What it is, for whoever wonders.
+pub(super) const KIND: &str = "mode: registry, without a parent";
 
-/// The log is written right after a reply; longer than this no line has ever been late.
-const QUIET: Duration = Duration::from_millis(300);
+/// The log is written soon after a reply; longer than this no line has ever been late.
+const QUIET: Duration = Duration::from_millis(400);
 
 impl Cloud {
     /// Starts it with an empty store below `folder`.
     ///
     /// # Errors
     ///
-    /// [`Error::Missing`]: it is not installed; else those of [`Process`].
-    pub(super) async fn new(address: SocketAddr, folder: PathBuf) -> Result<Self, Error> {
-        if !witness::is_in_path(PROGRAM) {
-            let purpose = "it plays the cloud";
-            return Err(Error::Missing {
-                program: PROGRAM,
-                purpose,
-                package: PROGRAM,
-            });
-        }
-        let settings = folder.join("config.yml");
-        let written = fs::write(
-            &settings,
-            Self::settings(address, &folder.join("data").display().to_string()),
-        );
-        written.map_err(|source| Error::Io {
+    /// Those of [`Process`].
+    pub(super) async fn new(address: SocketAddr, admin: SocketAddr, folder: PathBuf) -> Result<Self, Error> {
+        let mut cloud = Self {
+            address,
+            admin,
+            folder,
+            process: None,
+        };
+        let settings = cloud.folder.join("wharf.toml");
+        fs::write(&settings, cloud.settings()).map_err(|source| Error::Io {
             action: "writing",
             path: settings,
             source,
         })?;
-        let mut cloud = Self {
-            address,
-            folder,
-            process: None,
-        };
         cloud.start().await?;
         Ok(cloud)
     }
@@ -71,14 +62,9 @@ impl Cloud {
         if self.process.is_some() {
             return Ok(());
         }
-        let mut command = Command::new(PROGRAM);
-        // Its own environment variables would win over the file.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("REGISTRY_")) {
-            command.env_remove(name);
-        }
-        command.arg("serve").arg(self.folder.join("config.yml"));
+        let command = process::wharf(&self.folder.join("wharf.toml"))?;
         let mut process = Process::spawn("the cloud", command, self.folder.join("log"))?;
-        process.ready(&format!("{}/v2/", self.url())).await?;
+        process.ready(&format!("http://{}/healthz", self.admin)).await?;
         self.process = Some(process);
         Ok(())
     }
@@ -104,7 +90,7 @@ impl Cloud {
     }
 
     pub(super) fn log(&self) -> PathBuf {
-        self.folder.join("log")
+        self.folder.join("requests.log")
     }
 
     /// Every request for content that it has logged, once no more lines come.
@@ -124,68 +110,30 @@ impl Cloud {
 
     fn logged(&self) -> Result<Vec<Logged>, Error> {
         let path = self.log();
-        let read = fs::read(&path);
-        let bytes = read.map_err(|source| Error::Io {
+        let read = fs::read_to_string(&path);
+        let text = read.map_err(|source| Error::Io {
             action: "reading",
             path,
             source,
         })?;
-        let text = String::from_utf8_lossy(&bytes);
-        Ok(text
-            .lines()
-            .filter_map(Logged::parse)
-            .filter(|logged| logged.target != "/v2/")
-            .collect())
+        let lines = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+        Ok(lines.filter(|logged: &Logged| logged.path != "/v2/").collect())
     }
 
-    fn settings(address: SocketAddr, data: &str) -> String {
+    fn settings(&self) -> String {
+        let Self {
+            address, admin, folder, ..
+        } = self;
+        let path = |name: &str| toml::Value::from(folder.join(name).display().to_string()).to_string();
         format!(
-            "version: 0.1\n\
-             log:\n  \
-               level: warn\n\
-             storage:\n  \
-               filesystem:\n    \
-                 rootdirectory: {data:?}\n\
-             http:\n  \
-               addr: \"{address}\"\n"
+            "mode = \"registry\"\n\n\
+             [node]\nname = \"cloud\"\n\n\
+             [listen]\naddress = \"{address}\"\n\n\
+             [admin]\naddress = \"{admin}\"\n\n\
+             [storage]\npath = {}\ncapacity = \"2GiB\"\n\n\
+             [log]\nformat = \"json\"\nrequests = {}\n",
+            path("data"),
+            path("requests.log"),
         )
-    }
-}
-
-impl Logged {
-    /// Reads a line of the Apache combined log format; `None` for any other line.
-    fn parse(line: &str) -> Option<Self> {
-        let (_, rest) = line.split_once("] \"")?;
-        let (request, answer) = rest.split_once('"')?;
-        let mut request = request.split(' ');
-        let (method, target, version) = (request.next()?, request.next()?, request.next()?);
-        if !version.starts_with("HTTP/") {
-            return None;
-        }
-        let bytes = answer.split_whitespace().nth(1).and_then(|text| text.parse().ok());
-        Some(Self {
-            method: method.to_owned(),
-            target: target.to_owned(),
-            bytes: bytes?,
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_lines_of_the_access_log_are_requests() {
-        let line = "127.0.0.1 - - [23/Nov/2026:13:13:08 +0000] \"GET /v2/plant/wharf/manifests/1 HTTP/1.1\" 200 404 \"\" \"wharf\"";
-        let logged = Logged::parse(line).unwrap();
-        assert_eq!((logged.method.as_str(), logged.bytes), ("GET", 404));
-        assert_eq!(logged.target, "/v2/plant/wharf/manifests/1");
-
-        assert_eq!(
-            Logged::parse("{\"level\":\"info\",\"msg\":\"[x] \\\"GET\\\" done\"}"),
-            None
-        );
-        assert_eq!(Logged::parse("time=\"2026\" level=warning msg=\"no secret\""), None);
     }
 }

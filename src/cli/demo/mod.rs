@@ -1,7 +1,7 @@
 //! `wharf demo`: a plant of three layers below a cloud, on loopback, and the proof that it keeps its promise.
 //!
 //! ```text
-//! cloud (docker-registry) <- l5-enterprise <- l4-site <- l3-operations <- the demo, pulling as Docker does
+//! cloud (a registry) <- l5-enterprise <- l4-site <- l3-operations <- the demo, pulling as Docker does
 //! ```
 //!
 //! Nothing is believed that this program says of itself alone: the requests are counted by the upper nodes and in
@@ -54,7 +54,7 @@ Examples:
   wharf demo --once              the story alone; exit 0 if all of it was proved
   wharf demo --once --keep out   and the nodes' settings, logs and stores to look at
 
-The cloud is Debian's docker-registry: `scripts/setup demo` installs it.";
+The cloud is this program too, as a registry of its own (mode = \"registry\").";
 
 /// Why the story was not told to its end, or not believed.
 #[derive(Debug, thiserror::Error)]

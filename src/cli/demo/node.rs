@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -68,18 +67,7 @@ impl Node {
             path: settings.clone(),
             source,
         })?;
-        let ours = std::env::current_exe();
-        let ours = ours.map_err(|source| Error::Io {
-            action: "finding",
-            path: "this program".into(),
-            source,
-        })?;
-        let mut command = Command::new(ours);
-        // Settings in the environment would win over the file.
-        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WHARF__")) {
-            command.env_remove(name);
-        }
-        command.arg("serve").arg("--config").arg(&settings);
+        let command = process::wharf(&settings)?;
         let mut process = Process::spawn(plan.name, command, plan.folder.join("log"))?;
         process.ready(&format!("http://{}/healthz", plan.admin)).await?;
         let Plan {

@@ -28,8 +28,8 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
 impl<'a> Plant<'a> {
     /// Starts the cloud, then the layers from the top down. The lowest has wharf's default ports where they are free.
     pub(super) async fn start(folder: &'a Folder) -> Result<Self, Error> {
-        let [above] = ports::free([5030])?;
-        let cloud = Cloud::new(above, folder.within("cloud")?).await?;
+        let [address, admin] = ports::free([5030, 5031])?;
+        let cloud = Cloud::new(address, admin, folder.within("cloud")?).await?;
         let node = async |name, parent, parent_url, port| {
             let folder = folder.within(name)?;
             let [address, admin] = ports::free([port, port + 1])?;

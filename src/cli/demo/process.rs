@@ -123,6 +123,26 @@ impl Drop for Process {
     }
 }
 
+/// This very program, as a node with these settings.
+///
+/// # Errors
+///
+/// [`Error::Io`]: nobody knows where it lies.
+pub(super) fn wharf(settings: &Path) -> Result<Command, Error> {
+    let ours = std::env::current_exe().map_err(|source| Error::Io {
+        action: "finding",
+        path: "this program".into(),
+        source,
+    })?;
+    let mut command = Command::new(ours);
+    // Settings in the environment would win over the file.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("WHARF__")) {
+        command.env_remove(name);
+    }
+    command.arg("serve").arg("--config").arg(settings);
+    Ok(command)
+}
+
 /// A client for plain HTTP on loopback.
 ///
 /// # Errors

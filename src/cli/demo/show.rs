@@ -13,7 +13,7 @@ use crate::cli::demo::story::Chapter;
 /// The plant, from the top down.
 pub(super) fn plant(plant: &Plant<'_>) {
     say!("A plant on loopback, its files in {}\n", plant.folder.path().display());
-    say!("  {:<15} {:<23} {}", "cloud", plant.cloud.url(), cloud::PROGRAM);
+    say!("  {:<15} {:<23} {}", "cloud", plant.cloud.url(), cloud::KIND);
     for node in plant.nodes().into_iter().rev() {
         say!("  {:<15} {:<23} parent: {}", node.name, node.url(), node.parent);
     }

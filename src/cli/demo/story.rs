@@ -119,7 +119,7 @@ async fn read(plant: &Plant<'_>) -> Result<Reading, Error> {
 fn once_each(proof: &mut Proof, image: &Image, chapter: &Chapter) {
     for (what, content) in image.contents() {
         let digest = content.digest.to_string();
-        let asked = |logged: &&Logged| logged.method == "GET" && logged.target.contains(&digest);
+        let asked = |logged: &&Logged| logged.method == "GET" && logged.path.contains(&digest);
         let times = chapter.cloud.iter().filter(asked).count();
         let seen = format!("{times} GET in its log");
         // A node may take the manifest by its tag, which names no digest.

@@ -26,7 +26,17 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
         twice(key, asked, &above[..index], findings);
     }
     for (index, upstream) in config.upstreams.iter().enumerate() {
-        if upstream.direct.is_none() && config.parent.is_docker_hub() {
+        if upstream.direct.is_some() {
+            continue;
+        }
+        let Some(parent) = &config.parent else {
+            findings.wrong(
+                format!("upstream[{index}]"),
+                "has no url, so it is asked of the parent, and there is none; add its url, or a [parent]",
+            );
+            continue;
+        };
+        if parent.is_docker_hub() {
             findings.doubt(
                 format!("upstream[{index}]"),
                 "has no url, so it is asked of the parent, and the parent is Docker Hub, which knows no other registry; add its url",
@@ -39,9 +49,8 @@ pub(super) fn check(config: &Config, findings: &mut Findings) {
 fn above(config: &Config) -> Vec<(String, &parent::Config)> {
     let beside = config.upstreams.iter().enumerate();
     let beside = beside.filter_map(|(index, upstream)| Some((format!("upstream[{index}]"), upstream.direct.as_ref()?)));
-    std::iter::once(("parent".to_owned(), &config.parent))
-        .chain(beside)
-        .collect()
+    let parent = config.parent.iter().map(|parent| ("parent".to_owned(), parent));
+    parent.chain(beside).collect()
 }
 
 /// Every name, alias and host means one registry.

@@ -1,0 +1,146 @@
+//! What lies in a node's store, and what may go.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::report;
+use crate::config::{Config, Overrides, environment};
+use crate::parent::http::{Call, Client, Error as CallError};
+use crate::store::{self, Store};
+use crate::units::{Size, Span};
+
+/// Look after what a node keeps.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    Gc(Gc),
+}
+
+/// Throw away the blobs that no manifest needs.
+///
+/// A node in registry mode does so by itself, push.unused_ttl after a blob was last pushed. A running node is asked at its
+/// admin port; where none answers, the store is opened.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  wharf cache gc --dry-run                           what would go
+  wharf cache gc --unused 0s                         all of it, however lately it was pushed
+  wharf cache gc --data /var/lib/wharf               of a node that is stopped")]
+struct Gc {
+    /// Only say what would go
+    #[arg(long)]
+    dry_run: bool,
+    /// Spare what was pushed within this time [default: push.unused_ttl]
+    #[arg(long, value_name = "SPAN")]
+    unused: Option<Span>,
+    /// The node's admin port
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5001")]
+    admin: String,
+    /// The file of settings, of a node that is stopped
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// The folder that holds the store, of a node that is stopped
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+}
+
+impl Args {
+    pub(super) fn run(self) -> ExitCode {
+        let Command::Gc(gc) = self.command;
+        let runtime = match tokio::runtime::Runtime::new() {
+            Ok(runtime) => runtime,
+            Err(error) => return report::fail(&error, 1),
+        };
+        match runtime.block_on(gc.run()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => report::fail(&*error, 1),
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+impl Gc {
+    async fn run(self) -> Result<(), Failure> {
+        if self.config.is_none() && self.data.is_none() {
+            return self.ask().await;
+        }
+        let overrides = Overrides {
+            data: self.data.clone(),
+            ..Overrides::default()
+        };
+        let (config, _) = Config::load(self.config.as_deref(), environment(), &overrides)?;
+        let storage = store::Config {
+            // Nothing is to leave but what is asked for.
+            capacity: Size::of(u64::MAX >> 1),
+            keep_free: Some(Size::of(0)),
+            ..config.storage
+        };
+        let store = Store::open(&storage, store::Metrics::new(&prometheus::Registry::new())?)?;
+        let unused = self.unused.map_or(config.push.unused_ttl, Span::duration);
+        let swept = store.sweep(unused, self.dry_run).await?;
+        for (repository, digest) in &swept.blobs {
+            say!("{repository}@{digest}");
+        }
+        self.sum(swept.blobs.len(), swept.bytes);
+        store.flush();
+        Ok(())
+    }
+
+    /// A node that runs.
+    async fn ask(&self) -> Result<(), Failure> {
+        let mut url = format!(
+            "{}/api/cache/gc?dry_run={}",
+            self.admin.trim_end_matches('/'),
+            self.dry_run
+        );
+        if let Some(unused) = self.unused {
+            url += &format!("&unused={unused}");
+        }
+        let call = Call {
+            method: "POST",
+            url: &url,
+            headers: &[],
+            body: Bytes::new(),
+            within: Duration::from_secs(600),
+        };
+        let reply = match Client::new(None)?.call(call).await {
+            Err(CallError::Unreachable { host, .. }) => {
+                let words = format!(
+                    "no node answers at {host}; name its admin port with --admin, or the store of one that is stopped with --data"
+                );
+                return Err(words.into());
+            }
+            other => other?,
+        };
+        let status = reply.status;
+        let body: Value = serde_json::from_slice(&reply.bytes(64 << 20).await?)?;
+        if status != 200 {
+            return Err(body["error"].as_str().unwrap_or("the node refused").to_owned().into());
+        }
+        let blobs = body["blobs"].as_array().map_or(&[][..], Vec::as_slice);
+        for blob in blobs {
+            let text = |key: &str| blob[key].as_str().unwrap_or_default().to_owned();
+            say!("{}@{}", text("repository"), text("digest"));
+        }
+        self.sum(blobs.len(), body["bytes"].as_u64().unwrap_or(0));
+        Ok(())
+    }
+
+    fn sum(&self, blobs: usize, bytes: u64) {
+        let words = if self.dry_run { "would go" } else { "gone" };
+        eprintln!(
+            "{blobs} blobs that no manifest needs, {} on the disk: {words}",
+            Size::of(bytes)
+        );
+    }
+}
