@@ -41,7 +41,7 @@ fn the_demo_proves_that_a_warm_pull_needs_nobody_above_and_ends() {
 }
 
 #[test]
-fn without_its_cloud_the_demo_says_how_to_get_one() {
+fn without_its_witness_the_demo_says_how_to_get_one() {
     let folder = TempDir::new().unwrap();
 
     let output = demo(folder.path()).env("PATH", "/nowhere").output().unwrap();
@@ -49,7 +49,7 @@ fn without_its_cloud_the_demo_says_how_to_get_one() {
     let said = said(&output);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(
-        said.contains("docker-registry is not in PATH") && said.contains("scripts/setup demo"),
+        said.contains("sha256sum is not in PATH") && said.contains("scripts/setup demo"),
         "{said}"
     );
 }

@@ -30,6 +30,14 @@ mod integrity;
 mod resume;
 // Many clients, one transfer.
 mod flights;
+// A client pushes: uploads, manifests, deletes.
+mod push;
+// What was pushed, through kills, restarts and damage.
+mod promises;
+// The conformance program of the specification.
+mod conformance;
+// What was pushed here beside what the parent has.
+mod beside;
 // Which registry a name means.
 mod naming;
 // Who may have what, whoever brought it.

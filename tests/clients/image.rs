@@ -43,6 +43,11 @@ impl Layout {
         layout
     }
 
+    /// Where it lies.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// What a client is told to copy.
     pub fn reference(&self) -> String {
         format!("oci:{}:image", self.folder.display())

@@ -21,4 +21,6 @@ mod docker;
 mod iotedge;
 mod oras;
 mod podman;
+// All of them, pushing.
+mod pushing;
 mod skopeo;

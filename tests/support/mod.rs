@@ -26,6 +26,8 @@ pub mod ports;
 pub mod process;
 /// A proxy on the way out.
 pub mod proxy;
+/// What clients push.
+pub mod pushing;
 /// From a node to its parent: plain, or by TLS.
 pub mod road;
 /// A node, its parent, and a blob that the parent alone has.

@@ -29,6 +29,7 @@ pub use disk::disk_bytes;
 /// What is written into the configuration file of a node.
 #[derive(Clone, Debug)]
 pub struct Setup {
+    mode: &'static str,
     name: String,
     family: Family,
     parent: Vec<String>,
@@ -46,6 +47,7 @@ impl Setup {
     /// A mirror without any parent.
     pub fn alone() -> Self {
         Self {
+            mode: "mirror",
             name: "under-test".to_owned(),
             family: Family::V4,
             parent: Vec::new(),
@@ -63,6 +65,12 @@ impl Setup {
     /// A mirror of the registry at this URL.
     pub fn below(parent: &str) -> Self {
         Self::alone().parent(&format!("url = \"{parent}\""))
+    }
+
+    /// The same as a registry, which takes pushes.
+    pub fn registry(mut self) -> Self {
+        self.mode = "registry";
+        self
     }
 
     pub fn named(mut self, name: &str) -> Self {
@@ -152,7 +160,7 @@ impl Setup {
     }
 
     fn written(&self, address: SocketAddr, admin: SocketAddr, data: &Path) -> String {
-        let mut text = format!("mode = \"mirror\"\n[node]\nname = \"{}\"\n", self.name);
+        let mut text = format!("mode = \"{}\"\n[node]\nname = \"{}\"\n", self.mode, self.name);
         text += &format!("[listen]\naddress = \"{address}\"\n{}\n", self.listen.join("\n"));
         if transport::authority().is_some() {
             text += "cert_file = \"leaf.pem\"\nkey_file = \"leaf.key\"\n";
@@ -407,6 +415,15 @@ impl Node {
     /// `GET` on the admin port.
     pub async fn admin(&self, target: &str) -> Reply {
         Client::of(self.admin).get(target).await
+    }
+
+    /// Has what no manifest needs thrown away; what went.
+    pub async fn collect(&self, query: &str) -> serde_json::Value {
+        let target = format!("/api/cache/gc?{query}");
+        let post = Request::new("POST", &target).header("Content-Length", "0");
+        let reply = Client::of(self.admin).send(post).await;
+        assert_eq!(reply.status, 200, "{reply}");
+        reply.json()
     }
 
     /// Whether the admin port is there and says that the node is ready.

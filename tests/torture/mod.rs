@@ -19,6 +19,8 @@ mod kills;
 mod power;
 /// Stopped, short of memory, and wrong in itself.
 mod process;
+/// Many push at once, and the node is killed.
+mod pushers;
 /// Everything at once, for long.
 mod soak;
 /// Clients that ask for what nobody has, or in ways nobody should.

@@ -9,7 +9,9 @@ use tokio::task::JoinSet;
 
 use super::pull::{Outcome, Pull};
 use super::{Dice, MIB, Object, Quarry, progress, sized};
+use crate::support::content::{Image, sha256};
 use crate::support::node::{Node, Setup};
+use crate::support::pushing::Pusher;
 use crate::support::upstream::{Fault, Upstream};
 use crate::support::{eventually, needs};
 
@@ -25,24 +27,51 @@ enum Log {
 }
 
 /// A node whose folder is an ext4 of its own, in a file.
-struct Machine {
+pub struct Machine {
     parent: Upstream,
-    node: Node,
+    pub node: Node,
     disk: PathBuf,
+    mounting: String,
 }
 
 impl Machine {
     async fn new() -> Self {
         let parent = Upstream::start().await;
-        let mut node = Setup::below(&parent.url()).capacity("192MiB").placed();
+        let node = Setup::below(&parent.url()).capacity("192MiB").placed();
+        Self::of(parent, node).await
+    }
+
+    /// A registry of its own. `failpoints` as the variable `FAILPOINTS` has them.
+    async fn registry(failpoints: &str) -> Self {
+        let mut node = Setup::alone().registry().capacity("192MiB").placed();
+        node.environment("FAILPOINTS", failpoints);
+        Self::of(Upstream::start().await, node).await
+    }
+
+    async fn of(parent: Upstream, mut node: Node) -> Self {
         let disk = node.folder().join("disk");
         let file = File::create(&disk).and_then(|file| file.set_len(320 << 20));
         file.expect("a file with holes");
         std::fs::create_dir(node.data()).expect("a writable folder");
         run(Command::new("mkfs.ext4").args(["-q", "-F"]).arg(&disk));
-        node.mount(&format!("mount -o loop {} {}", disk.display(), node.data().display()));
+        let mounting = format!("mount -o loop {} {}", disk.display(), node.data().display());
+        node.mount(&mounting);
         node.start().await;
-        Self { parent, node, disk }
+        Self {
+            parent,
+            node,
+            disk,
+            mounting,
+        }
+    }
+
+    async fn start_without_index(&mut self) {
+        let index = self.node.data().join("index.db");
+        let index = index.display();
+        self.node.mount(&format!("rm -f {index} {index}-wal {index}-shm"));
+        self.node.start().await;
+        self.node.forget_mounts();
+        self.node.mount(&self.mounting);
     }
 
     /// The disk takes nothing any more, the node is gone, and what the disk has is all that there is.
@@ -73,6 +102,74 @@ fn shut_down(folder: &File, log: Log) {
 fn run(command: &mut Command) {
     let output = command.env("PATH", needs::path()).output().expect("a program");
     assert!(output.status.success(), "{command:?}: {output:?}");
+}
+
+/// Pushes images until the power fails right behind an answer; how many of those acknowledged are lost.
+async fn lost_of_what_was_pushed(machine: &mut Machine, cut: usize, dice: &mut Dice) -> usize {
+    let app = Pusher::of(machine.node.client(), &format!("cut/{cut}"));
+    let images: Vec<Image> = (0..4).map(|_| Image::of(&[dice.size(MIB), 1000, 0])).collect();
+    let pushed = 1 + dice.below(images.len());
+    for (number, image) in images[..pushed].iter().enumerate() {
+        app.image(&format!("v{number}"), image).await;
+    }
+    let log = *dice.one_of(&[Log::Flushed, Log::Lost]);
+    machine.lose_power(log).await;
+    // The index is nothing that a promise needs.
+    if cut.is_multiple_of(2) {
+        machine.start_without_index().await;
+    } else {
+        machine.node.start().await;
+    }
+    let app = Pusher::of(machine.node.client(), &format!("cut/{cut}"));
+    let mut lost = 0;
+    for (number, image) in images[..pushed].iter().enumerate() {
+        let tag = format!("v{number}");
+        let manifest = app.get(&format!("manifests/{tag}")).await;
+        let mut is_whole = manifest.status == 200 && manifest.body == image.manifest.bytes;
+        for bytes in image.layers.iter().chain([&image.config]) {
+            let blob = app.get(&format!("blobs/{}", sha256(bytes))).await;
+            assert!(
+                blob.status != 200 || !blob.complete || blob.body == *bytes,
+                "wrong bytes: {blob}"
+            );
+            is_whole &= blob.status == 200 && blob.complete;
+        }
+        lost += usize::from(!is_whole);
+    }
+    lost
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_a_power_cut_with_the_index_and_without() {
+    let programs = ["unshare", "mount", "losetup", "mkfs.ext4"];
+    if !needs::met("power cuts of pushes", "a disk of its own", &programs) {
+        return;
+    }
+    let mut dice = Dice::new();
+    let mut machine = Machine::registry("").await;
+    for cut in 1..=sized(10, 100) {
+        let lost = lost_of_what_was_pushed(&mut machine, cut, &mut dice).await;
+        assert_eq!(lost, 0, "cut {cut}");
+        progress(&format!("cut {cut}: nothing that was acknowledged is lost"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_syncs_nothing_is_found_out() {
+    let programs = ["unshare", "mount", "losetup", "mkfs.ext4"];
+    if !needs::met("power cuts without syncs", "a disk of its own", &programs) {
+        return;
+    }
+    let mut dice = Dice::new();
+    let mut machine = Machine::registry("store.unsynced=return").await;
+    let mut lost = 0;
+    for cut in 1..=10 {
+        lost += lost_of_what_was_pushed(&mut machine, cut, &mut dice).await;
+        if lost > 0 {
+            return;
+        }
+    }
+    panic!("nothing was lost in ten cuts: they cut nothing");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

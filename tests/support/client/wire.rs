@@ -114,6 +114,18 @@ impl Connection {
         matches!(timeout(limit, self.fill()).await, Ok(0)) && self.raw.is_empty()
     }
 
+    /// What comes next, as it is.
+    pub async fn read_some(&mut self) -> Vec<u8> {
+        timeout(HEAD_PATIENCE, self.fill()).await.expect("bytes in time");
+        std::mem::take(&mut self.raw)
+    }
+
+    /// All that comes until the other side closes.
+    pub async fn read_to_end(&mut self) -> Vec<u8> {
+        while timeout(HEAD_PATIENCE, self.fill()).await.expect("the end in time") > 0 {}
+        std::mem::take(&mut self.raw)
+    }
+
     async fn head(&mut self) -> (u16, Vec<(String, String)>) {
         let end = loop {
             if let Some(at) = self.raw.windows(4).position(|window| window == b"\r\n\r\n") {

@@ -1,0 +1,305 @@
+//! Real clients push to a registry of its own on loopback, and pull back what they pushed, to the byte.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::clients::image::{self, Layout};
+use crate::clients::running::{self, Running};
+use crate::support::needs::{self, path};
+use crate::support::node::{Node, Setup};
+
+/// A registry, an image, and a folder.
+struct Stage {
+    node: Node,
+    image: Layout,
+    folder: TempDir,
+}
+
+impl Stage {
+    /// `None` where one of the programs is missing.
+    async fn with(test: &str, programs: &[&str]) -> Option<Self> {
+        if !needs::met(test, "engines", &[&["skopeo", "gzip", "sha256sum"], programs].concat()) {
+            return None;
+        }
+        let folder = TempDir::new().expect("a temporary folder");
+        Some(Self {
+            node: Setup::alone().registry().start().await,
+            image: Layout::two_platforms(&folder.path().join("image"), 300_000),
+            folder,
+        })
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn reference(&self, name: &str) -> String {
+        format!("{}/{name}", self.node.address())
+    }
+
+    /// The image as an archive that engines load, known as `name`.
+    fn archive(&self, kind: &str, name: &str) -> PathBuf {
+        let archive = self.at(&format!("{kind}.tar"));
+        let to = format!("{kind}:{}:{name}", archive.display());
+        run("skopeo", &["copy", &self.image.reference(), &to]);
+        archive
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> String {
+    running::output(command(program, arguments))
+}
+
+fn command(program: &str, arguments: &[&str]) -> Command {
+    let mut command = Command::new(program);
+    command.env("PATH", path()).args(arguments);
+    command
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// Pushes an image, pulls it into a folder, and looks whether all of it is there.
+type Push = fn(&Layout, &str, &Path);
+
+fn skopeo(image: &Layout, reference: &str, into: &Path) {
+    let to = format!("docker://{reference}");
+    let all = ["copy", "--all", "--preserve-digests"];
+    run(
+        "skopeo",
+        &[&all[..], &["--dest-tls-verify=false", &image.reference(), &to]].concat(),
+    );
+    let layout = format!("oci:{}:image", into.display());
+    run(
+        "skopeo",
+        &[&all[..], &["--src-tls-verify=false", &to, &layout]].concat(),
+    );
+    image::assert_holds(into, &image.all);
+}
+
+fn crane(image: &Layout, reference: &str, into: &Path) {
+    run(
+        "crane",
+        &["push", "--insecure", "--index", text(image.folder()), reference],
+    );
+    run(
+        "crane",
+        &["pull", "--insecure", "--format", "oci", reference, text(into)],
+    );
+    image::assert_holds(into, &image.all);
+}
+
+fn oras(image: &Layout, reference: &str, into: &Path) {
+    let from = format!("{}:image", image.folder().display());
+    run(
+        "oras",
+        &["copy", "--from-oci-layout", &from, "--to-plain-http", reference],
+    );
+    let to = format!("{}:copy", into.display());
+    run(
+        "oras",
+        &["copy", "--from-plain-http", reference, "--to-oci-layout", &to],
+    );
+    image::assert_holds(into, &image.all);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn skopeo_crane_and_oras_pull_back_what_they_pushed_alone_and_all_at_once() {
+    let Some(stage) = Stage::with("skopeo, crane and oras push", &["crane", "oras"]).await else {
+        return;
+    };
+    let pushes: [(&str, Push); 3] = [("skopeo", skopeo), ("crane", crane), ("oras", oras)];
+    for (name, push) in pushes {
+        push(
+            &stage.image,
+            &stage.reference(&format!("alone/{name}:1")),
+            &stage.at(name),
+        );
+    }
+
+    thread::scope(|scope| {
+        for (number, (name, push)) in pushes.iter().cycle().take(9).enumerate() {
+            let reference = stage.reference(&format!("together/app:{name}-{number}"));
+            let into = stage.at(&format!("together-{number}"));
+            let image = &stage.image;
+            scope.spawn(move || push(image, &reference, &into));
+        }
+    });
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn oras_attaches_and_discovers() {
+    let Some(stage) = Stage::with("oras attach", &["oras"]).await else {
+        return;
+    };
+    let reference = stage.reference("plant/app:1");
+    skopeo(&stage.image, &reference, &stage.at("copy"));
+    std::fs::write(stage.at("sbom.json"), "{\"parts\": []}").unwrap();
+
+    let mut attach = command(
+        "oras",
+        &[
+            "attach",
+            "--plain-http",
+            "--artifact-type",
+            "application/vnd.example.sbom",
+        ],
+    );
+    attach
+        .arg(&reference)
+        .arg("sbom.json:application/json")
+        .current_dir(stage.folder.path());
+    running::output(attach);
+    let said = run("oras", &["discover", "--plain-http", "--format", "json", &reference]);
+
+    let found: Value = serde_json::from_str(&said).expect("JSON");
+    assert!(said.contains("application/vnd.example.sbom"), "{found:#}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn podman_pulls_back_what_it_pushed() {
+    let Some(stage) = Stage::with("podman push", &["podman"]).await else {
+        return;
+    };
+    let root = stage.at("podman");
+    let podman = |arguments: &[&str]| {
+        let (store, own) = (root.join("store"), root.join("run"));
+        let mut all = vec!["--root", text(&store), "--runroot", text(&own), "--tmpdir", text(&own)];
+        all.extend([
+            "--storage-driver",
+            "vfs",
+            "--events-backend",
+            "none",
+            "--cgroup-manager",
+            "cgroupfs",
+        ]);
+        all.extend(arguments);
+        run("podman", &all)
+    };
+    let name = "docker.io/library/app:1";
+    let archive = stage.archive("docker-archive", name);
+    podman(&["load", "--input", text(&archive)]);
+    let reference = stage.reference("plant/app:1");
+    let digest = stage.at("digest");
+    let id = |name: &str| podman(&["image", "inspect", "--format", "{{.Id}}", name]);
+
+    podman(&[
+        "push",
+        "--tls-verify=false",
+        "--digestfile",
+        text(&digest),
+        name,
+        &reference,
+    ]);
+    let pushed = id(name);
+    podman(&["rmi", "--all", "--force"]);
+    podman(&["pull", "--tls-verify=false", "--quiet", &reference]);
+
+    assert_eq!(id(&reference), pushed);
+    let format = "{{range .RepoDigests}}{{.}}\n{{end}}";
+    let known = podman(&["image", "inspect", "--format", format, &reference]);
+    assert!(known.contains(&std::fs::read_to_string(&digest).unwrap()), "{known}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_pulls_back_what_it_pushed_and_need_not_push_what_is_there() {
+    let Some(stage) = Stage::with("docker push", &["dockerd", "docker"]).await else {
+        return;
+    };
+    let path = |name: &str| stage.at(name).display().to_string();
+    let socket = format!("unix://{}", path("sock"));
+    let docker = |arguments: &[&str]| run("docker", &[&["--host", &socket], arguments].concat());
+    let mut daemon = command("dockerd", &["--iptables=false", "--ip6tables=false", "--bridge=none"]);
+    daemon.args([
+        "--storage-driver=vfs",
+        "--data-root",
+        &path("data"),
+        "--exec-root",
+        &path("exec"),
+    ]);
+    daemon.args(["--pidfile", &path("pid"), "--host", &socket]);
+    let daemon = Running::start("dockerd", daemon, stage.at("log")).ended_gently();
+    let _daemon = daemon.until("it answers", || {
+        let info = command("docker", &["--host", &socket, "info"]).output();
+        info.is_ok_and(|info| info.status.success())
+    });
+    let archive = stage.archive("docker-archive", "app:1");
+    docker(&["load", "--input", text(&archive)]);
+    let (first, second) = (stage.reference("plant/app:1"), stage.reference("other/app:1"));
+    let id = |name: &str| docker(&["image", "inspect", "--format", "{{.Id}}", name]);
+
+    docker(&["tag", "app:1", &first]);
+    docker(&["tag", "app:1", &second]);
+    docker(&["push", &first]);
+    let again = docker(&["push", &first]);
+    let mounted = docker(&["push", &second]);
+    let pushed = id("app:1");
+    docker(&["image", "rm", "--force", "app:1", &first, &second]);
+    docker(&["pull", &first]);
+    docker(&["pull", &second]);
+
+    assert_eq!((id(&first), id(&second)), (pushed.clone(), pushed));
+    assert!(again.contains("Layer already exists"), "{again}");
+    assert!(mounted.contains("Mounted from"), "{mounted}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containerd_pulls_back_what_it_pushed() {
+    let Some(stage) = Stage::with("ctr push", &["containerd", "ctr"]).await else {
+        return;
+    };
+    let socket = stage.at("sock").display().to_string();
+    let config = stage.at("config.toml");
+    let settings = format!(
+        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {socket:?}\n",
+        stage.at("root"),
+        stage.at("state"),
+    );
+    std::fs::write(&config, settings).unwrap();
+    let daemon = command("containerd", &["--config", text(&config)]);
+    let daemon = Running::start("containerd", daemon, stage.at("log")).ended_gently();
+    let _daemon = daemon.until("it answers", || {
+        let version = command("ctr", &["--address", &socket, "version"]).output();
+        version.is_ok_and(|version| version.status.success())
+    });
+    let ctr = |arguments: &[&str]| run("ctr", &[&["--address", &socket], arguments].concat());
+    let reference = stage.reference("plant/app:1");
+    let archive = stage.at("archive.tar");
+    let mut tar = command("tar", &["-cf", text(&archive), "."]);
+    tar.current_dir(stage.image.folder());
+    running::output(tar);
+    let digest = |name: &str| {
+        let said = ctr(&["images", "ls", &format!("name=={name}")]);
+        let digest = said.split_whitespace().find(|word| word.starts_with("sha256:"));
+        digest.unwrap_or_else(|| panic!("no {name}: {said}")).to_owned()
+    };
+
+    ctr(&[
+        "images",
+        "import",
+        "--all-platforms",
+        "--no-unpack",
+        "--index-name",
+        &reference,
+        text(&archive),
+    ]);
+    ctr(&["images", "push", "--plain-http", &reference]);
+    let pushed = digest(&reference);
+    ctr(&["images", "rm", "--sync", &reference]);
+    ctr(&[
+        "images",
+        "pull",
+        "--plain-http",
+        "--all-platforms",
+        "--snapshotter",
+        "native",
+        &reference,
+    ]);
+
+    assert_eq!(digest(&reference), pushed);
+}
