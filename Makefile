@@ -5,15 +5,15 @@
 
 CARGO    ?= cargo
 BUILD     = --release --features failpoints
-WHAT      = --bin wharf --example blob_load
+WHAT      = --bin wharf --example blob_load --example push_load
 ARCH     := $(shell uname -m)
 TARGET   ?= $(ARCH)-unknown-linux-musl
 RELEASE   = $(or $(CARGO_TARGET_DIR),target)/release
 PORTABLE  = $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/dist/wharf
 ARGS     ?=
 # Modules of the black-box tests that run a second time with TLS on every connection.
-OVER_TLS  = answers budget chain discovery faults flights freshness integrity naming outside permission pull range \
-            refusals resume
+OVER_TLS  = answers beside budget chain discovery faults flights freshness integrity naming outside permission push \
+            promises pull range refusals resume
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test quick torture check fmt clippy doc deny sabotage bench dist clean
@@ -57,7 +57,7 @@ clippy: ## The lints, warnings denied
 
 doc: ## The documentation, warnings denied
 	@scripts/setup build
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(BUILD) --lib --example blob_load --no-deps --document-private-items
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(BUILD) --lib --example blob_load --example push_load --no-deps --document-private-items
 
 deny: ## Licences, bans and sources of the dependencies, where cargo-deny is installed
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
@@ -70,13 +70,14 @@ sabotage: ## Break wharf in ten ways, one after the other: each must be caught b
 	@scripts/setup test
 	scripts/sabotage $(ARGS)
 
-bench: ## Warm and cold pulls beside nginx and other registries, a cold one through three layers; ARGS=--quick for a glance
+bench: ## Pulls and pushes beside nginx and other registries, a cold pull through three layers; ARGS=--quick for a glance
 	@scripts/setup bench
 	$(CARGO) build $(BUILD) $(WHAT)
 	@missed=0; \
 	benches/warm_pulls_beside_nginx --build $(RELEASE) $(ARGS) || missed=1; \
 	benches/cold_pulls_beside_peers --build $(RELEASE) $(ARGS) || missed=1; \
 	benches/cold_through_three_layers --build $(RELEASE) $(ARGS) || missed=1; \
+	benches/pushes_beside_peers --build $(RELEASE) $(ARGS) || missed=1; \
 	exit $$missed
 
 dist: ## The binary that is shipped: static, optimised at link time, without failpoints

@@ -181,6 +181,27 @@ class Plant:
         return self._start(name, [binary, "serve", "--config", place / "wharf.toml"], port)
 
 
+    def wharf_registry(self, binary, name="wharf"):
+        """A registry of its own with the defaults, its request log in a file."""
+        place, port = self.place(name), free_port()
+        (place / "wharf.toml").write_text(
+            f"""
+            mode = "registry"
+            [node]
+            name = "{name}"
+            [listen]
+            address = "127.0.0.1:{port}"
+            [admin]
+            address = "127.0.0.1:{free_port()}"
+            [storage]
+            path = "{place / 'data'}"
+            [log]
+            requests = "{place / 'requests.log'}"
+            """
+        )
+        return self._start(name, [binary, "serve", "--config", place / "wharf.toml"], port)
+
+
 class Image:
     """One layer of seeded noise under a manifest of exactly `manifest_size` bytes."""
 
