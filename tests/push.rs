@@ -1,14 +1,15 @@
 //! A client pushes: uploads, manifests, deletes (distribution spec, "Push" and "Content Management").
 
+use std::process::Command;
+
 use serde_json::json;
 
 use crate::support::client::{Request, blob, manifest};
 use crate::support::content::{
-    DOCKER_MANIFEST, Image, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, random, sha256, sha256_of, sha512,
+    DOCKER_MANIFEST, Image, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, random, sha256, sha512,
 };
 use crate::support::eventually;
-use crate::support::node::{Node, Setup};
-use crate::support::process::peak_memory;
+use crate::support::node::{Node, Setup, binary};
 use crate::support::pushing::Pusher;
 
 const MIB: usize = 1 << 20;
@@ -196,36 +197,6 @@ async fn bytes_of_another_digest_are_refused_however_they_come_and_nothing_is_ke
             .assert_error(400, "DIGEST_INVALID");
     }
     assert_eq!(node.room_of("blobs", &[]), 0);
-}
-
-#[tokio::test]
-async fn a_blob_of_a_gibibyte_takes_little_memory() {
-    let node = Setup::alone().registry().capacity("3GiB").start().await;
-    let app = to(&node, "a");
-    let piece = random(4 * MIB);
-    let pieces = 256;
-    let digest = sha256_of((0..pieces).map(|_| &piece[..]));
-    let location = app.open().await;
-    let put = Request::new("PUT", &format!("{location}?digest={digest}"))
-        .header("Content-Length", &(pieces * piece.len()).to_string())
-        .header("Connection", "close");
-    let mut connection = node.client().connect().await;
-
-    connection.write(&put.written("node")).await.unwrap();
-    for _ in 0..pieces {
-        connection.write(&piece).await.unwrap();
-    }
-    let reply = node_reply(connection).await;
-
-    assert!(reply.starts_with("HTTP/1.1 201"), "{reply}");
-    let size = app
-        .head(&format!("blobs/{digest}"))
-        .await
-        .header("content-length")
-        .to_owned();
-    assert_eq!(size, (pieces * piece.len()).to_string());
-    let peak = peak_memory(node.pid());
-    assert!(peak < 64 << 20, "{peak} bytes of memory");
 }
 
 #[tokio::test]
@@ -656,4 +627,78 @@ async fn a_blob_that_no_manifest_needs_goes_when_it_is_told_to_and_nothing_else_
         .await
         .assert_error(404, "BLOB_UNKNOWN");
     app.assert_has("v1", &image).await;
+}
+
+#[tokio::test]
+async fn wharf_cache_gc_asks_a_node_that_runs_and_opens_the_store_of_one_that_does_not() {
+    let mut node = registry().await;
+    let image = Image::of(&[1000]);
+    to(&node, "a").image("v1", &image).await;
+    let [first, second] = [random(5000), random(6000)];
+    let digests = [to(&node, "a").blob(&first).await, to(&node, "a").blob(&second).await];
+    let gc = |more: &[&str]| {
+        let mut command = Command::new(binary());
+        let output = command.args(["cache", "gc"]).args(more).output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), said, words)
+    };
+    let (admin, data) = (node.admin_url(), node.data().display().to_string());
+
+    let (code, said, words) = gc(&["--admin", &admin, "--unused", "0s", "--dry-run"]);
+    assert_eq!(code, Some(0), "{words}");
+    assert!(
+        digests.iter().all(|digest| said.contains(&format!("a@{digest}"))),
+        "{said}"
+    );
+    assert!(
+        words.contains("2 blobs that no manifest needs") && words.contains("would go"),
+        "{words}"
+    );
+    assert!(digests.iter().all(|digest| node.has_stored(digest)));
+    let (code, _, words) = gc(&["--data", &data, "--unused", "0s"]);
+    assert!(code == Some(1) && words.contains("another wharf holds"), "{words}");
+
+    node.stop().await;
+    let (code, _, words) = gc(&["--admin", &admin, "--unused", "0s"]);
+    assert!(code == Some(1) && words.contains("--data"), "{words}");
+    let (code, said, words) = gc(&["--data", &data, "--unused", "0s"]);
+    assert_eq!((code, said.lines().count()), (Some(0), 2), "{said}{words}");
+    assert!(digests.iter().all(|digest| !node.has_stored(digest)));
+    node.start().await;
+    to(&node, "a").assert_has("v1", &image).await;
+}
+
+#[tokio::test]
+async fn a_registry_that_others_reach_starts_only_if_anybody_may_push() {
+    let mut node = Setup::alone().registry().listen_on("0.0.0.0").placed();
+    node.spawn();
+    let status = node.ended().await;
+    assert_eq!(status.code(), Some(2));
+    let log = node.log();
+    assert!(
+        log.contains("nothing says who may push") && log.contains("anonymous = true"),
+        "{log}"
+    );
+
+    node.setup = node.setup.clone().more("[push]\nanonymous = true\n");
+    node.start().await;
+    assert_eq!(to(&node, "a").begin("").await.status, 202);
+}
+
+#[tokio::test]
+async fn no_page_of_another_origin_has_anything_thrown_away() {
+    let node = registry().await;
+    let post = Request::new("POST", "/api/cache/gc?unused=0s").header("Content-Length", "0");
+
+    let forged = node
+        .admin_send(post.clone().header("Origin", "https://evil.example"))
+        .await;
+
+    assert_eq!(forged.status, 403, "{forged}");
+    assert_eq!(node.admin("/api/cache/gc").await.status, 405);
+    let odd = Request::new("POST", "/api/cache/gc?unused=soon").header("Content-Length", "0");
+    let odd = node.admin_send(odd).await;
+    assert!(odd.status == 400 && odd.text().contains("unused"), "{odd}");
+    assert_eq!(node.admin_send(post).await.status, 200);
 }

@@ -32,6 +32,8 @@ pub struct Setup {
     mode: &'static str,
     name: String,
     family: Family,
+    /// In the place of the address that it is asked at.
+    listen_on: Option<&'static str>,
     parent: Vec<String>,
     upstreams: Vec<String>,
     listen: Vec<String>,
@@ -50,6 +52,7 @@ impl Setup {
             mode: "mirror",
             name: "under-test".to_owned(),
             family: Family::V4,
+            listen_on: None,
             parent: Vec::new(),
             upstreams: Vec::new(),
             listen: Vec::new(),
@@ -80,6 +83,12 @@ impl Setup {
 
     pub fn on(mut self, family: Family) -> Self {
         self.family = family;
+        self
+    }
+
+    /// Listens there, at the same port.
+    pub fn listen_on(mut self, address: &'static str) -> Self {
+        self.listen_on = Some(address);
         self
     }
 
@@ -161,7 +170,10 @@ impl Setup {
 
     fn written(&self, address: SocketAddr, admin: SocketAddr, data: &Path) -> String {
         let mut text = format!("mode = \"{}\"\n[node]\nname = \"{}\"\n", self.mode, self.name);
-        text += &format!("[listen]\naddress = \"{address}\"\n{}\n", self.listen.join("\n"));
+        let at = self
+            .listen_on
+            .map_or(address.to_string(), |on| format!("{on}:{}", address.port()));
+        text += &format!("[listen]\naddress = \"{at}\"\n{}\n", self.listen.join("\n"));
         if transport::authority().is_some() {
             text += "cert_file = \"leaf.pem\"\nkey_file = \"leaf.key\"\n";
         }
@@ -417,11 +429,21 @@ impl Node {
         Client::of(self.admin).get(target).await
     }
 
+    /// Where the admin port is.
+    pub fn admin_url(&self) -> String {
+        format!("http://{}", self.admin)
+    }
+
+    /// Any request to the admin port.
+    pub async fn admin_send(&self, request: Request) -> Reply {
+        Client::of(self.admin).send(request).await
+    }
+
     /// Has what no manifest needs thrown away; what went.
     pub async fn collect(&self, query: &str) -> serde_json::Value {
         let target = format!("/api/cache/gc?{query}");
         let post = Request::new("POST", &target).header("Content-Length", "0");
-        let reply = Client::of(self.admin).send(post).await;
+        let reply = self.admin_send(post).await;
         assert_eq!(reply.status, 200, "{reply}");
         reply.json()
     }

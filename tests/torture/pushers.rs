@@ -10,9 +10,10 @@ use reqwest::{Client, Method, Response};
 use tokio::task::JoinSet;
 
 use super::{Dice, KIB, MIB, progress, sized};
-use crate::support::client::reqwest_trusting;
-use crate::support::content::{Image, random, sha256};
+use crate::support::client::{Request, reqwest_trusting};
+use crate::support::content::{Image, random, sha256, sha256_of};
 use crate::support::node::Setup;
+use crate::support::process::peak_memory;
 use crate::support::pushing::Pusher;
 
 const PUSHERS: usize = 64;
@@ -244,4 +245,34 @@ async fn many_push_shared_layers_while_the_node_is_killed_and_all_that_was_ackno
         .filter(|digest| !known.contains(digest))
         .collect();
     assert!(orphans.is_empty(), "nobody needs {orphans:?}");
+}
+
+#[tokio::test]
+async fn a_blob_of_gibibytes_takes_little_memory() {
+    let node = Setup::alone().registry().capacity("12GiB").start().await;
+    let app = Pusher::of(node.client(), "a");
+    let piece = random(4 * MIB);
+    let pieces = sized(256, 1280);
+    let digest = sha256_of((0..pieces).map(|_| &piece[..]));
+    let location = app.open().await;
+    let put = Request::new("PUT", &format!("{location}?digest={digest}"))
+        .header("Content-Length", &(pieces * piece.len()).to_string())
+        .header("Connection", "close");
+    let mut connection = node.client().connect().await;
+
+    connection.write(&put.written("node")).await.unwrap();
+    for _ in 0..pieces {
+        connection.write(&piece).await.unwrap();
+    }
+    let reply = String::from_utf8_lossy(&connection.read_to_end().await).into_owned();
+
+    assert!(reply.starts_with("HTTP/1.1 201"), "{reply}");
+    let size = app
+        .head(&format!("blobs/{digest}"))
+        .await
+        .header("content-length")
+        .to_owned();
+    assert_eq!(size, (pieces * piece.len()).to_string());
+    let peak = peak_memory(node.pid());
+    assert!(peak < 64 << 20, "{peak} bytes of memory");
 }
