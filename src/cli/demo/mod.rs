@@ -155,6 +155,7 @@ fn interrupted() -> io::Result<impl Future<Output = ()>> {
 }
 
 async fn told(args: &Args) -> Result<(), Error> {
+    witness::summoned()?;
     let folder = Folder::new(args.keep.as_deref())?;
     let mut plant = Plant::start(&folder).await?;
     story::tell(&mut plant).await?;

@@ -14,14 +14,7 @@ pub(super) const PROGRAM: &str = "sha256sum";
 /// * [`Error::Missing`]: there is no such program.
 /// * [`Error::Unexpected`]: it failed.
 pub(super) fn sha256(path: &Path) -> Result<String, Error> {
-    if !is_in_path(PROGRAM) {
-        let purpose = "it is the witness of the digests";
-        return Err(Error::Missing {
-            program: PROGRAM,
-            purpose,
-            package: "coreutils",
-        });
-    }
+    summoned()?;
     let failed = |reason| Error::Unexpected {
         what: format!("{PROGRAM} of {}", path.display()),
         reason,
@@ -49,8 +42,24 @@ pub(super) fn sha256(path: &Path) -> Result<String, Error> {
     }
 }
 
+/// Whether there is a witness at all.
+///
+/// # Errors
+///
+/// [`Error::Missing`].
+pub(super) fn summoned() -> Result<(), Error> {
+    if is_in_path(PROGRAM) {
+        return Ok(());
+    }
+    Err(Error::Missing {
+        program: PROGRAM,
+        purpose: "it is the witness of the digests",
+        package: "coreutils",
+    })
+}
+
 /// Whether a program of this name can be started.
-pub(super) fn is_in_path(program: &str) -> bool {
+fn is_in_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .map(|folder: PathBuf| folder.join(program))
