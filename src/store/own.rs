@@ -79,23 +79,18 @@ impl Store {
         closure.push(digest);
         self.shared.make_durable(&closure)?;
         let at = stamp();
-        let is_unsaid = |digest: &Digest| !self.was_pushed(repository, digest);
-        let blobs = needs
-            .into_iter()
-            .filter(is_unsaid)
-            .map(|digest| Fact::Blob { digest, at });
+        // All of them, known before or not: what was idle until now may be going just now.
+        let blobs = needs.into_iter().map(|digest| Fact::Blob { digest, at });
         let manifest = Fact::Manifest {
             digest,
             media_type: held.media_type().to_owned(),
             at,
             subject,
         };
-        let tags = tags.into_iter();
-        let named: Vec<Tag> = tags.collect();
         let mut say: Vec<Fact> = blobs.chain([manifest]).collect();
-        say.extend(named.iter().cloned().map(|tag| Fact::Tag { tag, digest }));
+        say.extend(tags.iter().cloned().map(|tag| Fact::Tag { tag, digest }));
         let mut unsay = vec![Key::Buried(Reference::Digest(digest))];
-        unsay.extend(named.into_iter().map(|tag| Key::Buried(Reference::Tag(tag))));
+        unsay.extend(tags.into_iter().map(|tag| Key::Buried(Reference::Tag(tag))));
         let mark = self.shared.say(repository, say, unsay)?;
         self.shared
             .journal
@@ -177,13 +172,6 @@ impl Store {
     pub fn pushed_referrers(&self, repository: &Repository, digest: &Digest) -> Vec<Link> {
         let referrers = self.shared.records.lock().referrers(repository, digest);
         referrers.into_iter().map(Link::new).collect()
-    }
-
-    /// Whether `digest` was pushed to `repository`, as a manifest or as a blob.
-    pub fn was_pushed(&self, repository: &Repository, digest: &Digest) -> bool {
-        let records = self.shared.records.lock();
-        let keys = [Key::Manifest(*digest), Key::Blob(*digest)];
-        keys.iter().any(|key| records.fact(repository, key).is_some())
     }
 
     /// Finds the blobs that no manifest of their repository needs and that were pushed longer than `unused` ago; takes them
