@@ -214,8 +214,7 @@ impl Journal {
         let file = state.file.clone().ok_or_else(|| self.read_only())?;
         let change = Change::new(state.number + 1, repository, say, unsay);
         let line = change.line();
-        let written = refused("store.journal.append").and_then(|()| file.write_all_at(&line, state.length));
-        if let Err(error) = written {
+        if let Err(error) = write(&file, &line, state.length) {
             // What was written of it is no line, and the next one stands in its place.
             let _ = file.set_len(state.length);
             return Err(Error::io("writing", &self.path)(error));
@@ -254,7 +253,7 @@ impl Journal {
             let upto = state.appended;
             state.is_syncing = true;
             drop(state);
-            let outcome = refused("store.journal.sync").and_then(|()| file.sync_data());
+            let outcome = sync_data(&file);
             state = self.state.lock();
             state.is_syncing = false;
             match outcome {
@@ -340,15 +339,14 @@ impl Journal {
     }
 }
 
-/// What a test has a step fail with.
-fn refused(step: &str) -> io::Result<()> {
-    let eio = || io::Error::from_raw_os_error(libc::EIO);
-    match step {
-        "store.journal.append" => fail_point!("store.journal.append", |_| Err(eio())),
-        _ => fail_point!("store.journal.sync", |_| Err(eio())),
-    }
-    let _ = eio;
-    Ok(())
+fn write(file: &File, line: &[u8], position: u64) -> io::Result<()> {
+    fail_point!("store.journal.append", |_| Err(io::Error::from_raw_os_error(libc::EIO)));
+    file.write_all_at(line, position)
+}
+
+fn sync_data(file: &File) -> io::Result<()> {
+    fail_point!("store.journal.sync", |_| Err(io::Error::from_raw_os_error(libc::EIO)));
+    file.sync_data()
 }
 
 /// Room of the journal on disk, in bytes.
