@@ -160,33 +160,17 @@ class Plant:
 
     def wharf(self, binary, parent, name="wharf"):
         """A mirror of `parent` with the defaults, its request log in a file."""
-        place, port = self.place(name), free_port()
-        (place / "wharf.toml").write_text(
-            f"""
-            mode = "mirror"
-            [node]
-            name = "{name}"
-            [listen]
-            address = "127.0.0.1:{port}"
-            [admin]
-            address = "127.0.0.1:{free_port()}"
-            [storage]
-            path = "{place / 'data'}"
-            [parent]
-            url = "http://{parent.address}"
-            [log]
-            requests = "{place / 'requests.log'}"
-            """
-        )
-        return self._start(name, [binary, "serve", "--config", place / "wharf.toml"], port)
-
+        return self._wharf(binary, name, "mirror", f'[parent]\nurl = "http://{parent.address}"')
 
     def wharf_registry(self, binary, name="wharf"):
-        """A registry of its own with the defaults, its request log in a file."""
+        """A registry of its own, likewise."""
+        return self._wharf(binary, name, "registry")
+
+    def _wharf(self, binary, name, mode, more=""):
         place, port = self.place(name), free_port()
         (place / "wharf.toml").write_text(
             f"""
-            mode = "registry"
+            mode = "{mode}"
             [node]
             name = "{name}"
             [listen]
@@ -195,6 +179,7 @@ class Plant:
             address = "127.0.0.1:{free_port()}"
             [storage]
             path = "{place / 'data'}"
+            {more}
             [log]
             requests = "{place / 'requests.log'}"
             """

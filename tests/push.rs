@@ -702,3 +702,30 @@ async fn no_page_of_another_origin_has_anything_thrown_away() {
     assert!(odd.status == 400 && odd.text().contains("unused"), "{odd}");
     assert_eq!(node.admin_send(post).await.status, 200);
 }
+
+#[tokio::test]
+async fn a_blob_may_be_as_large_as_the_limit_and_one_byte_more_is_413_said_or_not() {
+    let node = Setup::alone()
+        .registry()
+        .more("[push]\nblob = \"1MiB\"\n")
+        .start()
+        .await;
+    let app = to(&node, "a");
+    let most = random(MIB);
+    app.blob(&most).await;
+
+    let location = app.open().await;
+    let more = random(MIB + 1);
+    let said = app.finish(&location, &sha256(&more), &more).await;
+    let location = app.open().await;
+    assert_eq!(app.patch(&location, None, &most).await.status, 202);
+    let in_parts = app.patch(&location, None, b"x").await;
+
+    for refused in [said, in_parts] {
+        refused.assert_error(413, "SIZE_INVALID");
+        assert!(refused.text().contains("push.blob"), "{refused}");
+    }
+    app.get(&format!("blobs/{}", sha256(&more)))
+        .await
+        .assert_error(404, "BLOB_UNKNOWN");
+}

@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,7 +29,6 @@ struct World {
     cut: AtomicUsize,
     resumed: AtomicUsize,
     over: AtomicBool,
-    refused: Mutex<HashMap<u16, usize>>,
 }
 
 /// The node is gone, or was for a moment.
@@ -164,7 +163,6 @@ impl World {
         if got == status {
             return Ok(());
         }
-        *self.refused.lock().entry(got).or_default() += 1;
         let text = answer.text().await.unwrap_or_default();
         // Nothing but a kill keeps anybody from pushing.
         panic!("{got} instead of {status}: {text}");
@@ -185,7 +183,6 @@ async fn many_push_shared_layers_while_the_node_is_killed_and_all_that_was_ackno
         cut: AtomicUsize::new(0),
         resumed: AtomicUsize::new(0),
         over: AtomicBool::new(false),
-        refused: Mutex::default(),
     });
     let mut pushers = JoinSet::new();
     for pusher in 0..PUSHERS {
