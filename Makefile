@@ -13,7 +13,7 @@ PORTABLE  = $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/dist/wharf
 ARGS     ?=
 # Modules of the black-box tests that run a second time with TLS on every connection.
 OVER_TLS  = answers beside budget chain discovery faults flights freshness integrity naming outside permission push \
-            promises pull range refusals resume
+            promises pull range refusals resume uploads
 
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test quick torture check fmt clippy doc deny sabotage bench dist clean

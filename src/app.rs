@@ -147,7 +147,7 @@ impl App {
             clock.clone(),
             counted,
         );
-        let counted = push::Metrics::new(&metrics)?;
+        let counted = push::Metrics::new(&metrics, &refused)?;
         let target = Target { registry, parent };
         let push = (mode == Mode::Registry).then(|| {
             let (store, fetch, clock) = (store.clone(), fetch.clone(), clock.clone());

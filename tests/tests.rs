@@ -32,6 +32,8 @@ mod resume;
 mod flights;
 // A client pushes: uploads, manifests, deletes.
 mod push;
+// What uploads may hold.
+mod uploads;
 // What was pushed, through kills, restarts and damage.
 mod promises;
 // The conformance program of the specification.

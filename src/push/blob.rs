@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use super::sessions::Turn;
-use super::{Error, Incoming, Progress, Push, Shared, beside};
+use super::{Error, Incoming, Limit, Progress, Push, Shared, beside};
 use crate::auth::Permit;
 use crate::oci::{Digest, SessionId};
 use crate::store::{self, Upload};
@@ -52,7 +52,8 @@ impl Push {
     ) -> Result<Progress, Error> {
         let key = (id, self.shared.scope(permit));
         let mut turn = self.shared.turn(&key)?;
-        self.shared.take_part(&mut turn, range, body).await?;
+        let taken = self.shared.take_part(&mut turn, range, body).await;
+        taken.map_err(|error| self.shared.counted(error))?;
         Ok(turn.session.progress())
     }
 
@@ -71,7 +72,8 @@ impl Push {
     ) -> Result<(), Error> {
         let key = (id, self.shared.scope(permit));
         let mut turn = self.shared.turn(&key)?;
-        self.shared.take_part(&mut turn, range, body).await?;
+        let taken = self.shared.take_part(&mut turn, range, body).await;
+        taken.map_err(|error| self.shared.counted(error))?;
         let upload = turn.upload.take().ok_or(Error::Interrupted)?;
         let (repository, digest) = (permit.repository().clone(), *digest);
         let outcome = beside(move || upload.commit(&repository, &digest)).await?;
@@ -115,7 +117,14 @@ impl Shared {
         let upload = turn.upload.take().ok_or(Error::Interrupted)?;
         let mut writing = Writing::new(upload, self.config.blob.bytes());
         let outcome = writing.take(body, announced).await;
-        let upload = writing.end().await?;
+        let mut upload = writing.end().await?;
+        if outcome.is_err() {
+            upload = beside(move || {
+                upload.rest();
+                upload
+            })
+            .await?;
+        }
         let came = upload.size() - size;
         self.metrics.bytes.inc_by(came);
         turn.session.has(upload.size(), self.clock.now());
@@ -179,9 +188,8 @@ impl Writing {
     fn bound(&self, more: u64) -> Result<(), Error> {
         if self.size.saturating_add(more) > self.most {
             return Err(Error::TooLarge {
-                what: "a blob",
+                limit: Limit::Blob,
                 most: self.most,
-                setting: "push.blob",
             });
         }
         Ok(())
@@ -191,7 +199,7 @@ impl Writing {
     async fn reserve(&mut self, bytes: u64) -> Result<(), Error> {
         let mut upload = self.idle().await?;
         let (upload, outcome) = beside(move || {
-            let outcome = upload.reserve(bytes);
+            let outcome = upload.announce(bytes);
             (upload, outcome)
         })
         .await?;

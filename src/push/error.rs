@@ -67,14 +67,21 @@ pub enum Error {
     },
 
     /// The caller's, or the operator's: it is larger than the settings allow.
-    #[error("{what} of more than {most} bytes, which is what {setting} allows")]
+    #[error("{} of more than {most} bytes, which is what {} allows", limit.what(), limit.setting())]
     TooLarge {
-        /// A blob, or a manifest.
-        what: &'static str,
-        /// Bytes.
+        /// Bytes of a blob or of a manifest.
+        limit: Limit,
+        /// As many as may be.
         most: u64,
-        /// Where it is set.
-        setting: &'static str,
+    },
+
+    /// The caller's, or the operator's: a manifest has more in it than the settings allow.
+    #[error("no valid manifest: more than {most} {}, which is what {} allows", limit.what(), limit.setting())]
+    TooMuch {
+        /// Levels or entries.
+        limit: Limit,
+        /// As many as may be.
+        most: usize,
     },
 
     /// The caller's: it is no manifest that clients would all read alike.
@@ -92,6 +99,10 @@ pub enum Error {
     /// What is to go could not be found.
     #[error(transparent)]
     Fetch(#[from] fetch::Error),
+
+    /// Uploads under way hold as much as they may. Passes with time, or the operator allows more.
+    #[error("{0}; finish or cancel some, or allow more by storage.capacity")]
+    NoRoomForUploads(store::Error),
 
     /// All that could make room exists nowhere else. The operator's, who may allow more.
     #[error("{0}; what was pushed here is not thrown away: allow more by storage.capacity, or delete some")]
@@ -112,7 +123,83 @@ impl From<store::Error> for Error {
             store::Error::DigestMismatch { actual, announced } => Self::Digest { actual, announced },
             store::Error::Gone { digest } => Self::Missing(vec![digest]),
             error @ (store::Error::Full { .. } | store::Error::Crowded { .. }) => Self::NoRoom(error),
+            error @ store::Error::Uploads { .. } => Self::NoRoomForUploads(error),
             other => Self::Store(other),
+        }
+    }
+}
+
+/// A limit of the settings; the closed set of the label `limit`, as far as pushing goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Limit {
+    /// Uploads at a time.
+    Uploads,
+    /// Bytes that uploads hold.
+    UploadRoom,
+    /// Bytes of a blob.
+    Blob,
+    /// Bytes of a manifest.
+    Manifest,
+    /// Levels of a manifest.
+    JsonDepth,
+    /// Entries of a manifest.
+    Descriptors,
+}
+
+impl Limit {
+    pub(super) const ALL: [Self; 6] = [
+        Self::Uploads,
+        Self::UploadRoom,
+        Self::Blob,
+        Self::Manifest,
+        Self::JsonDepth,
+        Self::Descriptors,
+    ];
+
+    /// Where it is set.
+    pub(super) fn setting(self) -> &'static str {
+        match self {
+            Self::Uploads => "push.uploads",
+            Self::UploadRoom => "storage.capacity",
+            Self::Blob => "push.blob",
+            Self::Manifest => "limits.manifest",
+            Self::JsonDepth => "limits.json_depth",
+            Self::Descriptors => "limits.descriptors",
+        }
+    }
+
+    /// What it counts.
+    fn what(self) -> &'static str {
+        match self {
+            Self::Uploads => "uploads",
+            Self::UploadRoom => "bytes of uploads",
+            Self::Blob => "a blob",
+            Self::Manifest => "a manifest",
+            Self::JsonDepth => "levels of JSON",
+            Self::Descriptors => "entries",
+        }
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Uploads => "uploads",
+            Self::UploadRoom => "upload_room",
+            Self::Blob => "blob",
+            Self::Manifest => "manifest",
+            Self::JsonDepth => "json_depth",
+            Self::Descriptors => "descriptors",
+        }
+    }
+}
+
+impl Error {
+    /// What was reached, if it was a limit.
+    pub(super) fn limit(&self) -> Option<Limit> {
+        match self {
+            Self::TooManyUploads { .. } => Some(Limit::Uploads),
+            Self::NoRoomForUploads(_) => Some(Limit::UploadRoom),
+            Self::TooLarge { limit, .. } | Self::TooMuch { limit, .. } => Some(*limit),
+            _ => None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use futures_util::future::join_all;
 
-use super::{Error, Incoming, Push, Shared, beside};
+use super::{Error, Incoming, Limit, Push, Shared, beside};
 use crate::auth::Permit;
 use crate::fetch::Asker;
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag, media};
@@ -37,11 +37,12 @@ impl Push {
     ) -> Result<Accepted, Error> {
         let shared = &self.shared;
         shared.admit(permit)?;
-        let bytes = shared.read_manifest(body).await?;
+        let read = shared.read_manifest(body).await;
+        let bytes = read.map_err(|error| shared.counted(error))?;
         let (digest, tags) = named(reference, tags, &bytes)?;
         let manifest = shared.judge(media_type, &bytes)?;
         let held = Held::new(digest, media_type.map(media::essence), bytes);
-        shared.judge_shape(&held)?;
+        shared.judge_shape(&held).map_err(|error| shared.counted(error))?;
         let needs = shared.look_for(permit.repository(), &manifest, asker).await?;
         let subject = manifest.subject.map(|subject| subject.digest);
         let pushed = Pushed {
@@ -61,9 +62,8 @@ impl Shared {
     async fn read_manifest(&self, body: &mut dyn Incoming) -> Result<Bytes, Error> {
         let most = self.limits.manifest.bytes();
         let too_large = || Error::TooLarge {
-            what: "a manifest",
+            limit: Limit::Manifest,
             most,
-            setting: "limits.manifest",
         };
         let mut bytes = BytesMut::new();
         if body.length().is_some_and(|length| length > most) {
@@ -106,16 +106,16 @@ impl Shared {
     fn judge_shape(&self, held: &Held) -> Result<(), Error> {
         let limits = &self.limits;
         if held.depth() > limits.json_depth {
-            return Err(Error::Manifest(format!(
-                "its JSON is deeper than limits.json_depth, {}",
-                limits.json_depth
-            )));
+            return Err(Error::TooMuch {
+                limit: Limit::JsonDepth,
+                most: limits.json_depth,
+            });
         }
         if held.entries() > limits.descriptors {
-            return Err(Error::Manifest(format!(
-                "it lists more than limits.descriptors, {}",
-                limits.descriptors
-            )));
+            return Err(Error::TooMuch {
+                limit: Limit::Descriptors,
+                most: limits.descriptors,
+            });
         }
         match held.ambiguity() {
             None => Ok(()),

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use body::{Broken, Incoming};
 pub use config::Config;
-pub use error::Error;
+pub use error::{Error, Limit};
 pub use manifest::Accepted;
 pub use metrics::Metrics;
 pub use sessions::Progress;
@@ -141,6 +141,16 @@ impl Push {
         Some(Error::Closed { layer }.to_string())
     }
 
+    /// A client was told that a blob is here, and may bring a manifest that needs it: it is kept as if it had been pushed now.
+    pub async fn found(&self, permit: &Permit, digest: &Digest) {
+        let (store, repository, digest) = (self.shared.store.clone(), permit.repository().clone(), *digest);
+        let age = self.shared.config.unused_ttl / 2;
+        let renewed = beside(move || store.renew(&repository, &digest, age)).await;
+        if let Err(error) = renewed.and_then(|renewed| Ok(renewed?)) {
+            tracing::warn!(%digest, %error, "how long a blob is kept could not be written down");
+        }
+    }
+
     /// How long a blob that no manifest needs is kept.
     pub fn unused_ttl(&self) -> Duration {
         self.shared.config.unused_ttl
@@ -154,7 +164,8 @@ impl Push {
     /// * [`Error::TooManyUploads`]; [`Error::Store`].
     pub async fn begin(&self, permit: &Permit, algorithm: Algorithm) -> Result<SessionId, Error> {
         let (shared, permit) = (self.shared.clone(), permit.clone());
-        beside(move || shared.begin(&permit, algorithm)).await?
+        let begun = beside(move || shared.begin(&permit, algorithm)).await?;
+        begun.map_err(|error| self.shared.counted(error))
     }
 
     /// How far an upload is.
@@ -222,6 +233,14 @@ impl Shared {
     /// The parent, if it takes no pushes.
     fn closed_by(&self) -> Option<&Parent> {
         self.parent.as_ref().filter(|parent| parent.refuses_pushes())
+    }
+
+    /// The same, counted if a limit was reached.
+    fn counted(&self, error: Error) -> Error {
+        if let Some(limit) = error.limit() {
+            self.metrics.refused(limit);
+        }
+        error
     }
 
     fn scope(&self, permit: &Permit) -> Scope {

@@ -156,6 +156,7 @@ impl Shared {
             scope,
             size,
             written,
+            ..
         } in self.store.left_uploads()
         {
             let age = wall.duration_since(written).unwrap_or(Duration::ZERO);

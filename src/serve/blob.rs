@@ -24,6 +24,9 @@ pub(super) async fn get(
     };
     if request.is_head() || request.has(digest) {
         let (size, outcome) = serve.shelf.blob_size(&permit, digest, &asker).await.map_err(refuse)?;
+        if let Some(push) = &serve.push {
+            push.found(&permit, digest).await;
+        }
         // A range is for GET alone (RFC 9110, 14.2).
         let reply = if request.has(digest) {
             Reply::new(304)

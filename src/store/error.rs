@@ -38,6 +38,13 @@ pub enum Error {
         kept: u64,
     },
 
+    /// Uploads under way hold as much as they may. Passes with time, or is the operator's, who may allow more.
+    #[error("uploads under way may take {most} bytes together, half of storage.capacity, and this one would take more")]
+    Uploads {
+        /// Bytes.
+        most: u64,
+    },
+
     /// The sender's fault: it does not say how much it sends, and sends a lot.
     #[error("content that does not announce its size may take {most} bytes")]
     Unannounced {

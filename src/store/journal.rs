@@ -293,7 +293,7 @@ impl Journal {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`]: the old one stays.
+    /// [`Error::Io`]: the old one stays, or it has to be written anew once more.
     pub(super) fn write_anew(&self, layout: &Layout, facts: &[(Repository, Vec<Fact>)], end: End) -> Result<(), Error> {
         let path = layout.journal_anew();
         let written = |error| Error::io("writing", &path)(error);
@@ -305,26 +305,51 @@ impl Journal {
             }
         }
         file.write_all(&text).and_then(|()| file.sync_data()).map_err(written)?;
+        let mut anew = Anew {
+            file,
+            length: text.len() as u64,
+            copied: end.length,
+        };
         let mut state = self.state.lock();
         while state.is_syncing {
             self.synced.wait(&mut state);
         }
-        let old = state.file.clone().ok_or_else(|| self.read_only())?;
-        let mut behind = vec![0; usize::try_from(state.length - end.length).unwrap_or(0)];
-        old.read_exact_at(&mut behind, end.length)
-            .map_err(Error::io("reading", &self.path))?;
-        file.write_all(&behind)
-            .and_then(|()| file.sync_all())
-            .map_err(written)?;
+        // From here on lines are appended, and none of them becomes durable until they all are in the new file.
+        state.is_syncing = true;
+        let (old, length) = (state.file.clone(), state.length);
+        drop(state);
+        let copied = old.ok_or_else(|| self.read_only()).and_then(|old| {
+            anew.copy(&old, length).map_err(written)?;
+            anew.file.sync_data().map_err(written)?;
+            Ok(old)
+        });
         fail_point!("store.journal.anew");
-        layout.promote_journal()?;
-        state.length = (text.len() + behind.len()) as u64;
-        state.length_anew = state.length;
-        state.file = Some(Arc::new(file));
-        state.durable = state.appended;
-        state.has_failed = false;
+        let mut state = self.state.lock();
+        let moved = copied.and_then(|old| {
+            anew.copy(&old, state.length).map_err(written)?;
+            layout.promote_journal()
+        });
+        let appended = state.appended;
+        let file = Arc::new(anew.file);
+        if moved.is_ok() {
+            state.file = Some(file.clone());
+            (state.length, state.length_anew) = (anew.length, anew.length);
+            state.has_failed = false;
+        }
+        drop(state);
+        let is_moved = moved.is_ok();
+        let outcome = moved.and_then(|()| {
+            file.sync_all().map_err(Error::io("syncing", &self.path))?;
+            layout.sync_root()
+        });
+        let mut state = self.state.lock();
+        state.is_syncing = false;
+        match outcome {
+            Ok(()) => state.durable = state.durable.max(appended),
+            Err(_) => state.has_failed |= is_moved,
+        }
         self.synced.notify_all();
-        Ok(())
+        outcome
     }
 
     fn failed(&self) -> Error {
@@ -336,6 +361,27 @@ impl Journal {
         Error::ReadOnly {
             path: self.path.parent().unwrap_or(&self.path).to_owned(),
         }
+    }
+}
+
+/// A journal that is written anew.
+struct Anew {
+    file: File,
+    /// Bytes of it.
+    length: u64,
+    /// Bytes of the old one that it has, or says in other words.
+    copied: u64,
+}
+
+impl Anew {
+    /// Appends what the old one has as well, up to `end`.
+    fn copy(&mut self, old: &File, end: u64) -> io::Result<()> {
+        let mut lines = vec![0; usize::try_from(end - self.copied).unwrap_or(0)];
+        old.read_exact_at(&mut lines, self.copied)?;
+        self.file.write_all(&lines)?;
+        self.length += lines.len() as u64;
+        self.copied = end;
+        Ok(())
     }
 }
 

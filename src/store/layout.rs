@@ -79,10 +79,16 @@ impl Layout {
     /// Puts it there.
     pub(super) fn promote_journal(&self) -> Result<(), Error> {
         let (from, to) = (self.journal_anew(), self.journal());
-        #[expect(clippy::disallowed_methods, reason = "the file was synced, and the folder is now")]
-        fs::rename(&from, &to)
-            .and_then(|()| sync_folder(&self.root))
-            .map_err(Error::io("moving into place", &to))
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "what was durable is so in the new one, whichever a power cut leaves"
+        )]
+        fs::rename(&from, &to).map_err(Error::io("moving into place", &to))
+    }
+
+    /// Makes the names of the record files durable.
+    pub(super) fn sync_root(&self) -> Result<(), Error> {
+        sync_folder(&self.root).map_err(Error::io("syncing", &self.root))
     }
 
     pub(super) fn blob(&self, digest: &Digest) -> PathBuf {

@@ -24,6 +24,9 @@ use super::space::Spare;
 use super::staged::Spool;
 use crate::oci::Digest;
 
+/// Uploads may take one part in so many of the budget.
+const UPLOADS: u64 = 2;
+
 /// Bytes, promised and present.
 pub(super) struct Ledger {
     capacity: u64,
@@ -35,6 +38,8 @@ pub(super) struct Ledger {
     committed: u64,
     /// Granted to writers.
     reserved: u64,
+    /// Of it, what uploads were granted or are about to be.
+    uploads: u64,
     /// Most recently used first.
     entries: LruCache<Digest, Entry>,
     /// Partial downloads nobody works on, and the quarantine: these leave before any blob.
@@ -145,6 +150,7 @@ impl Ledger {
             stuck: 0,
             committed: 0,
             reserved: 0,
+            uploads: 0,
             entries: LruCache::unbounded(),
             scraps: LruCache::unbounded(),
             scrap_bytes: 0,
@@ -502,6 +508,32 @@ impl Ledger {
     /// Counts an upload that a start found.
     pub(super) fn adopt_upload(&mut self, room: u64) {
         self.reserved += room;
+        self.uploads += room;
+    }
+
+    /// Counts what the file of an upload takes instead of what was granted for it.
+    pub(super) fn settle_upload(&mut self, granted: u64, room: u64) {
+        self.settle(granted, room);
+        self.uploads = self.uploads.saturating_sub(granted) + room;
+    }
+
+    /// Room that all uploads may take together: what is announced and does not come must not cost all that is kept.
+    pub(super) fn most_uploads(&self) -> u64 {
+        self.capacity / UPLOADS
+    }
+
+    /// Counts room that an upload is about to be granted; false if that is more than uploads may take.
+    pub(super) fn announce_upload(&mut self, more: u64) -> bool {
+        let fits = self.uploads.saturating_add(more) <= self.most_uploads();
+        if fits {
+            self.uploads += more;
+        }
+        fits
+    }
+
+    /// It was not granted, or the upload is none any more.
+    pub(super) fn retract_upload(&mut self, room: u64) {
+        self.uploads = self.uploads.saturating_sub(room);
     }
 
     /// The type of what a fact says is a manifest.

@@ -52,6 +52,24 @@ impl Store {
         }
     }
 
+    /// Has a blob that was pushed more than `age` ago count as pushed now. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
+    pub fn renew(&self, repository: &Repository, digest: &Digest, age: Duration) -> Result<(), Error> {
+        let is_old = {
+            let records = self.shared.records.lock();
+            let oldest = stamp().saturating_sub(age.as_secs());
+            let fact = records.fact(repository, &Key::Blob(*digest));
+            matches!(fact, Some(Fact::Blob { at, .. }) if *at < oldest)
+        };
+        if is_old {
+            self.shared.say_blob(repository, digest)?;
+        }
+        Ok(())
+    }
+
     /// Takes in a manifest: when this returns, it and all that it needs survive a power cut. Blocks.
     ///
     /// # Errors

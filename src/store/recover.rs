@@ -20,7 +20,7 @@ use super::layout::{self, Layout};
 use super::ledger::{Entry, Ledger, Trust};
 use super::records::Records;
 use super::space::Space;
-use super::{Config, Error, Metrics, Shared, journal, room, sync};
+use super::{Config, Error, Metrics, Shared, journal, room, sync, upload};
 use crate::oci::{Digest, Repository};
 
 /// How often a start that takes long says that it goes on.
@@ -46,9 +46,7 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
             .into_iter()
             .for_each(|(path, metadata)| ledger.keep_scrap(path, layout::room(&metadata)));
     }
-    for (_, metadata) in layout.left_uploads() {
-        ledger.adopt_upload(layout::room(&metadata));
-    }
+    upload::adopt_left(&layout, &mut ledger);
     let mut records = adopt_names(&contents);
     let facts = settle_facts(&mut contents, found, &journal);
     adopt_facts(&facts.hold, &mut records, &mut ledger, &index);
