@@ -196,7 +196,25 @@ async fn bytes_of_another_digest_are_refused_however_they_come_and_nothing_is_ke
             .await
             .assert_error(400, "DIGEST_INVALID");
     }
+    let location = app.open().await;
+    let nameless = Request::new("PUT", &location).body(&bytes);
+    node.send(nameless).await.assert_error(400, "DIGEST_INVALID");
     assert_eq!(node.room_of("blobs", &[]), 0);
+}
+
+#[tokio::test]
+async fn fourteen_layers_are_pushed_at_a_time_as_containerd_pushes_them() {
+    let node = registry().await;
+    let app = to(&node, "a");
+    let image = Image::of(&[300_000; 14]);
+
+    let uploads = image.layers.iter().map(|layer| app.blob(layer));
+    let digests = futures_util::future::join_all(uploads).await;
+    app.blob(&image.config).await;
+    app.manifest("v1", &image.manifest).await;
+
+    assert!(digests.iter().enumerate().all(|(at, digest)| *digest == image.layer(at)));
+    app.assert_has("v1", &image).await;
 }
 
 #[tokio::test]

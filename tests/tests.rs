@@ -40,6 +40,8 @@ mod promises;
 mod conformance;
 // What was pushed here beside what the parent has.
 mod beside;
+// What a registry lists.
+mod lists;
 // Which registry a name means.
 mod naming;
 // Who may have what, whoever brought it.

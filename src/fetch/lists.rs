@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::freshness::{Head, Refreshed};
 use super::manifest::{Document, Stale};
 use super::{Asker, Error, Fetch, Limit, Outcome, Shared};
-use crate::oci::{Digest, Repository, Tag, media};
+use crate::oci::{Digest, Reference, Repository, Tag, media};
 use crate::parent::{self, What};
 use crate::store::{Held, Slot};
 
@@ -175,21 +175,42 @@ impl Shared {
         digest: &Digest,
         asker: &Asker,
     ) -> Result<(Vec<Box<RawValue>>, Head), Error> {
-        let nothing = Head::ours();
-        match self
-            .fresh_boxed(repository, Slot::Tag(Tag::of_referrers(digest)), asker)
-            .await
-        {
-            Ok(document) => {
+        let tag = Tag::of_referrers(digest);
+        let slot = Slot::Tag(tag.clone());
+        let pushed = self.store.tag(repository, &slot).filter(Self::is_pushed);
+        let list = if pushed.is_some() {
+            self.hidden_list(repository, &tag.into(), asker).await
+        } else {
+            self.fresh_boxed(repository, slot, asker).await.map(|document| {
                 let head = Head {
                     age: document.age.unwrap_or_default(),
                     cache_status: document.cache_status,
                     stale: document.stale,
                 };
-                Ok((descriptors(document.held.bytes()).unwrap_or_default(), head))
-            }
-            Err(Error::Absent { .. }) => Ok((Vec::new(), nothing)),
-            Err(error) => Err(error),
+                (descriptors(document.held.bytes()).unwrap_or_default(), head)
+            })
+        };
+        match list {
+            Err(Error::Absent { .. }) => Ok((Vec::new(), Head::ours())),
+            other => other,
+        }
+    }
+
+    /// What the parent has under a tag that was pushed here: it has its list of referrers, and this node one of its own.
+    async fn hidden_list(
+        &self,
+        repository: &Repository,
+        name: &Reference,
+        asker: &Asker,
+    ) -> Result<(Vec<Box<RawValue>>, Head), Error> {
+        let ask = self.ask(asker, repository, What::Manifest(name));
+        let answer = self.parent(repository)?.ask(ask).await?;
+        let head = Head::of(&answer);
+        let most = usize::try_from(self.limits.manifest.bytes()).unwrap_or(usize::MAX);
+        match answer.bytes(most).await {
+            Ok(bytes) => Ok((descriptors(&bytes).unwrap_or_default(), head)),
+            Err(parent::Error::TooLarge { .. }) => Err(self.beyond(repository, "a manifest", Limit::Manifest)),
+            Err(error) => Err(error.into()),
         }
     }
 
