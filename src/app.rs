@@ -155,6 +155,7 @@ impl App {
         });
         if let Some(push) = &push {
             fetching.spawn(push.clone().watch());
+            fetching.spawn(push.clone().watch_parent());
         }
         let (gate, shelf) = (Gate::new(filters), Shelf::new(store.clone(), fetch));
         let counted = serve::Metrics::new(&metrics)?;

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::client::{blob, manifest};
 use crate::support::content::{Image, Manifest, OCI_INDEX, random, sha256};
+use crate::support::eventually;
 use crate::support::node::{Node, Setup};
 use crate::support::pushing::Pusher;
 use crate::support::upstream::{Fault, Upstream};
@@ -111,7 +112,7 @@ async fn what_was_deleted_stays_away_until_the_parent_has_something_else() {
     app.assert_has(&first.manifest.digest, &first).await;
 
     let second = parent.new_image("a", "v1", &[200]);
-    crate::support::eventually("the parent's new tag is seen", async || {
+    eventually("the parent's new tag is seen", async || {
         app.get("manifests/v1").await.status == 200
     })
     .await;
@@ -210,8 +211,6 @@ async fn below_a_mirror_a_registry_refuses_pushes_and_says_why_until_the_mirror_
     let node = Setup::below(&above.url()).registry().tag_ttl("0s").start().await;
     let app = to(&node, "a");
     let image = cloud.new_image("a", "v1", &[100]);
-    // Before it is known what the parent is, it is taken.
-    assert_eq!(app.begin("").await.status, 202);
 
     app.assert_has("v1", &image).await;
     let refused = app.begin("").await;
@@ -226,7 +225,7 @@ async fn below_a_mirror_a_registry_refuses_pushes_and_says_why_until_the_mirror_
 
     above.setup = above.setup.clone().registry();
     above.restart().await;
-    crate::support::eventually("the parent's new mode is heard", async || {
+    eventually("the parent's new mode is heard", async || {
         app.get("manifests/v1").await;
         app.begin("").await.status == 202
     })
@@ -234,6 +233,52 @@ async fn below_a_mirror_a_registry_refuses_pushes_and_says_why_until_the_mirror_
     let ours = Image::of(&[10]);
     app.image("mine", &ours).await;
     app.assert_has("mine", &ours).await;
+}
+
+#[tokio::test]
+async fn below_a_registry_that_declines_pushes_a_registry_refuses_them_too_until_it_takes_them() {
+    let parent = Upstream::start().await;
+    parent.declines_pushes(true);
+    let node = below(&parent).await;
+    let app = to(&node, "a");
+
+    eventually("it is known that the parent declines", async || {
+        app.begin("").await.status == 405
+    })
+    .await;
+
+    let refused = app.begin("").await;
+    refused.assert_error(405, "UNSUPPORTED");
+    assert!(refused.text().contains("takes no pushes"), "{refused}");
+    assert!(node.admin("/readyz").await.text().contains("takes no pushes"));
+    assert_eq!(parent.count("DELETE", ""), 0);
+    parent.declines_pushes(false);
+    eventually("the parent takes them again", async || {
+        app.begin("").await.status == 202
+    })
+    .await;
+    eventually("what was offered there is cancelled", async || {
+        parent.seen("DELETE", "/v2/a/blobs/uploads/1234").len() == 1
+    })
+    .await;
+    let offered = parent.count("POST", "");
+    let image = Image::of(&[10]);
+    app.image("v1", &image).await;
+    app.assert_has("v1", &image).await;
+    assert_eq!(parent.count("POST", ""), offered, "it is offered one more");
+}
+
+#[tokio::test]
+async fn below_a_mirror_nothing_is_taken_though_nobody_has_pulled() {
+    let cloud = Upstream::start().await;
+    let above = Setup::below(&cloud.url()).named("above").start().await;
+    let node = Setup::below(&above.url()).registry().start().await;
+
+    eventually("the mirror is asked at the start", async || {
+        node.admin("/readyz").await.text().contains("takes no pushes")
+    })
+    .await;
+    to(&node, "a").begin("").await.assert_error(405, "UNSUPPORTED");
 }
 
 #[tokio::test]

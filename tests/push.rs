@@ -213,7 +213,12 @@ async fn fourteen_layers_are_pushed_at_a_time_as_containerd_pushes_them() {
     app.blob(&image.config).await;
     app.manifest("v1", &image.manifest).await;
 
-    assert!(digests.iter().enumerate().all(|(at, digest)| *digest == image.layer(at)));
+    assert!(
+        digests
+            .iter()
+            .enumerate()
+            .all(|(at, digest)| *digest == image.layer(at))
+    );
     app.assert_has("v1", &image).await;
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Memory {
     wharf: AtomicBool,
     /// A node that said that it takes no pushes.
     refuses: AtomicBool,
+    /// Another registry that declined one.
+    declined: AtomicBool,
     /// Whether another may have come in its place since.
     doubted: AtomicBool,
     /// A cache of one, for its way of letting many wait for one answer.
@@ -50,6 +52,7 @@ impl Memory {
         Self {
             wharf: AtomicBool::new(false),
             refuses: AtomicBool::new(false),
+            declined: AtomicBool::new(false),
             doubted: AtomicBool::new(false),
             asked: Cache::new(1),
         }
@@ -84,11 +87,19 @@ impl Memory {
         let takes = headers.get(MODE_HEADER).is_some_and(|mode| mode == "registry");
         let is_node = Kind::of(headers) == Kind::Wharf;
         self.refuses.store(is_node && !takes, Ordering::Relaxed);
+        if is_node {
+            self.declines(false);
+        }
+    }
+
+    /// A push was offered to a registry that is no node.
+    pub(super) fn declines(&self, declines: bool) {
+        self.declined.store(declines, Ordering::Relaxed);
     }
 
     /// Whether it is known to take no pushes.
     pub(super) fn refuses_pushes(&self) -> bool {
-        self.refuses.load(Ordering::Relaxed)
+        self.refuses.load(Ordering::Relaxed) || self.declined.load(Ordering::Relaxed)
     }
 
     /// The upstream was away: what comes back may be another.

@@ -43,6 +43,7 @@ mod kind;
 mod link;
 mod login;
 mod metrics;
+mod offer;
 mod origin;
 mod pace;
 mod place;
@@ -69,7 +70,7 @@ mod written;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::oci::{Name, Registry};
+use crate::oci::{Name, Registry, Repository};
 use crate::select::Filter;
 use crate::units::Clock;
 
@@ -249,7 +250,21 @@ impl Parent {
         self.shared.memory.last() == Kind::Wharf
     }
 
-    /// Whether it is known to take no pushes: a node that said so.
+    /// Finds out whether it takes pushes; one that is no node is offered one to `repository`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Parent::ping`], and of its credentials: nothing new is known.
+    pub async fn sound_out(&self, repository: &Repository) -> Result<(), Error> {
+        if !self.admits(&repository.name) {
+            return Ok(());
+        }
+        let limit = self.shared.connect_timeout;
+        let sounded = tokio::time::timeout(limit, self.shared.sound_out(repository));
+        sounded.await.unwrap_or_else(|_| Err(self.shared.timed_out(limit)))
+    }
+
+    /// Whether it is known to take no pushes: it said so, or declined one.
     pub fn refuses_pushes(&self) -> bool {
         self.shared.memory.refuses_pushes()
     }

@@ -10,6 +10,7 @@ mod error;
 mod manifest;
 mod metrics;
 mod sessions;
+mod sound;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ pub use metrics::Metrics;
 pub use sessions::Progress;
 
 use self::sessions::Sessions;
+use self::sound::Sound;
 use crate::auth::Permit;
 use crate::fetch::{Fetch, Limits};
 use crate::oci::{Algorithm, Digest, Registry, Repository, SessionId};
@@ -49,6 +51,8 @@ struct Shared {
     registry: Registry,
     /// The registry above, whose content a delete has to hide.
     parent: Option<Parent>,
+    /// Whoever finds out whether that takes pushes.
+    sound: Sound,
     sessions: Sessions,
     clock: Clock,
     metrics: Metrics,
@@ -83,6 +87,7 @@ impl Push {
                 fetch,
                 registry,
                 parent,
+                sound: Sound::new(),
                 sessions,
                 clock,
                 metrics,
@@ -222,6 +227,7 @@ impl Shared {
                 registry: registry.clone(),
             });
         }
+        self.sound.out(permit.repository());
         match self.closed_by() {
             Some(parent) => Err(Error::Closed {
                 layer: parent.name().to_owned(),

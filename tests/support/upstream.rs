@@ -191,6 +191,11 @@ impl Upstream {
     pub fn referrers(&self, supported: bool) {
         self.shared.registry.lock().referrers = supported;
     }
+
+    /// It begins no upload.
+    pub fn declines_pushes(&self, declines: bool) {
+        self.shared.registry.lock().declines_pushes = declines;
+    }
 }
 
 /// What it does otherwise than an honest registry.

@@ -28,6 +28,7 @@ pub struct Registry {
     pub paging: Paging,
     /// Without the referrers API every question to it is a 404.
     pub referrers: bool,
+    pub declines_pushes: bool,
 }
 
 #[derive(Default)]
@@ -164,6 +165,15 @@ impl Registry {
         };
         if path.is_empty() {
             return Reply::json(200, &json!({}));
+        }
+        if seen.method == "POST" && path.ends_with("/blobs/uploads/") {
+            return match self.declines_pushes {
+                true => Reply::error(405, "UNSUPPORTED", "The operation is unsupported."),
+                false => Reply::new(202, "text/plain", "").with("Location", &format!("/v2/{path}1234?state=5")),
+            };
+        }
+        if seen.method == "DELETE" {
+            return Reply::new(204, "text/plain", "");
         }
         let Some((name, kind, reference)) = split(path) else {
             return Reply::error(404, "UNSUPPORTED", "no such path");

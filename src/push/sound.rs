@@ -1,0 +1,66 @@
+//! Finding out whether the parent takes pushes: at the start, and when something is pushed.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use super::Push;
+use crate::oci::Repository;
+
+/// Until it is asked again, if it takes them, and otherwise.
+const PAUSE: Duration = Duration::from_secs(300);
+const SHORT_PAUSE: Duration = Duration::from_secs(5);
+
+/// The wish to know.
+pub(super) struct Sound {
+    wanted: Sender<Repository>,
+    wishes: Mutex<Option<Receiver<Repository>>>,
+}
+
+impl Sound {
+    pub(super) fn new() -> Self {
+        let (wanted, wishes) = channel(1);
+        Self {
+            wanted,
+            wishes: Mutex::new(Some(wishes)),
+        }
+    }
+
+    /// Something is pushed to `repository`. Nobody waits for what comes of it.
+    pub(super) fn out(&self, repository: &Repository) {
+        if self.wanted.capacity() > 0 {
+            let _ = self.wanted.try_send(repository.clone());
+        }
+    }
+}
+
+impl Push {
+    /// Asks the parent whether it takes pushes, for as long as the node runs.
+    pub async fn watch_parent(self) {
+        let wishes = self.shared.sound.wishes.lock().take();
+        let (Some(parent), Some(mut wishes)) = (self.shared.parent.clone(), wishes) else {
+            return;
+        };
+        // A node says it with each answer.
+        let _ = parent.ping().await;
+        while let Some(repository) = wishes.recv().await {
+            let before = parent.refuses_pushes();
+            let outcome = parent.sound_out(&repository).await;
+            let closed = parent.refuses_pushes();
+            match &outcome {
+                Err(error) => tracing::debug!(%error, "whether the parent takes pushes could not be found out"),
+                Ok(()) if closed && !before => {
+                    tracing::warn!(
+                        parent = parent.name(),
+                        "the parent takes no pushes, so neither does this node"
+                    );
+                }
+                Ok(()) if before && !closed => tracing::info!(parent = parent.name(), "the parent takes pushes"),
+                Ok(()) => {}
+            }
+            let is_settled = outcome.is_ok() && !closed;
+            tokio::time::sleep(if is_settled { PAUSE } else { SHORT_PAUSE }).await;
+        }
+    }
+}
