@@ -66,7 +66,7 @@ deny: ## Licences, bans and sources of the dependencies, where cargo-deny is ins
 		echo 'deny: left out, cargo-deny is not installed (cargo install cargo-deny)'; \
 	fi
 
-sabotage: ## Break wharf in ten ways, one after the other: each must be caught by a test
+sabotage: ## Break wharf in many ways, one after the other: each must be caught by a test
 	@scripts/setup test
 	scripts/sabotage $(ARGS)
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 
 use crate::support::sources;
 
@@ -23,6 +24,16 @@ fn every_test_that_the_document_names_is_in_the_sources() {
         named.len()
     );
     assert!(lost.is_empty(), "docs/testing.md names what is not there: {lost:#?}");
+}
+
+#[test]
+fn every_sabotage_finds_what_it_is_to_break() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/sabotage");
+
+    let looked = Command::new(script).arg("--places").output().expect("it runs");
+
+    let words = String::from_utf8_lossy(&looked.stderr);
+    assert!(looked.status.success(), "{words}");
 }
 
 #[test]

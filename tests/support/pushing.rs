@@ -119,7 +119,7 @@ impl Pusher {
     }
 
     pub async fn tags(&self) -> Vec<String> {
-        let list = self.get("tags/list").await;
+        let list = self.get("tags/list?n=1000000").await;
         assert_eq!(list.status, 200, "{list}");
         serde_json::from_value(list.json()["tags"].clone()).expect("a list of tags")
     }
