@@ -282,6 +282,88 @@ async fn below_a_mirror_nothing_is_taken_though_nobody_has_pulled() {
 }
 
 #[tokio::test]
+async fn a_client_that_asks_for_a_manifest_before_it_pushes_can_while_the_parent_is_away_or_silent() {
+    let mut parent = Upstream::start().await;
+    let node = below(&parent).await;
+    let app = to(&node, "a");
+    let unknown = format!("manifests/{}", sha256(&random(8)));
+    parent.fault(Fault::any("").silent());
+    for name in ["manifests/v1", &unknown] {
+        let began = Instant::now();
+        assert_eq!(app.head(name).await.status, 404, "{name}");
+        assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+    }
+    parent.stop().await;
+    for name in ["manifests/v1", &unknown] {
+        assert_eq!(app.head(name).await.status, 404, "{name}");
+        app.get(name).await.assert_error(503, "UNAVAILABLE");
+    }
+}
+
+#[tokio::test]
+async fn a_tag_that_was_pushed_is_the_parents_again_once_that_has_the_same() {
+    let parent = Upstream::start().await;
+    let node = below(&parent).await;
+    let app = to(&node, "a");
+    let ours = Image::of(&[200]);
+    app.image("v1", &ours).await;
+    let other = parent.new_image("a", "v1", &[300]);
+    app.assert_has("v1", &ours).await;
+
+    parent.image("a", "v1", &ours);
+    eventually("the parent was asked", async || {
+        app.assert_has("v1", &ours).await;
+        parent.count("HEAD", "/v2/a/manifests/v1") > 1
+    })
+    .await;
+    parent.image("a", "v1", &other);
+
+    eventually("the tag follows the parent", async || {
+        app.get("manifests/v1").await.body == other.manifest.bytes
+    })
+    .await;
+    app.assert_has(&ours.manifest.digest, &ours).await;
+}
+
+#[tokio::test]
+async fn a_tag_that_was_deleted_hides_nothing_that_the_parent_never_had() {
+    let parent = Upstream::start().await;
+    let node = below(&parent).await;
+    let app = to(&node, "a");
+    app.image("v1", &Image::of(&[200])).await;
+    assert_eq!(app.delete("manifests/v1").await.status, 202);
+    app.get("manifests/v1").await.assert_error(404, "MANIFEST_UNKNOWN");
+
+    let theirs = parent.new_image("a", "v1", &[300]);
+
+    eventually("the absence is forgotten", async || {
+        app.get("manifests/v1").await.body == theirs.manifest.bytes
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_deleted_by_digest_is_gone_under_the_parents_tags_too() {
+    let parent = Upstream::start().await;
+    let node = below(&parent).await;
+    let app = to(&node, "a");
+    let image = parent.new_image("a", "v1", &[200]);
+    parent.manifest("a", Some("other"), &image.manifest);
+    app.assert_has("v1", &image).await;
+
+    assert_eq!(
+        app.delete(&format!("manifests/{}", image.manifest.digest)).await.status,
+        202
+    );
+
+    for tag in ["v1", "other"] {
+        app.get(&format!("manifests/{tag}"))
+            .await
+            .assert_error(404, "MANIFEST_UNKNOWN");
+    }
+}
+
+#[tokio::test]
 async fn what_was_pushed_is_not_evicted_for_what_is_pulled() {
     let parent = Upstream::start().await;
     let node = Setup::below(&parent.url()).registry().capacity("64MiB").start().await;

@@ -42,6 +42,8 @@ mod conformance;
 mod beside;
 // What a registry lists.
 mod lists;
+// Failing disks, kills and races under pushes.
+mod mishaps;
 // Which registry a name means.
 mod naming;
 // Who may have what, whoever brought it.

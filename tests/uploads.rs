@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use crate::support::client::{Connection, Request};
-use crate::support::content::{Image, random, sha256};
+use crate::support::content::{Image, Manifest, OCI_MANIFEST, random, sha256};
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
 use crate::support::pushing::Pusher;
@@ -59,6 +59,15 @@ async fn uploads_hold_at_most_half_of_the_budget_and_what_is_kept_is_pulled_mean
     );
     assert_eq!(refused(&node, "upload_room").await, 1);
     app.assert_has("v1", &image).await;
+    // Manifests are no uploads.
+    let fill = app.patch(&second, None, &random(11 * MIB)).await;
+    assert_eq!(fill.status, 202, "{fill}");
+    for count in 0..3 {
+        let mut body = serde_json::from_slice::<serde_json::Value>(&image.manifest.bytes).unwrap();
+        body["annotations"] = serde_json::json!({ "k": "x".repeat(MIB + count) });
+        let large = Manifest::new(OCI_MANIFEST, &body);
+        app.manifest(&format!("w{count}"), &large).await;
+    }
     assert_eq!(app.send(Request::new("DELETE", &first)).await.status, 204);
     let now = app.patch(&second, None, &random(13 * MIB)).await;
     assert_eq!(now.status, 202, "{now}");
@@ -153,7 +162,7 @@ async fn what_the_limits_of_pushes_refuse_is_counted_by_their_names() {
     ];
     for (manifest, status, limit, setting) in manifests {
         let put = Request::new("PUT", "/v2/a/manifests/v1")
-            .header("Content-Type", crate::support::content::OCI_MANIFEST)
+            .header("Content-Type", OCI_MANIFEST)
             .body(manifest.as_bytes());
         let reply = app.send(put).await;
         assert!(

@@ -24,6 +24,20 @@ impl Shelf {
         self.fetch.manifest(permit.repository(), reference, asker).await
     }
 
+    /// The same, for a HEAD.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fetch::manifest_head`].
+    pub async fn manifest_head(
+        &self,
+        permit: &Permit,
+        reference: &Reference,
+        asker: &Asker,
+    ) -> Result<Document, Error> {
+        self.fetch.manifest_head(permit.repository(), reference, asker).await
+    }
+
     /// The manifest that `reference` names, if it is in memory and fresh: nobody is asked.
     pub fn manifest_at_once(&self, permit: &Permit, reference: &Reference) -> Option<Document> {
         self.fetch.manifest_at_once(permit.repository(), reference)

@@ -37,6 +37,9 @@ impl Shared {
     pub(super) fn fresh_at_once(&self, repository: &Repository, slot: &Slot) -> Option<Document> {
         let row = self.store.tag(repository, slot)?;
         if Self::is_pushed(&row) {
+            if !self.is_settled(repository, &row) {
+                return None;
+            }
             let held = self.held_at_once(repository, &row.digest)?;
             return Some(Document::of(held, Outcome::Hit));
         }
@@ -59,6 +62,9 @@ impl Shared {
         if let Some(Old { row, held }) = &old
             && Self::is_pushed(row)
         {
+            if !self.is_settled(repository, row) {
+                self.look_above(repository, slot, asker);
+            }
             return Ok(Document::of(held.clone(), Outcome::Hit));
         }
         if let Some(Old { row, held }) = &old
@@ -103,6 +109,25 @@ impl Shared {
             Err(error) if error.allows_stale() => self.stale(old, error),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the parent need not be asked for a tag that was pushed here.
+    fn is_settled(&self, repository: &Repository, row: &TagRow) -> bool {
+        self.parent(repository).is_err() || self.fresh_age(row).is_some()
+    }
+
+    /// Asks the parent whether it has by now what was pushed here, while that is served.
+    fn look_above(self: &Arc<Self>, repository: &Repository, slot: &Slot, asker: &Asker) {
+        let key = (repository.clone(), slot.clone());
+        let Ok(parent) = self.parent(repository) else { return };
+        if self.absent.get(&key).is_some() || parent.away().is_some() || parent.is_silent() {
+            return;
+        }
+        let (shared, asker) = (self.clone(), asker.clone());
+        self.runtime.spawn(async move {
+            let (repository, slot) = key;
+            let _ = shared.refresh(&repository, &slot, &asker, true).await;
+        });
     }
 
     pub(super) fn document(&self, refreshed: Refreshed, outcome: Outcome) -> Document {
@@ -227,6 +252,7 @@ impl Shared {
             Some(digest) => {
                 drop(answer);
                 self.stays_away(repository, &reference, &digest)?;
+                self.stays_away(repository, &Reference::Digest(digest), &digest)?;
                 let document = self.manifest(repository, &digest, asker).await;
                 let document = document.map_err(|error| contradiction(error, &digest))?;
                 Ok(self.settle(repository, &slot, document.held, asked, &head))
@@ -243,6 +269,7 @@ impl Shared {
                 })?;
                 let held = Arc::new(Held::new(Digest::of(&bytes), media_type.as_deref(), bytes));
                 self.stays_away(repository, &reference, held.digest())?;
+                self.stays_away(repository, &Reference::Digest(*held.digest()), held.digest())?;
                 self.judge(repository, &held)?;
                 self.keep(repository, held.clone()).await;
                 Ok(self.settle(repository, &slot, held, asked, &head))

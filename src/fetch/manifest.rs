@@ -6,8 +6,10 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::flight::Kind;
+use super::here::PUSH_PATIENCE;
 use super::{Asker, Error, Fetch, Limit, Outcome, Piece, Shared, Source};
-use crate::oci::{Digest, Reference, Repository};
+use crate::oci::{Digest, Reference, Repository, Tag};
+use crate::parent::{Ask, What};
 use crate::store::{Held, Slot};
 
 /// A manifest, or a list, with how it came about.
@@ -33,6 +35,10 @@ pub enum Stale {
     /// A node above could not ask its own: its `Warning`, as it came.
     Above(String),
 }
+
+/// How long a HEAD for a manifest waits for a parent where things are pushed: longer than for a blob, as those who pull ask
+/// it too.
+const HEAD_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Fetch {
     /// The manifest that `reference` names in `repository`.
@@ -60,7 +66,52 @@ impl Fetch {
 }
 
 impl Fetch {
-    /// The same without waiting: `None` if anything is missing, old, or not in memory.
+    /// The same, for a HEAD of what is pushed here: whoever pushes asks it too, and is told that it is not here where the
+    /// parent is away, or says nothing for some seconds.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fetch::manifest`].
+    pub async fn manifest_head(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        asker: &Asker,
+    ) -> Result<Document, Error> {
+        let shared = &self.shared;
+        let asked = self.manifest(repository, reference, asker);
+        let Some(here) = shared.pushed_to(repository) else {
+            return asked.await;
+        };
+        match shared.within(HEAD_PATIENCE, repository, asker, asked).await {
+            Err(error) if error.is_late() || shared.parent(repository).is_ok_and(|parent| parent.away().is_some()) => {
+                Err(here.lacks())
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The digest that the parent has under a tag, `None` if it has none. Nobody waits long for it.
+    ///
+    /// # Errors
+    ///
+    /// It does not say.
+    pub async fn parent_has(&self, repository: &Repository, tag: &Tag, asker: &Asker) -> Result<Option<Digest>, Error> {
+        let shared = &self.shared;
+        let reference = Reference::Tag(tag.clone());
+        let ask = Ask {
+            head: true,
+            ..shared.ask(asker, repository, What::Manifest(&reference))
+        };
+        let asked = async { Ok(shared.parent(repository)?.ask(ask).await?) };
+        match shared.within(PUSH_PATIENCE, repository, asker, asked).await {
+            Ok(answer) => answer.head.digest.map(Some).ok_or(Error::Interrupted),
+            Err(Error::Absent { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A manifest without waiting: `None` if anything is missing, old, or not in memory.
     pub fn manifest_at_once(&self, repository: &Repository, reference: &Reference) -> Option<Document> {
         match reference {
             Reference::Digest(digest) => self

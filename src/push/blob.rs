@@ -117,7 +117,7 @@ impl Shared {
         let upload = turn.upload.take().ok_or(Error::Interrupted)?;
         let mut writing = Writing::new(upload, self.config.blob.bytes());
         let outcome = writing.take(body, announced).await;
-        let mut upload = writing.end().await?;
+        let (mut upload, outcome) = writing.end(outcome).await?;
         if outcome.is_err() {
             upload = beside(move || {
                 upload.rest();
@@ -225,6 +225,9 @@ impl Writing {
             let (upload, outcome) = running.await.map_err(|_| Error::Interrupted)?;
             if let Err(error) = outcome {
                 self.upload = Some(upload);
+                // What came behind what is lost has no place.
+                self.gathered.clear();
+                self.bytes = 0;
                 return Err(error.into());
             }
             return Ok(upload);
@@ -232,12 +235,20 @@ impl Writing {
         self.upload.take().ok_or(Error::Interrupted)
     }
 
-    /// Writes what is left. What the disk did not take does not count; that was said already, or is said now.
-    async fn end(mut self) -> Result<Upload, Error> {
-        if self.bytes > 0 && self.write().await.is_err() {
-            return self.upload.take().ok_or(Error::Interrupted);
+    /// Writes what is left, also of a body that broke off: the upload, and what is to be said. What the disk did not take does
+    /// not count.
+    async fn end(mut self, outcome: Result<(), Error>) -> Result<(Upload, Result<(), Error>), Error> {
+        let mut written = Ok(());
+        if self.bytes > 0 {
+            written = self.write().await;
         }
-        self.idle().await
+        match self.idle().await {
+            Ok(upload) => Ok((upload, outcome.and(written))),
+            Err(error) => {
+                let upload = self.upload.take().ok_or(Error::Interrupted)?;
+                Ok((upload, outcome.and(written).and(Err(error))))
+            }
+        }
     }
 }
 

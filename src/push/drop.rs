@@ -1,9 +1,12 @@
 //! What is deleted: at once here, and hidden where the parent has it.
 
+use futures_util::future::join_all;
+
 use super::{Error, Push, beside};
 use crate::auth::Permit;
 use crate::fetch::Asker;
-use crate::oci::{Digest, Reference};
+use crate::oci::{Digest, Reference, Repository};
+use crate::store::Hide;
 
 impl Push {
     /// Takes a tag, or a manifest with all its tags, away.
@@ -12,12 +15,14 @@ impl Push {
     ///
     /// [`Error::Fetch`] if there is none; [`Error::Store`].
     pub async fn drop_manifest(&self, permit: &Permit, reference: &Reference, asker: &Asker) -> Result<(), Error> {
-        self.shared.admit(permit)?;
-        self.shared
-            .fetch
-            .manifest(permit.repository(), reference, asker)
-            .await?;
-        self.drop_named(permit, reference.clone()).await
+        let shared = &self.shared;
+        shared.admit(permit)?;
+        let repository = permit.repository();
+        // What was pushed and then lost can be deleted too.
+        if !shared.store.was_pushed(repository, reference) {
+            shared.fetch.manifest(repository, reference, asker).await?;
+        }
+        self.drop_named(permit, reference.clone(), asker).await
     }
 
     /// Takes a blob away.
@@ -27,14 +32,32 @@ impl Push {
     /// [`Error::Fetch`] if there is none; [`Error::Store`].
     pub async fn drop_blob(&self, permit: &Permit, digest: &Digest, asker: &Asker) -> Result<(), Error> {
         self.shared.admit(permit)?;
-        self.shared.fetch.blob_size(permit.repository(), digest, asker).await?;
-        self.drop_named(permit, Reference::Digest(*digest)).await
+        let (repository, name) = (permit.repository(), Reference::Digest(*digest));
+        if !self.shared.store.was_pushed(repository, &name) {
+            self.shared.fetch.blob_size(repository, digest, asker).await?;
+        }
+        self.drop_named(permit, name, asker).await
     }
 
-    async fn drop_named(&self, permit: &Permit, name: Reference) -> Result<(), Error> {
+    async fn drop_named(&self, permit: &Permit, name: Reference, asker: &Asker) -> Result<(), Error> {
         let (shared, repository) = (self.shared.clone(), permit.repository().clone());
-        let hide = shared.parent.is_some();
+        let hide = match &shared.parent {
+            Some(_) => Some(self.what_the_parent_has(&repository, &name, asker).await),
+            None => None,
+        };
         beside(move || shared.store.drop_named(&repository, &name, hide)).await??;
         Ok(())
+    }
+
+    /// Under the tags that go and that were pushed here, as far as it says so.
+    async fn what_the_parent_has(&self, repository: &Repository, name: &Reference, asker: &Asker) -> Hide {
+        let fetch = &self.shared.fetch;
+        let tags = self.shared.store.tags_that_go(repository, name);
+        let asked = tags.into_iter().map(|tag| async move {
+            let known = fetch.parent_has(repository, &tag, asker).await.ok()?;
+            Some((tag, known))
+        });
+        let known = join_all(asked).await.into_iter().flatten();
+        Hide { known: known.collect() }
     }
 }

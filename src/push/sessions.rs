@@ -13,6 +13,9 @@ use crate::auth::Permit;
 use crate::oci::{Algorithm, SessionId};
 use crate::store::{LeftUpload, Scope, Upload};
 
+/// How long an upload may lie while all of them together hold much of what they may.
+const CROWDED_TTL: Duration = Duration::from_secs(10 * 60);
+
 /// How far an upload is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Progress {
@@ -169,7 +172,12 @@ impl Shared {
 
     /// Throws away what nothing came for.
     pub(super) fn expire_sessions(&self) {
-        let oldest = self.clock.now().checked_sub(self.config.upload_ttl);
+        // Most clients begin anew and never go on: what lies there must not keep others from pushing for a day.
+        let ttl = match self.store.uploads_crowd() {
+            true => self.config.upload_ttl.min(CROWDED_TTL),
+            false => self.config.upload_ttl,
+        };
+        let oldest = self.clock.now().checked_sub(ttl);
         let Some(oldest) = oldest else { return };
         let expired: Vec<Key> = {
             let open = self.sessions.open.lock();

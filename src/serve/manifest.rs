@@ -17,13 +17,15 @@ pub(super) async fn get(
 ) -> Result<Reply, Refusal> {
     let permit = serve.permit(repository)?;
     let asker = serve.asker(request)?;
-    let document = Box::pin(serve.shelf.manifest(&permit, reference, &asker))
-        .await
-        .map_err(|error| Refusal::Manifest {
-            error,
-            repository: repository.clone(),
-            reference: reference.clone(),
-        })?;
+    let document = match request.is_head() {
+        true => Box::pin(serve.shelf.manifest_head(&permit, reference, &asker)).await,
+        false => Box::pin(serve.shelf.manifest(&permit, reference, &asker)).await,
+    };
+    let document = document.map_err(|error| Refusal::Manifest {
+        error,
+        repository: repository.clone(),
+        reference: reference.clone(),
+    })?;
     Ok(describe(serve, request, reference, &document))
 }
 

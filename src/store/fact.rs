@@ -79,6 +79,15 @@ impl Fact {
 }
 
 impl Key {
+    /// What it speaks of, if it says that it is here.
+    pub(super) fn name(&self) -> Option<Reference> {
+        match self {
+            Self::Blob(digest) | Self::Manifest(digest) => Some(Reference::Digest(*digest)),
+            Self::Tag(tag) => Some(Reference::Tag(tag.clone())),
+            Self::Buried(_) => None,
+        }
+    }
+
     /// As it stands in the index.
     pub(super) fn text(&self) -> String {
         match self {

@@ -90,19 +90,17 @@ pub(super) enum Row {
         slots: Vec<(Box<str>, TagRow)>,
         facts: Vec<Fact>,
     },
-    /// A fact holds, as the change of this number said.
+    /// A fact holds.
     Fact {
         repository: RepositoryId,
         fact: Fact,
-        number: u64,
     },
     /// It holds no more.
     NoFact {
         repository: RepositoryId,
         key: String,
-        number: u64,
     },
-    /// All changes up to this one are here.
+    /// All changes up to this one are here, whole: it follows all rows of them.
     Changes(u64),
     /// The repository's upstream is not known to have it any more.
     NoLink {
@@ -437,7 +435,11 @@ impl Writer {
         for row in batch {
             apply(&transaction, row)?;
         }
-        if let Some(number) = batch.iter().filter_map(Row::number).max()
+        let changes = batch.iter().filter_map(|row| match row {
+            Row::Changes(number) => Some(*number),
+            _ => None,
+        });
+        if let Some(number) = changes.max()
             && !self.wanting
         {
             transaction.execute(
@@ -446,16 +448,6 @@ impl Writer {
             )?;
         }
         transaction.commit()
-    }
-}
-
-impl Row {
-    /// Of the change that it comes of.
-    fn number(&self) -> Option<u64> {
-        match self {
-            Self::Fact { number, .. } | Self::NoFact { number, .. } | Self::Changes(number) => Some(*number),
-            _ => None,
-        }
     }
 }
 
@@ -566,8 +558,8 @@ fn apply(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
                 .iter()
                 .try_for_each(|(key, row)| move_slot(&mut run, *id, key, row))
         }
-        Row::Fact { repository, fact, .. } => say(&mut run, *repository, fact),
-        Row::NoFact { repository, key, .. } => run(
+        Row::Fact { repository, fact } => say(&mut run, *repository, fact),
+        Row::NoFact { repository, key } => run(
             "DELETE FROM fact WHERE repository = ?1 AND key = ?2",
             params![repository, key],
         ),

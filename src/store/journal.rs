@@ -273,10 +273,15 @@ impl Journal {
         self.state.lock().length * 2
     }
 
-    /// Whether it has grown enough, or failed, and is to be written anew.
+    /// Nothing is added before it is written anew.
+    pub(super) fn distrust(&self) {
+        self.state.lock().has_failed = true;
+    }
+
+    /// Whether it has grown enough, failed, or is not there, and is to be written anew.
     pub(super) fn is_due(&self) -> bool {
         let state = self.state.lock();
-        state.file.is_some() && (state.has_failed || state.length > state.length_anew * 2 + SLACK)
+        state.file.is_none() || state.has_failed || state.length > state.length_anew * 2 + SLACK
     }
 
     /// How far it goes: what holds at this moment is to be given to [`Journal::write_anew`].
@@ -318,17 +323,12 @@ impl Journal {
         state.is_syncing = true;
         let (old, length) = (state.file.clone(), state.length);
         drop(state);
-        let copied = old.ok_or_else(|| self.read_only()).and_then(|old| {
-            anew.copy(&old, length).map_err(written)?;
-            anew.file.sync_data().map_err(written)?;
-            Ok(old)
-        });
-        fail_point!("store.journal.anew");
+        let copied = anew.copy(old.as_deref(), length).and_then(|()| sync_anew(&anew.file));
         let mut state = self.state.lock();
-        let moved = copied.and_then(|old| {
-            anew.copy(&old, state.length).map_err(written)?;
-            layout.promote_journal()
-        });
+        let moved = copied
+            .and_then(|()| anew.copy(old.as_deref(), state.length))
+            .map_err(written)
+            .and_then(|()| layout.promote_journal());
         let appended = state.appended;
         let file = Arc::new(anew.file);
         if moved.is_ok() {
@@ -374,8 +374,9 @@ struct Anew {
 }
 
 impl Anew {
-    /// Appends what the old one has as well, up to `end`.
-    fn copy(&mut self, old: &File, end: u64) -> io::Result<()> {
+    /// Appends what the old one has as well, up to `end`. One that could not be written to has nothing more.
+    fn copy(&mut self, old: Option<&File>, end: u64) -> io::Result<()> {
+        let Some(old) = old else { return Ok(()) };
         let mut lines = vec![0; usize::try_from(end - self.copied).unwrap_or(0)];
         old.read_exact_at(&mut lines, self.copied)?;
         self.file.write_all(&lines)?;
@@ -388,6 +389,13 @@ impl Anew {
 fn write(file: &File, line: &[u8], position: u64) -> io::Result<()> {
     fail_point!("store.journal.append", |_| Err(io::Error::from_raw_os_error(libc::EIO)));
     file.write_all_at(line, position)
+}
+
+fn sync_anew(file: &File) -> io::Result<()> {
+    fail_point!("store.journal.anew", |_| Err(io::Error::from_raw_os_error(
+        libc::ENOSPC
+    )));
+    file.sync_data()
 }
 
 fn sync_data(file: &File) -> io::Result<()> {

@@ -42,6 +42,8 @@ pub(super) struct Ledger {
     uploads: u64,
     /// Most recently used first.
     entries: LruCache<Digest, Entry>,
+    /// Facts that say that it is here, of each digest: it may exist nowhere else.
+    owners: HashMap<Digest, u32>,
     /// Partial downloads nobody works on, and the quarantine: these leave before any blob.
     scraps: LruCache<PathBuf, u64>,
     scrap_bytes: u64,
@@ -78,8 +80,8 @@ pub(super) struct Entry {
     pub(super) media_type: Option<Arc<str>>,
     /// Repositories whose upstream confirmed that they have it, or that it was pushed to.
     pub(super) repositories: Vec<RepositoryId>,
-    /// Facts that say so: it may exist nowhere else, and is not evicted.
-    owners: u32,
+    /// Whether an earlier process left it.
+    is_old: bool,
     /// Whether the file and its name survive a power cut, as far as this process knows.
     is_durable: bool,
     pub(super) used: u64,
@@ -124,7 +126,7 @@ impl Entry {
             trust,
             media_type,
             repositories: Vec::new(),
-            owners: 0,
+            is_old: false,
             is_durable: false,
             used: 0,
             serial: 0,
@@ -136,11 +138,7 @@ impl Entry {
     }
 }
 
-impl Entry {
-    fn is_free_to_go(&self) -> bool {
-        self.readers == 0 && self.owners == 0
-    }
-}
+impl Entry {}
 
 impl Ledger {
     pub(super) fn new(capacity: u64) -> Self {
@@ -152,6 +150,7 @@ impl Ledger {
             reserved: 0,
             uploads: 0,
             entries: LruCache::unbounded(),
+            owners: HashMap::new(),
             scraps: LruCache::unbounded(),
             scrap_bytes: 0,
             staging: HashMap::new(),
@@ -341,7 +340,8 @@ impl Ledger {
     /// Enters what a start found, in the order given: the last is the most recently used.
     pub(super) fn adopt(&mut self, digest: Digest, entry: Entry) {
         self.uses = self.uses.max(entry.used);
-        self.enter(digest, entry);
+        let is_old = true;
+        self.enter(digest, Entry { is_old, ..entry });
     }
 
     fn enter(&mut self, digest: Digest, mut entry: Entry) -> u64 {
@@ -350,7 +350,6 @@ impl Ledger {
         self.committed += entry.room;
         if let Some(replaced) = self.forget(&digest) {
             entry.repositories.clone_from(&replaced.repositories);
-            entry.owners = replaced.owners;
             entry.media_type = entry.media_type.or_else(|| replaced.media_type.clone());
             self.hold_for_readers(&replaced);
         }
@@ -459,23 +458,31 @@ impl Ledger {
             .map_or_else(Vec::new, |entry| entry.repositories.clone())
     }
 
-    /// A fact says that it is here; false if it is not. It is not evicted until [`Ledger::disown`].
-    pub(super) fn own(&mut self, digest: &Digest) -> bool {
-        let entry = self.entries.peek_mut(digest);
-        entry.map(|entry| entry.owners += 1).is_some()
+    /// A fact says that it is here: it is not evicted until [`Ledger::disown`], nor is what is pushed in its place once it is
+    /// lost.
+    pub(super) fn own(&mut self, digest: &Digest) {
+        *self.owners.entry(*digest).or_default() += 1;
+    }
+
+    /// Whether a fact says so.
+    pub(super) fn is_owned(&self, digest: &Digest) -> bool {
+        self.owners.contains_key(digest)
     }
 
     /// A fact less says so.
     pub(super) fn disown(&mut self, digest: &Digest) {
-        if let Some(entry) = self.entries.peek_mut(digest) {
-            entry.owners = entry.owners.saturating_sub(1);
+        if let Some(owners) = self.owners.get_mut(digest) {
+            *owners -= 1;
+            if *owners == 0 {
+                self.owners.remove(digest);
+            }
         }
     }
 
     /// Takes what nobody has any more out of the books, for the caller to unlink.
     pub(super) fn drop_unowned(&mut self, digest: &Digest) -> Option<Victim> {
         let entry = self.entry(digest)?;
-        let is_nobodys = entry.owners == 0 && entry.repositories.is_empty();
+        let is_nobodys = !self.owners.contains_key(digest) && entry.repositories.is_empty();
         if !is_nobodys || entry.readers > 0 || self.staging.contains_key(digest) {
             return None;
         }
@@ -486,8 +493,8 @@ impl Ledger {
 
     /// Bytes on the disk that leave with one who owns it.
     pub(super) fn freed_by_one_less(&self, digest: &Digest) -> u64 {
-        let last = |entry: &&Entry| entry.owners <= 1;
-        self.entry(digest).filter(last).map_or(0, |entry| entry.room)
+        let owners = self.owners.get(digest).copied().unwrap_or_default();
+        self.entry(digest).filter(|_| owners <= 1).map_or(0, |entry| entry.room)
     }
 
     /// Those whose files are not known to survive a power cut, with their serials.
@@ -515,6 +522,11 @@ impl Ledger {
     pub(super) fn settle_upload(&mut self, granted: u64, room: u64) {
         self.settle(granted, room);
         self.uploads = self.uploads.saturating_sub(granted) + room;
+    }
+
+    /// Whether uploads hold so much that those that nobody goes on with are in the way.
+    pub(super) fn uploads_crowd(&self) -> bool {
+        self.uploads >= self.most_uploads() / 2
     }
 
     /// Room that all uploads may take together: what is announced and does not come must not cost all that is kept.
@@ -658,6 +670,12 @@ impl Ledger {
         }
     }
 
+    /// Whether an earlier process left the entry: a disk that refuses to sync it says nothing of its bytes, which this process
+    /// did not write.
+    pub(super) fn is_old(&mut self, digest: &Digest, serial: u64) -> bool {
+        self.same(digest, serial).is_some_and(|entry| entry.is_old)
+    }
+
     /// Drops an entry whose bytes are as good as lost, and names what is to be unlinked for it.
     pub(super) fn lose(&mut self, digest: &Digest, serial: u64) -> Option<Victim> {
         let entry = self.forget_same(digest, serial)?;
@@ -744,11 +762,9 @@ impl Ledger {
             .iter()
             .rev()
             .map(|(path, room)| (Victim::Scrap(path.clone()), *room));
-        let unread = self
-            .entries
-            .iter()
-            .rev()
-            .filter(|(digest, entry)| entry.is_free_to_go() && !self.staging.contains_key(*digest));
+        let unread = self.entries.iter().rev().filter(|(digest, entry)| {
+            entry.readers == 0 && !self.owners.contains_key(*digest) && !self.staging.contains_key(*digest)
+        });
         scraps.chain(unread.map(|(digest, entry)| (Victim::Blob(*digest), entry.room)))
     }
 

@@ -47,7 +47,7 @@ pub use config::Config;
 pub use error::Error;
 pub use hot::Held;
 pub use metrics::Metrics;
-pub use own::{Pushed, Swept};
+pub use own::{Hide, Pushed, Swept};
 pub use place::inspect;
 pub use preview::newer;
 pub use records::{Confirmed, Link, Origin, Slot, TagRow};
@@ -236,11 +236,16 @@ impl Store {
 
     /// Points `slot` at `digest`, as the parent said at `confirmed`. A move is an event.
     pub fn confirm(&self, repository: &Repository, slot: &Slot, digest: &Digest, confirmed: Confirmed) {
-        let shared = &self.shared;
-        shared
-            .records
-            .lock()
-            .confirm(repository, slot, digest, confirmed, &shared.index);
+        let confirm = || {
+            let mut records = self.shared.records.lock();
+            records.confirm(repository, slot, digest, confirmed, &self.shared.index);
+        };
+        confirm();
+        if let Slot::Tag(tag) = slot
+            && self.shared.hand_back(repository, tag, digest)
+        {
+            confirm();
+        }
     }
 
     /// Forgets `slot`: the parent said that it does not exist.
@@ -325,7 +330,7 @@ impl Shared {
 
     /// Has the journal say once what it says again and again.
     fn shorten_journal(&self) {
-        if self.journal.is_due() {
+        if self.journal.is_due() && !self.layout.takes_nothing() {
             self.write_journal_anew();
         }
     }

@@ -1,6 +1,6 @@
 //! What is pushed here and deleted here: promises that only this store keeps.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +9,7 @@ use super::index::Row;
 use super::journal::Mark;
 use super::records::{Origin, Records};
 use super::{Error, Held, Link, Shared, Slot, Store};
-use crate::oci::{Digest, Manifest, Reference, Repository, SessionId, Tag};
-use crate::store::Scope;
+use crate::oci::{Digest, Manifest, Reference, Repository, Tag};
 
 /// A manifest that was pushed.
 pub struct Pushed {
@@ -22,6 +21,13 @@ pub struct Pushed {
     pub subject: Option<Digest>,
     /// What it needs and what lies here, of this repository: it stays as long as the manifest.
     pub needs: Vec<Digest>,
+}
+
+/// That what the parent has is to be hidden.
+#[derive(Debug, Default)]
+pub struct Hide {
+    /// What it has under these tags, as it just said.
+    pub known: HashMap<Tag, Option<Digest>>,
 }
 
 /// What nobody needs, as [`Store::sweep`] found it.
@@ -58,16 +64,14 @@ impl Store {
     ///
     /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
     pub fn renew(&self, repository: &Repository, digest: &Digest, age: Duration) -> Result<(), Error> {
-        let is_old = {
-            let records = self.shared.records.lock();
-            let oldest = stamp().saturating_sub(age.as_secs());
-            let fact = records.fact(repository, &Key::Blob(*digest));
+        let (digest, now) = (*digest, stamp());
+        let oldest = now.saturating_sub(age.as_secs());
+        let renewed = |records: &Records| {
+            let fact = records.fact(repository, &Key::Blob(digest));
             matches!(fact, Some(Fact::Blob { at, .. }) if *at < oldest)
+                .then(|| Wish::to_say(vec![Fact::Blob { digest, at: now }]))
         };
-        if is_old {
-            self.shared.say_blob(repository, digest)?;
-        }
-        Ok(())
+        self.shared.say_if(repository, renewed).map(drop)
     }
 
     /// Takes in a manifest: when this returns, it and all that it needs survive a power cut. Blocks.
@@ -84,7 +88,7 @@ impl Store {
             needs,
         } = pushed;
         let digest = *held.digest();
-        let mut file = self.begin_upload(SessionId::random(), Scope::of("", repository), digest.algorithm())?;
+        let mut file = self.begin_document(repository, digest.algorithm())?;
         let blob = match file.write(std::slice::from_ref(held.bytes())) {
             Ok(()) => file.place(&digest, Some(held.media_type()), |_| Ok(()))?,
             Err(error) => {
@@ -121,21 +125,37 @@ impl Store {
 
     /// Takes tags and manifests, or a blob, away from `repository`; when this returns, that survives a power cut. Blocks.
     ///
-    /// With `hide`, what the parent has under these names is hidden: of a tag, as long as it is this.
+    /// With `hide`, what the parent has under these names is hidden: of a tag, as long as it is this. Of a tag that was
+    /// pushed here and of which nobody knows what the parent has, that is the first that is heard of.
     ///
     /// # Errors
     ///
     /// [`Error::Io`], [`Error::ReadOnly`]: the disk refused.
-    pub fn drop_named(&self, repository: &Repository, name: &Reference, hide: bool) -> Result<(), Error> {
-        let (say, unsay, names) = self.shared.what_goes(repository, name, hide);
-        let mark = self.shared.say(repository, say, unsay)?;
-        for name in names {
-            match name {
-                Reference::Tag(tag) => self.untag(repository, &Slot::Tag(tag)),
-                Reference::Digest(digest) => self.shared.disconnect(repository, &digest),
-            }
-        }
-        self.shared.journal.sync(mark)
+    pub fn drop_named(&self, repository: &Repository, name: &Reference, hide: Option<Hide>) -> Result<(), Error> {
+        let wish = |records: &Records| Some(what_goes(records, repository, name, hide.as_ref()));
+        let mark = self.shared.say_if(repository, wish)?;
+        mark.map_or(Ok(()), |mark| self.shared.journal.sync(mark))
+    }
+
+    /// Whether this was pushed here, and not deleted since; it may be lost.
+    pub fn was_pushed(&self, repository: &Repository, name: &Reference) -> bool {
+        let keys = match name {
+            Reference::Tag(tag) => vec![Key::Tag(tag.clone())],
+            Reference::Digest(digest) => vec![Key::Manifest(*digest), Key::Blob(*digest)],
+        };
+        let records = self.shared.records.lock();
+        keys.iter().any(|key| records.fact(repository, key).is_some())
+    }
+
+    /// The tags that were pushed here and go with `name`.
+    pub fn tags_that_go(&self, repository: &Repository, name: &Reference) -> Vec<Tag> {
+        let records = self.shared.records.lock();
+        let mut tags = match name {
+            Reference::Tag(tag) => vec![tag.clone()],
+            Reference::Digest(digest) => records.tags_of(repository, digest),
+        };
+        tags.retain(|tag| records.fact(repository, &Key::Tag(tag.clone())).is_some());
+        tags
     }
 
     /// The repositories in which `digest` is linked.
@@ -253,24 +273,27 @@ impl Shared {
     /// * [`Error::Gone`]: it does not lie here.
     /// * [`Error::Io`], [`Error::ReadOnly`]: the disk refused. Nothing has changed.
     pub(super) fn say(&self, repository: &Repository, say: Vec<Fact>, unsay: Vec<Key>) -> Result<Mark, Error> {
-        let said = self.say_if(|_| true, repository, say, unsay)?;
+        let wish = Wish {
+            say,
+            unsay,
+            ..Wish::default()
+        };
+        let said = self.say_if(repository, |_| Some(wish))?;
         Ok(said.unwrap_or_else(|| self.journal.mark()))
     }
 
-    /// The same, if this holds when it is said; `None` if it does not.
+    /// The same, as it is to be by what holds when it is said; `None` if nothing is.
     fn say_if(
         &self,
-        holds: impl Fn(&Records) -> bool,
         repository: &Repository,
-        say: Vec<Fact>,
-        mut unsay: Vec<Key>,
+        wish: impl FnOnce(&Records) -> Option<Wish>,
     ) -> Result<Option<Mark>, Error> {
         let mut records = self.records.lock();
-        if !holds(&records) {
+        let Some(Wish { say, mut unsay, lack }) = wish(&records) else {
             return Ok(None);
-        }
+        };
         unsay.retain(|key| records.fact(repository, key).is_some());
-        if say.is_empty() && unsay.is_empty() {
+        if say.is_empty() && unsay.is_empty() && lack.is_empty() {
             return Ok(Some(self.journal.mark()));
         }
         let id = records.enrol(repository, &self.index);
@@ -288,7 +311,7 @@ impl Shared {
         } else {
             disowned.iter().for_each(|digest| ledger.disown(digest));
         }
-        let mark = written.inspect_err(|error| self.health.note(error))?;
+        let (mark, number) = written.inspect_err(|error| self.health.note(error))?;
         for fact in &say {
             if let Some(digest) = fact.content()
                 && ledger.link(digest, id) == Some(true)
@@ -312,7 +335,35 @@ impl Shared {
                 self.index.write(Row::NoLink { repository: id, digest });
             }
         }
+        for name in lack {
+            match name {
+                Reference::Tag(tag) => records.untag(repository, &Slot::Tag(tag), &self.index),
+                Reference::Digest(digest) => {
+                    ledger.unlink(&digest, id);
+                    self.index.write(Row::NoLink { repository: id, digest });
+                }
+            }
+        }
+        self.index.write(Row::Changes(number));
         Ok(Some(mark))
+    }
+
+    /// A tag that was pushed here is the parent's again once that has the same under it; whether it is.
+    pub(super) fn hand_back(&self, repository: &Repository, tag: &Tag, digest: &Digest) -> bool {
+        let wish = |records: &Records| {
+            let row = records.tag(repository, &Slot::Tag(tag.clone()))?;
+            (row.origin == Origin::Pushed && row.digest == *digest).then(|| Wish {
+                unsay: vec![Key::Tag(tag.clone())],
+                ..Wish::default()
+            })
+        };
+        match self.say_if(repository, wish) {
+            Ok(said) => said.is_some(),
+            Err(error) => {
+                tracing::warn!(%repository, %tag, %error, "that the parent has a tag now could not be written down");
+                false
+            }
+        }
     }
 
     /// A blob that lies here is the repository's from now on, whatever was deleted before.
@@ -323,16 +374,19 @@ impl Shared {
         Ok(Link::new(digest))
     }
 
-    /// The upstream of `repository` is not known to have it any more.
-    fn disconnect(&self, repository: &Repository, digest: &Digest) {
-        let Some(id) = self.records.lock().repository_id(repository) else {
+    /// What was lost and has come again is here for all to whom it was promised.
+    pub(super) fn link_claimants(&self, digest: &Digest) {
+        if !self.ledger.lock().is_owned(digest) {
             return;
-        };
-        self.ledger.lock().unlink(digest, id);
-        self.index.write(Row::NoLink {
-            repository: id,
-            digest: *digest,
-        });
+        }
+        let records = self.records.lock();
+        let mut ledger = self.ledger.lock();
+        for id in records.claimants(digest) {
+            if ledger.link(digest, id) == Some(true) {
+                let digest = *digest;
+                self.index.write(Row::Link { repository: id, digest });
+            }
+        }
     }
 
     /// Keeps `owned` from being evicted, if all that is spoken of lies here.
@@ -351,43 +405,6 @@ impl Shared {
         Ok(())
     }
 
-    /// What is to be said and unsaid for `name` to be gone, and the names that go with it.
-    fn what_goes(
-        &self,
-        repository: &Repository,
-        name: &Reference,
-        hide: bool,
-    ) -> (Vec<Fact>, Vec<Key>, Vec<Reference>) {
-        let records = self.records.lock();
-        let mut names = vec![name.clone()];
-        let mut unsay = Vec::new();
-        if let Reference::Digest(digest) = name {
-            unsay.extend([Key::Manifest(*digest), Key::Blob(*digest)]);
-            let tags = records.tags_of(repository, digest).into_iter();
-            names.extend(tags.map(Reference::Tag));
-        }
-        unsay.extend(names.iter().filter_map(|name| match name {
-            Reference::Tag(tag) => Some(Key::Tag(tag.clone())),
-            Reference::Digest(_) => None,
-        }));
-        let parent = |name: &Reference| match name {
-            Reference::Digest(digest) => Some(*digest),
-            Reference::Tag(tag) => {
-                let row = records.tag(repository, &Slot::Tag(tag.clone()))?;
-                match row.origin {
-                    Origin::Pushed => row.parent_digest,
-                    Origin::Parent => Some(row.digest),
-                }
-            }
-        };
-        let bury = names.iter().filter(|_| hide);
-        let say = bury.map(|name| Fact::Buried {
-            name: name.clone(),
-            parent: parent(name),
-        });
-        (say.collect(), unsay, names)
-    }
-
     /// Takes a blob from a repository, if it is still idle; the bytes that leave the disk for it.
     fn let_go(
         &self,
@@ -400,13 +417,70 @@ impl Shared {
         if dry {
             return Ok(is_idle(&self.records.lock()).then_some(room));
         }
-        let gone = vec![Key::Blob(*digest)];
-        if self.say_if(is_idle, repository, Vec::new(), gone)?.is_none() {
+        let wish = |records: &Records| {
+            is_idle(records).then(|| Wish {
+                unsay: vec![Key::Blob(*digest)],
+                ..Wish::default()
+            })
+        };
+        if self.say_if(repository, wish)?.is_none() {
             return Ok(None);
         }
         let victim = self.ledger.lock().drop_unowned(digest);
         let freed = if victim.is_some() { room } else { 0 };
         self.unlink(victim.into_iter().collect());
         Ok(Some(freed))
+    }
+}
+
+/// What is to change at once.
+#[derive(Default)]
+struct Wish {
+    say: Vec<Fact>,
+    unsay: Vec<Key>,
+    /// What the parent is not known to have any more.
+    lack: Vec<Reference>,
+}
+
+impl Wish {
+    fn to_say(say: Vec<Fact>) -> Self {
+        Self { say, ..Self::default() }
+    }
+}
+
+/// What has to change for `name` to be gone; a manifest takes its tags with it.
+fn what_goes(records: &Records, repository: &Repository, name: &Reference, hide: Option<&Hide>) -> Wish {
+    let mut names = vec![name.clone()];
+    let mut unsay = Vec::new();
+    if let Reference::Digest(digest) = name {
+        unsay.extend([Key::Manifest(*digest), Key::Blob(*digest)]);
+        let tags = records.tags_of(repository, digest).into_iter();
+        names.extend(tags.map(Reference::Tag));
+    }
+    unsay.extend(names.iter().filter_map(|name| match name {
+        Reference::Tag(tag) => Some(Key::Tag(tag.clone())),
+        Reference::Digest(_) => None,
+    }));
+    let parent = |name: &Reference, hide: &Hide| match name {
+        Reference::Digest(digest) => Some(Some(*digest)),
+        Reference::Tag(tag) => {
+            let row = records.tag(repository, &Slot::Tag(tag.clone()));
+            match (row, hide.known.get(tag)) {
+                (Some(row), _) if row.origin == Origin::Parent => Some(Some(row.digest)),
+                // There is nothing to hide.
+                (_, Some(None)) => None,
+                (_, Some(Some(digest))) => Some(Some(*digest)),
+                (row, None) => Some(row.and_then(|row| row.parent_digest)),
+            }
+        }
+    };
+    let bury = names
+        .iter()
+        .filter_map(|name| Some((name.clone(), parent(name, hide?)?)));
+    let say = bury.map(|(name, parent)| Fact::Buried { name, parent });
+    Wish {
+        say: say.collect(),
+        unsay,
+        lack: names,
     }
 }

@@ -170,11 +170,15 @@ impl Records {
         let Some(entry) = self.repositories.get_mut(repository) else {
             return;
         };
+        if entry.buries(slot, digest) {
+            return;
+        }
         let key = slot.key();
         match entry.slots.get_mut(&*key) {
             // What was pushed here hides what the parent has.
             Some(row) if row.origin == Origin::Pushed => {
                 row.parent_digest = Some(*digest);
+                row.confirmed = Some(confirmed);
                 return;
             }
             Some(row) if row.digest == *digest => {
@@ -206,7 +210,8 @@ impl Records {
         }
     }
 
-    /// Writes down what holds from now on and what holds no more, where a kill leaves it.
+    /// Writes down what holds from now on and what holds no more, where a kill leaves it. When all rows that follow from it
+    /// were sent to the index, the number of the change is to be sent as well.
     ///
     /// # Errors
     ///
@@ -218,11 +223,12 @@ impl Records {
         unsay: Vec<Key>,
         journal: &Journal,
         index: &Index,
-    ) -> Result<Mark, Error> {
+    ) -> Result<(Mark, u64), Error> {
         self.enrol(repository, index);
         let (mark, change) = journal.append(repository, say, unsay)?;
+        let number = change.number;
         self.take(repository, change, index);
-        Ok(mark)
+        Ok((mark, number))
     }
 
     fn take(&mut self, repository: &Repository, change: Change, index: &Index) {
@@ -237,7 +243,6 @@ impl Records {
             index.write(Row::NoFact {
                 repository: entry.id,
                 key: key.text(),
-                number: change.number,
             });
         }
         for fact in change.say {
@@ -256,7 +261,6 @@ impl Records {
             index.write(Row::Fact {
                 repository: entry.id,
                 fact: fact.clone(),
-                number: change.number,
             });
             entry.say(fact);
         }
@@ -313,6 +317,13 @@ impl Records {
     /// What is on record here of one thing.
     pub(super) fn fact(&self, repository: &Repository, key: &Key) -> Option<&Fact> {
         self.repositories.get(repository)?.facts.get(key)
+    }
+
+    /// The repositories of which a fact says that this is here.
+    pub(super) fn claimants(&self, digest: &Digest) -> Vec<RepositoryId> {
+        let keys = [Key::Blob(*digest), Key::Manifest(*digest)];
+        let has = |entry: &&Entry| keys.iter().any(|key| entry.facts.contains_key(key));
+        self.repositories.values().filter(has).map(|entry| entry.id).collect()
     }
 
     /// Everything on record here of a repository.
@@ -402,6 +413,18 @@ impl Records {
 }
 
 impl Entry {
+    /// Whether this was deleted here while the parent was asked for it.
+    fn buries(&self, slot: &Slot, digest: &Digest) -> bool {
+        let Slot::Tag(tag) = slot else { return false };
+        let names = [Reference::Tag(tag.clone()), Reference::Digest(*digest)];
+        names
+            .iter()
+            .any(|name| match self.facts.get(&Key::Buried(name.clone())) {
+                Some(Fact::Buried { parent, .. }) => parent.is_none_or(|parent| parent == *digest),
+                _ => false,
+            })
+    }
+
     fn say(&mut self, fact: Fact) {
         self.accepted += u64::from(matches!(fact, Fact::Manifest { .. }));
         if let Fact::Manifest {

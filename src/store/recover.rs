@@ -20,8 +20,8 @@ use super::layout::{self, Layout};
 use super::ledger::{Entry, Ledger, Trust};
 use super::records::Records;
 use super::space::Space;
-use super::{Config, Error, Metrics, Shared, journal, room, sync, upload};
-use crate::oci::{Digest, Repository};
+use super::{Config, Error, Metrics, Shared, Slot, journal, room, sync, upload};
+use crate::oci::{Digest, Reference, Repository};
 
 /// How often a start that takes long says that it goes on.
 const PROGRESS: Duration = Duration::from_secs(3);
@@ -49,7 +49,7 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
     upload::adopt_left(&layout, &mut ledger);
     let mut records = adopt_names(&contents);
     let facts = settle_facts(&mut contents, found, &journal);
-    adopt_facts(&facts.hold, &mut records, &mut ledger, &index);
+    adopt_facts(&facts, &mut records, &mut ledger, &index);
     if let Some(number) = facts.index_lacks {
         let all = records.all();
         all.chunks(100)
@@ -82,6 +82,8 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
         .map_err(thread)?;
     shared.fit();
     if facts.is_written_anew {
+        // Until it has all that is on record nothing is added to it: a later start would believe what it says.
+        shared.journal.distrust();
         shared.write_journal_anew();
     }
     {
@@ -173,6 +175,14 @@ fn adopt_blobs(layout: &Layout, ledger: &mut Ledger, contents: &mut Contents) ->
     };
     for (digest, metadata) in layout.committed(progress) {
         let record = recorded.remove(&digest);
+        let length = record.as_ref().map_or(metadata.len(), |record| record.size);
+        // A name that was kept and bytes that were not, as a power cut leaves them.
+        let is_short = metadata.len() != length || (length == 0 && digest != Digest::of_with(digest.algorithm(), b""));
+        if is_short && layout.isolate(&digest).is_ok() {
+            tracing::warn!(%digest, has = metadata.len(), had = length, "stored content is damaged; it goes to quarantine");
+            amiss.push(Row::Gone(digest));
+            continue;
+        }
         if record.as_ref().is_none_or(|record| record.size != metadata.len()) {
             amiss.push(Row::Blob {
                 digest,
@@ -231,6 +241,8 @@ fn adopt_names(contents: &Contents) -> Records {
 /// What a start takes for true of what exists nowhere else.
 struct Facts {
     hold: Vec<(Repository, Vec<Fact>)>,
+    /// Names that were deleted, which the index may have all the same.
+    gone: Vec<(Repository, Reference)>,
     /// The journal does not say all of it.
     is_written_anew: bool,
     /// The index does not, up to this change.
@@ -257,35 +269,50 @@ fn settle_facts(contents: &mut Contents, found: journal::Found, journal: &Journa
         );
     }
     let known = if lacks { contents.changes } else { 0 };
+    let mut gone = Vec::new();
     for change in found.changes {
         let Some(repository) = change.repository().filter(|_| change.number > known || known == 0) else {
             continue;
         };
+        if change.number > contents.changes {
+            let names = change.unsay.iter().filter_map(Key::name);
+            gone.extend(names.map(|name| (repository.clone(), name)));
+        }
         let facts = hold.entry(repository).or_default();
         for key in &change.unsay {
             facts.remove(key);
         }
         facts.extend(change.say.into_iter().map(|fact| (fact.key(), fact)));
     }
+    let hidden = hold.iter().flat_map(|(repository, facts)| {
+        let names = facts.values().filter_map(|fact| match fact {
+            Fact::Buried { name, .. } => Some(name.clone()),
+            _ => None,
+        });
+        names.map(|name| (repository.clone(), name))
+    });
+    gone.extend(hidden);
     let hold = hold
         .into_iter()
         .map(|(repository, facts)| (repository, facts.into_values().collect()));
     let last = last.max(contents.changes);
     Facts {
         hold: hold.collect(),
+        gone,
         is_written_anew: lacks,
         index_lacks: (lacks || last != contents.changes).then_some(last),
     }
 }
 
 /// Enters what was pushed and deleted here; what the index says otherwise is put right.
-fn adopt_facts(facts: &[(Repository, Vec<Fact>)], records: &mut Records, ledger: &mut Ledger, index: &index::Index) {
+fn adopt_facts(facts: &Facts, records: &mut Records, ledger: &mut Ledger, index: &index::Index) {
     let mut lost = 0;
-    for (repository, facts) in facts {
+    for (repository, facts) in &facts.hold {
         let id = records.enrol(repository, index);
         for fact in facts {
             if let Some(digest) = fact.content() {
-                if !ledger.own(digest) {
+                ledger.own(digest);
+                if !ledger.holds(digest) {
                     lost += 1;
                     tracing::error!(%repository, %digest, "content that was pushed here is gone");
                 }
@@ -298,6 +325,25 @@ fn adopt_facts(facts: &[(Repository, Vec<Fact>)], records: &mut Records, ledger:
         }
     }
     records.forget_unsaid_tags();
+    for (repository, name) in &facts.gone {
+        let said = |key| records.fact(repository, &key).is_some();
+        match name {
+            Reference::Tag(tag) if !said(Key::Tag(tag.clone())) => {
+                records.untag(repository, &Slot::Tag(tag.clone()), index);
+            }
+            Reference::Digest(digest) if !said(Key::Blob(*digest)) && !said(Key::Manifest(*digest)) => {
+                let Some(id) = records.repository_id(repository) else {
+                    continue;
+                };
+                ledger.unlink(digest, id);
+                index.write(Row::NoLink {
+                    repository: id,
+                    digest: *digest,
+                });
+            }
+            _ => {}
+        }
+    }
     if lost > 0 {
         tracing::error!(
             items = lost,

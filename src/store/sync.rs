@@ -13,7 +13,8 @@ use fail::fail_point;
 use super::blob::Pin;
 use super::health::is_ours;
 use super::index::now;
-use super::{Error, Shared, layout};
+use super::ledger::Trust;
+use super::{Blob, Error, Shared, layout};
 use crate::oci::Digest;
 
 /// How long a batch gathers.
@@ -146,8 +147,18 @@ impl Shared {
             let left = ledger.not_durable(digests);
             if let Some((digest, _)) = left.iter().find(|file| wanting.contains(file)) {
                 let path = self.layout.blob(digest);
-                return Err(Error::io("syncing", &path)(io::Error::other("it could not be opened")));
+                return Err(Error::io("syncing", &path)(io::Error::other(
+                    "it is not known to be safe there",
+                )));
             }
+        }
+    }
+
+    /// Whether the bytes are those of the name: what an earlier process left is hashed before anything is promised of it.
+    fn is_right(self: &Arc<Self>, digest: &Digest) -> bool {
+        match Blob::open(self, digest) {
+            Ok(Some(blob)) => blob.is_verified() || blob.verify(|_| {}).is_ok(),
+            _ => false,
         }
     }
 
@@ -155,7 +166,7 @@ impl Shared {
     fn sync_files(self: &Arc<Self>, files: &[(Digest, u64)]) -> Vec<(Digest, u64)> {
         let sync_some = |some: &[(Digest, u64)]| -> Vec<(Digest, u64)> {
             let each = some.iter().copied();
-            each.filter(|(digest, serial)| sync_file(self, digest, *serial))
+            each.filter(|(digest, serial)| self.is_right(digest) && sync_file(self, digest, *serial))
                 .collect()
         };
         if files.len() == 1 {
@@ -184,9 +195,18 @@ fn sync_file(shared: &Arc<Shared>, digest: &Digest, serial: u64) -> bool {
         Ok(()) => return true,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound || is_ours(&error) => {}
         Err(error) => {
-            tracing::error!(%digest, %error, "content could not be synced; it is dropped and will be fetched again");
+            let lost = {
+                let mut ledger = shared.ledger.lock();
+                if ledger.is_old(digest, serial) {
+                    tracing::error!(%digest, %error, "content of an earlier run could not be synced; it stays");
+                    ledger.set_trust(digest, serial, Trust::Unverified);
+                    None
+                } else {
+                    tracing::error!(%digest, %error, "content could not be synced; it is dropped and will be fetched again");
+                    ledger.lose(digest, serial)
+                }
+            };
             shared.health.note(&Error::io("syncing", &path)(error));
-            let lost = shared.ledger.lock().lose(digest, serial);
             shared.unlink(lost.into_iter().collect());
         }
     }

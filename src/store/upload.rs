@@ -61,8 +61,19 @@ pub struct Upload {
     reserved: u64,
     /// Up to here the disk has given the file its place already.
     allocated: u64,
+    /// Whether it counts as an upload: a manifest does not, which comes whole and is never continued.
+    is_counted: bool,
     /// The file is a blob, or gone.
     is_over: bool,
+}
+
+/// What has a name already.
+enum Present {
+    Nothing,
+    /// Its bytes are known to be those of the name.
+    Right(Blob),
+    /// They are not.
+    Doubtful,
 }
 
 impl Store {
@@ -87,8 +98,20 @@ impl Store {
             hashed: 0,
             reserved: 0,
             allocated: 0,
+            is_counted: true,
             is_over: false,
         })
+    }
+
+    /// Begins a document.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::begin_upload`].
+    pub(super) fn begin_document(&self, repository: &Repository, algorithm: Algorithm) -> Result<Upload, Error> {
+        let mut document = self.begin_upload(SessionId::random(), Scope::of("", repository), algorithm)?;
+        document.is_counted = false;
+        Ok(document)
     }
 
     /// What a start found of an upload, which is hashed again when it is finished. `None` if there is none.
@@ -115,8 +138,14 @@ impl Store {
             hashed: 0,
             reserved: layout::room(&metadata),
             allocated: 0,
+            is_counted: true,
             is_over: false,
         }))
+    }
+
+    /// Whether uploads hold so much that those that nobody goes on with are in the way.
+    pub fn uploads_crowd(&self) -> bool {
+        self.shared.ledger.lock().uploads_crowd()
     }
 
     /// Every upload that lies here.
@@ -197,16 +226,18 @@ impl Upload {
             return Ok(());
         };
         let ledger = &self.shared.ledger;
-        {
+        if self.is_counted {
             let mut ledger = ledger.lock();
             if !ledger.announce_upload(more) {
                 let most = ledger.most_uploads();
                 return Err(Error::Uploads { most });
             }
         }
-        self.shared
-            .make_room(more, &AtomicU64::new(0))
-            .inspect_err(|_| ledger.lock().retract_upload(more))?;
+        let granted = self.shared.make_room(more, &AtomicU64::new(0));
+        if granted.is_err() && self.is_counted {
+            ledger.lock().retract_upload(more);
+        }
+        granted?;
         self.reserved = wanted;
         Ok(())
     }
@@ -219,7 +250,7 @@ impl Upload {
         }
         let unused = self.reserved.saturating_sub(room_for(self.size));
         self.reserved -= unused;
-        self.shared.ledger.lock().settle_upload(unused, 0);
+        self.settle(unused, 0);
     }
 
     /// Appends. Blocks.
@@ -309,13 +340,16 @@ impl Upload {
             return Err(Error::DigestMismatch { actual, announced });
         }
         let shared = self.shared.clone();
-        let _placing = shared.placing.lock();
-        let blob = match self.already_there(digest)? {
-            Some(blob) => blob,
-            None => self.promote(digest, media_type)?,
-        };
-        let followed = then(&shared)?;
-        Ok((blob, followed))
+        loop {
+            self.look_at_present(digest)?;
+            let _placing = shared.placing.lock();
+            let blob = match self.present(digest)? {
+                Present::Right(blob) => blob,
+                Present::Nothing => self.promote(digest, media_type)?,
+                Present::Doubtful => continue,
+            };
+            return Ok((blob, then(&shared)?));
+        }
     }
 
     /// Gives the file its name.
@@ -334,7 +368,9 @@ impl Upload {
         let granted = std::mem::take(&mut self.reserved);
         let serial = {
             let mut ledger = shared.ledger.lock();
-            ledger.retract_upload(granted);
+            if self.is_counted {
+                ledger.retract_upload(granted);
+            }
             ledger.commit(*digest, entry, granted)
         };
         shared.index.write(Row::Blob {
@@ -342,31 +378,39 @@ impl Upload {
             size: self.size,
             media_type: media_type.clone(),
         });
+        shared.link_claimants(digest);
         shared.syncer.queue(*digest, serial);
         Ok(Blob::committed(&shared, *digest, serial, file, self.size, media_type))
     }
 
-    /// What has the name already, if its bytes are known to be right. What is not makes way.
-    fn already_there(&self, digest: &Digest) -> Result<Option<Blob>, Error> {
+    /// Has what an earlier process left under the name hashed: it may be all that somebody else was promised, and is
+    /// replaced by nothing that is not durable yet. What is wrong goes to quarantine.
+    fn look_at_present(&self, digest: &Digest) -> Result<(), Error> {
+        let is_doubtful = |entry: &Entry| entry.trust != Trust::Verified;
+        if !self.shared.ledger.lock().entry(digest).is_some_and(is_doubtful) {
+            return Ok(());
+        }
+        match Blob::open(&self.shared, digest)?.map(|blob| blob.verify(|_| {})) {
+            Some(Err(error)) if self.shared.ledger.lock().entry(digest).is_some() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// What has the name already.
+    fn present(&self, digest: &Digest) -> Result<Present, Error> {
         let shared = &self.shared;
-        let is_right = {
+        let trust = {
             let mut ledger = shared.ledger.lock();
             while ledger.is_leaving(&Victim::Blob(*digest)) {
                 shared.left.wait(&mut ledger);
             }
-            let Some(entry) = ledger.entry(digest) else {
-                return Ok(None);
-            };
-            entry.trust == Trust::Verified
+            ledger.entry(digest).map(|entry| entry.trust)
         };
-        if is_right && let Ok(Some(blob)) = Blob::open(shared, digest) {
-            return Ok(Some(blob));
-        }
-        let path = shared.layout.blob(digest);
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("replacing", &path)(error)),
-            _ => Ok(None),
-        }
+        Ok(match trust {
+            None => Present::Nothing,
+            Some(Trust::Unverified) => Present::Doubtful,
+            Some(Trust::Verified) => Blob::open(shared, digest)?.map_or(Present::Nothing, Present::Right),
+        })
     }
 
     /// The digest of all of it. What an earlier process wrote, or another algorithm is wanted for, is read once more.
@@ -400,14 +444,24 @@ impl Upload {
     fn remove_file(&mut self) {
         self.is_over = true;
         let room = std::mem::take(&mut self.reserved);
-        let mut ledger = self.shared.ledger.lock();
-        ledger.settle_upload(room, 0);
-        match fs::remove_file(&self.path) {
+        // Nobody is granted its room before it is free.
+        let removed = fs::remove_file(&self.path);
+        self.settle(room, 0);
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(path = %self.path.display(), %error, "an upload that is over could not be removed; it counts against the budget until a restart");
-                ledger.count_stuck(room);
+                self.shared.ledger.lock().count_stuck(room);
             }
             _ => {}
+        }
+    }
+
+    /// Counts what the file takes instead of what was granted for it.
+    fn settle(&self, granted: u64, room: u64) {
+        let mut ledger = self.shared.ledger.lock();
+        match self.is_counted {
+            true => ledger.settle_upload(granted, room),
+            false => ledger.settle(granted, room),
         }
     }
 }
@@ -422,7 +476,7 @@ impl Drop for Upload {
             .file
             .metadata()
             .map_or(self.reserved, |metadata| layout::room(&metadata));
-        self.shared.ledger.lock().settle_upload(self.reserved, room);
+        self.settle(self.reserved, room);
     }
 }
 
