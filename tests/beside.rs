@@ -364,6 +364,47 @@ async fn what_was_deleted_by_digest_is_gone_under_the_parents_tags_too() {
 }
 
 #[tokio::test]
+async fn what_only_the_parent_has_of_a_pushed_image_is_fetched_and_kept() {
+    let mut parent = Upstream::start().await;
+    let node = below(&parent).await;
+    let image = parent.new_image("a", "v1", &[50_000]);
+    let app = to(&node, "a");
+    app.manifest("mine", &image.manifest).await;
+
+    eventually("its blobs are here", async || {
+        node.has_stored(&image.layer(0)) && node.has_stored(&image.config_digest())
+    })
+    .await;
+    parent.stop().await;
+
+    app.assert_has("mine", &image).await;
+    let swept = node.collect("unused=0s").await;
+    assert_eq!(swept["blobs"], serde_json::json!([]), "they are needed");
+}
+
+#[tokio::test]
+async fn a_tag_that_was_deleted_is_gone_while_the_parent_is_away() {
+    let mut parent = Upstream::start().await;
+    let node = below(&parent).await;
+    let app = to(&node, "a");
+    let theirs = parent.new_image("a", "v1", &[100]);
+    app.assert_has("v1", &theirs).await;
+    app.image("v2", &Image::of(&[10])).await;
+    for tag in ["v1", "v2"] {
+        assert_eq!(app.delete(&format!("manifests/{tag}")).await.status, 202);
+    }
+    parent.stop().await;
+    app.image("v3", &Image::of(&[10])).await;
+    assert_eq!(app.delete("manifests/v3").await.status, 202);
+
+    for tag in ["v1", "v3"] {
+        app.get(&format!("manifests/{tag}"))
+            .await
+            .assert_error(404, "MANIFEST_UNKNOWN");
+    }
+}
+
+#[tokio::test]
 async fn what_was_pushed_is_not_evicted_for_what_is_pulled() {
     let parent = Upstream::start().await;
     let node = Setup::below(&parent.url()).registry().capacity("64MiB").start().await;

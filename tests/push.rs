@@ -4,7 +4,8 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::support::client::{Request, blob, manifest};
+use crate::support::authority::Authority;
+use crate::support::client::{Request, blob, manifest, reqwest_trusting};
 use crate::support::content::{
     DOCKER_MANIFEST, Image, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, random, sha256, sha512,
 };
@@ -333,6 +334,22 @@ async fn a_manifest_that_is_none_or_names_what_is_not_here_is_refused_by_its_cod
     app.blobs_of(&image).await;
     refused("v1", OCI_MANIFEST, b"{", 400, "MANIFEST_INVALID").await;
     refused("v1", OCI_MANIFEST, b"[]", 400, "MANIFEST_INVALID").await;
+    for version in ["", "\"schemaVersion\":1,", "\"schemaVersion\":\"2\","] {
+        let body = String::from_utf8(image.manifest.bytes.to_vec()).unwrap();
+        let body = body
+            .replace("\"schemaVersion\": 2,", version)
+            .replace("\n  \"schemaVersion\": 2", "\n  \"x\": 1");
+        assert_ne!(body.as_bytes(), image.manifest.bytes, "{body}");
+        refused("v1", OCI_MANIFEST, body.as_bytes(), 400, "MANIFEST_INVALID").await;
+    }
+    refused(
+        "v1",
+        OCI_MANIFEST,
+        br#"{"schemaVersion":2,"layers":[]}"#,
+        400,
+        "MANIFEST_INVALID",
+    )
+    .await;
     refused("v1", "text/plain", &image.manifest.bytes, 400, "MANIFEST_INVALID").await;
     refused("v1", OCI_INDEX, &image.manifest.bytes, 400, "MANIFEST_INVALID").await;
     refused("v1", DOCKER_MANIFEST, &image.manifest.bytes, 400, "MANIFEST_INVALID").await;
@@ -355,6 +372,73 @@ async fn a_manifest_that_is_none_or_names_what_is_not_here_is_refused_by_its_cod
     app.get("manifests/v1").await.assert_error(404, "MANIFEST_UNKNOWN");
     app.manifest("v1", &image.manifest).await;
     assert_eq!(app.head(&format!("blobs/{layer}")).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_was_pushed_as_a_blob_is_no_manifest() {
+    let node = registry().await;
+    let app = to(&node, "a");
+    let image = Image::of(&[10]);
+    for bytes in [&b"hello"[..], b"{}", &image.manifest.bytes, &random(5 * MIB)] {
+        let digest = app.blob(&bytes::Bytes::copy_from_slice(bytes)).await;
+
+        for reply in [
+            app.get(&format!("manifests/{digest}")).await,
+            app.head(&format!("manifests/{digest}")).await,
+        ] {
+            assert_eq!(reply.status, 404, "{reply}");
+        }
+    }
+    app.image("v1", &image).await;
+    app.assert_has(&image.manifest.digest, &image).await;
+}
+
+#[tokio::test]
+async fn pushes_over_http_2_are_as_good() {
+    let authority = Authority::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = authority.leaf_files(folder.path());
+    let node = Setup::alone()
+        .registry()
+        .listen(&format!("cert_file = {certificate:?}"))
+        .listen(&format!("key_file = {key:?}"))
+        .start()
+        .await;
+    let client = reqwest_trusting(Some(&authority));
+    let base = format!("https://{}", node.address());
+    let image = Image::of(&[3 * MIB, 0, 1]);
+    let push = async |bytes: &bytes::Bytes| {
+        let begun = client.post(format!("{base}/v2/a/blobs/uploads/")).send().await.unwrap();
+        assert_eq!(
+            (begun.status().as_u16(), begun.version()),
+            (202, reqwest::Version::HTTP_2)
+        );
+        let location = begun.headers()["location"].to_str().unwrap().to_owned();
+        let (first, rest) = bytes.split_at(bytes.len() / 2);
+        let patch = client.patch(format!("{base}{location}")).body(first.to_vec());
+        assert_eq!(patch.send().await.unwrap().status(), 202);
+        let put = client
+            .put(format!("{base}{location}?digest={}", sha256(bytes)))
+            .body(rest.to_vec());
+        assert_eq!(put.send().await.unwrap().status(), 201);
+    };
+
+    let blobs: Vec<_> = image.layers.iter().chain([&image.config]).collect();
+    futures_util::future::join_all(blobs.iter().map(|bytes| push(bytes))).await;
+    let put = client
+        .put(format!("{base}/v2/a/manifests/v1"))
+        .header("Content-Type", OCI_MANIFEST)
+        .body(image.manifest.bytes.clone());
+    assert_eq!(put.send().await.unwrap().status(), 201);
+
+    for bytes in blobs {
+        let got = client
+            .get(format!("{base}/v2/a/blobs/{}", sha256(bytes)))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(got.bytes().await.unwrap(), *bytes);
+    }
 }
 
 #[tokio::test]
@@ -616,6 +700,10 @@ async fn a_full_budget_is_507_for_pushes_while_what_was_pushed_stays() {
     };
 
     full.assert_error(507, "UNAVAILABLE");
+    assert!(node.admin("/readyz").await.text().contains("pushes find no room"));
+    // Nobody goes on with an upload that never found room.
+    let uploads = node.metrics().await.sum("wharf_uploads", &[]);
+    assert_eq!(uploads as u64, 0);
     assert!((4..8).contains(&pushed.len()), "{}", pushed.len());
     for (digest, bytes) in &pushed {
         app.get(&format!("blobs/{digest}")).await.assert_is(bytes);
@@ -632,6 +720,7 @@ async fn a_blob_that_no_manifest_needs_goes_when_it_is_told_to_and_nothing_else_
     let stray = random(200_000);
     let digest = app.blob(&stray).await;
     other.blob(&image.layers[0]).await;
+    other.blob(&stray).await;
 
     let spared = node.collect("unused=1h").await;
     let planned = node.collect("unused=0s&dry_run=true").await;
@@ -643,7 +732,7 @@ async fn a_blob_that_no_manifest_needs_goes_when_it_is_told_to_and_nothing_else_
         (&planned["blobs"], &planned["bytes"]),
         (&collected["blobs"], &collected["bytes"])
     );
-    assert_eq!(collected["blobs"].as_array().unwrap().len(), 2, "{collected}");
+    assert_eq!(collected["blobs"].as_array().unwrap().len(), 3, "{collected}");
     assert!(collected["bytes"].as_u64().unwrap() >= 200_000, "{collected}");
     assert!(!node.has_stored(&digest));
     app.get(&format!("blobs/{digest}"))
@@ -680,7 +769,11 @@ async fn wharf_cache_gc_asks_a_node_that_runs_and_opens_the_store_of_one_that_do
     );
     assert!(digests.iter().all(|digest| node.has_stored(digest)));
     let (code, _, words) = gc(&["--data", &data, "--unused", "0s"]);
-    assert!(code == Some(1) && words.contains("another wharf holds"), "{words}");
+    assert!(code == Some(1) && words.contains("gc --admin http://"), "{words}");
+    let nowhere = node.folder().join("nowhere");
+    let (code, _, words) = gc(&["--data", &nowhere.display().to_string()]);
+    assert!(code == Some(1) && words.contains("is no store"), "{words}");
+    assert!(!nowhere.exists());
 
     node.stop().await;
     let (code, _, words) = gc(&["--admin", &admin, "--unused", "0s"]);

@@ -59,7 +59,11 @@ async fn uploads_hold_at_most_half_of_the_budget_and_what_is_kept_is_pulled_mean
     );
     assert_eq!(refused(&node, "upload_room").await, 1);
     app.assert_has("v1", &image).await;
+    app.send(Request::get(&second))
+        .await
+        .assert_error(404, "BLOB_UPLOAD_UNKNOWN");
     // Manifests are no uploads.
+    let second = app.open().await;
     let fill = app.patch(&second, None, &random(11 * MIB)).await;
     assert_eq!(fill.status, 202, "{fill}");
     for count in 0..3 {

@@ -27,13 +27,14 @@ enum Command {
 
 /// Throw away the blobs that no manifest needs.
 ///
-/// A node in registry mode does so by itself, push.unused_ttl after a blob was last pushed. A running node is asked at its
-/// admin port; where none answers, the store is opened.
+/// A node in registry mode does so by itself, push.unused_ttl after a blob was last pushed or asked for; it looks every hour.
+/// A running node is asked at its admin port; of one that is stopped the store is named. A push that is under way may need
+/// what is spared by no time: 10m spares it.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   wharf cache gc --dry-run                           what would go
-  wharf cache gc --unused 0s                         all of it, however lately it was pushed
+  wharf cache gc --unused 10m                        also what was pushed today, but for pushes under way
   wharf cache gc --data /var/lib/wharf               of a node that is stopped")]
 struct Gc {
     /// Only say what would go
@@ -85,7 +86,25 @@ impl Gc {
             keep_free: Some(Size::of(0)),
             ..config.storage
         };
-        let store = Store::open(&storage, store::Metrics::new(&prometheus::Registry::new())?)?;
+        if !store::is_at(&storage.path) {
+            let words = format!(
+                "{} is no store of wharf; name the folder that a node's storage.path names",
+                storage.path.display()
+            );
+            return Err(words.into());
+        }
+        let opened = Store::open(&storage, store::Metrics::new(&prometheus::Registry::new())?);
+        let store = match opened {
+            Err(store::Error::Locked { .. }) => {
+                let words = format!(
+                    "a node runs on {}; ask it at its admin port: wharf cache gc --admin http://{}",
+                    storage.path.display(),
+                    config.admin.address
+                );
+                return Err(words.into());
+            }
+            other => other?,
+        };
         let unused = self.unused.map_or(config.push.unused_ttl, Span::duration);
         let swept = store.sweep(unused, self.dry_run).await?;
         for (repository, digest) in &swept.blobs {

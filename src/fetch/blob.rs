@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::flight::{Flight, Head, Kind};
+use super::freshness::WORK;
 use super::here::PUSH_PATIENCE;
 use super::lead;
 use super::{Asker, Error, Fetch, Outcome, Shared, Source};
@@ -45,6 +46,22 @@ impl Fetch {
         shared
             .in_time(repository, asker, shared.blob(repository, digest, from, asker))
             .await
+    }
+
+    /// Has a blob come here whole, for nobody in particular.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fetch::blob`].
+    pub async fn bring(&self, repository: &Repository, digest: &Digest, asker: &Asker) -> Result<(), Error> {
+        let asker = asker.for_all(self.shared.clock.now() + WORK, false);
+        let mut source = self.shared.blob(repository, digest, 0, &asker).await?;
+        let size = source.settle().await?;
+        let mut at = 0;
+        while let Some(piece) = source.piece(at..size).await? {
+            at += piece.len();
+        }
+        Ok(())
     }
 
     /// Bytes of a blob, for a HEAD: nothing is transferred.

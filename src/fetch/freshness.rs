@@ -14,7 +14,7 @@ use crate::parent::{self, Answer, Ask, What};
 use crate::store::{Confirmed, Held, Slot, TagRow};
 
 /// How long a refresh may go on when nobody waits for it any more: for all its questions and their bytes.
-const WORK: Duration = Duration::from_secs(5 * 60);
+pub(super) const WORK: Duration = Duration::from_secs(5 * 60);
 
 /// What asking the parent brought.
 #[derive(Clone)]

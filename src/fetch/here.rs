@@ -156,6 +156,21 @@ impl Shared {
         Ok(entries)
     }
 
+    /// What was deleted here is not there, whether the parent can be asked what it has or not.
+    pub(super) fn or_it_was_deleted<T>(
+        &self,
+        repository: &Repository,
+        name: &Reference,
+        outcome: Result<T, Error>,
+    ) -> Result<T, Error> {
+        match (outcome, self.pushed_to(repository)) {
+            (Err(error), Some(here)) if error.allows_stale() && self.store.hidden(repository).contains(name) => {
+                Err(here.lacks())
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
     /// Nobody waits long for a parent that may have a blob: it is pushed instead.
     pub(super) fn or_push_it<T>(&self, repository: &Repository, outcome: Result<T, Error>) -> Result<T, Error> {
         match (outcome, self.pushed_to(repository)) {

@@ -60,7 +60,10 @@ impl Fetch {
                 let wanted = self.shared.manifest(repository, digest, asker);
                 self.shared.in_time(repository, asker, wanted).await
             }
-            Reference::Tag(tag) => self.shared.fresh(repository, &Slot::Tag(tag.clone()), asker).await,
+            Reference::Tag(tag) => {
+                let outcome = self.shared.fresh(repository, &Slot::Tag(tag.clone()), asker).await;
+                self.shared.or_it_was_deleted(repository, reference, outcome)
+            }
         }
     }
 }
@@ -138,6 +141,11 @@ impl Shared {
         asker: &Asker,
     ) -> Result<Document, Error> {
         self.stays_away(repository, &Reference::Digest(*digest), digest)?;
+        if let Some(here) = self.pushed_to(repository)
+            && self.store.is_no_manifest(repository, digest)
+        {
+            return Err(here.lacks());
+        }
         let document = self.any_manifest(repository, digest, asker).await?;
         self.judge(repository, &document.held)?;
         Ok(document)

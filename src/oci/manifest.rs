@@ -28,6 +28,8 @@ pub struct Manifest {
     pub subject: Option<Descriptor>,
     /// Free remarks.
     pub annotations: BTreeMap<String, String>,
+    /// Of the document; 2, where it is as it should be.
+    pub schema_version: Option<u64>,
     /// Whether the document has a list of manifests, be it empty.
     lists_manifests: bool,
 }
@@ -54,6 +56,7 @@ impl Manifest {
             manifests: written.manifests.map_or_else(Vec::new, |List(list)| list),
             subject: written.subject,
             annotations: written.annotations.unwrap_or_default(),
+            schema_version: written.schema_version.and_then(|version| version.as_u64()),
         })
     }
 
@@ -127,6 +130,8 @@ struct Written {
     #[serde(default, deserialize_with = "descriptor::one")]
     subject: Option<Descriptor>,
     annotations: Option<BTreeMap<String, String>>,
+    /// Whatever it is: what is pulled is not judged by it.
+    schema_version: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]

@@ -78,8 +78,7 @@ impl Push {
         let (repository, digest) = (permit.repository().clone(), *digest);
         let outcome = beside(move || upload.commit(&repository, &digest)).await?;
         self.shared.end(&key);
-        outcome?;
-        Ok(())
+        outcome.map(drop).map_err(|error| self.shared.counted(error.into()))
     }
 
     /// Takes a blob in one request.
@@ -128,7 +127,14 @@ impl Shared {
         let came = upload.size() - size;
         self.metrics.bytes.inc_by(came);
         turn.session.has(upload.size(), self.clock.now());
-        *turn.upload = Some(upload);
+        // Clients begin anew after that, and never cancel.
+        let is_of_no_use = upload.size() == 0 && matches!(outcome, Err(Error::NoRoom(_) | Error::NoRoomForUploads(_)));
+        if is_of_no_use {
+            self.end(&turn.key);
+            upload.cancel();
+        } else {
+            *turn.upload = Some(upload);
+        }
         outcome?;
         match announced {
             Some(announced) if announced != came => Err(Error::Length { announced, came }),

@@ -15,7 +15,7 @@ pub enum Error {
 
     /// The operator's: what is pushed here could not be passed on.
     #[error(
-        "{layer}, the parent, takes no pushes, so neither does this node; push to the registry at the top, or make it a registry too"
+        "{layer}, the parent, takes no pushes, so neither does this node; push to the registry at the top, or make {layer} a registry as well"
     )]
     Closed {
         /// The parent.
@@ -38,7 +38,9 @@ pub enum Error {
     },
 
     /// The caller's: it brought other bytes than it announced.
-    #[error("the part was announced as {announced} bytes and {came} came; send it again")]
+    #[error(
+        "the part was announced as {announced} bytes and {came} came; ask how many bytes are here, and go on there"
+    )]
     Length {
         /// As its range says.
         announced: u64,
@@ -105,7 +107,9 @@ pub enum Error {
     NoRoomForUploads(store::Error),
 
     /// All that could make room exists nowhere else. The operator's, who may allow more.
-    #[error("{0}; what was pushed here is not thrown away: allow more by storage.capacity, or delete some")]
+    #[error(
+        "{0}; what was pushed here is not thrown away: allow more by storage.capacity, or delete some and have `wharf cache gc --unused 10m` collect what nothing needs any more"
+    )]
     NoRoom(store::Error),
 
     /// The disk.

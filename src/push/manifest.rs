@@ -43,7 +43,7 @@ impl Push {
         let manifest = shared.judge(media_type, &bytes)?;
         let held = Held::new(digest, media_type.map(media::essence), bytes);
         shared.judge_shape(&held).map_err(|error| shared.counted(error))?;
-        let needs = shared.look_for(permit.repository(), &manifest, asker).await?;
+        let Found { needs, elsewhere } = shared.look_for(permit.repository(), &manifest, asker).await?;
         let subject = manifest.subject.map(|subject| subject.digest);
         let pushed = Pushed {
             held: held.into(),
@@ -52,9 +52,22 @@ impl Push {
             needs,
         };
         let (store, repository) = (shared.store.clone(), permit.repository().clone());
-        beside(move || store.accept(&repository, pushed)).await??;
+        let accepted = beside(move || store.accept(&repository, pushed)).await?;
+        accepted.map_err(|error| shared.counted(error.into()))?;
+        if !elsewhere.is_empty() {
+            let (shared, repository, asker) = (self.shared.clone(), permit.repository().clone(), asker.clone());
+            tokio::spawn(async move { shared.keep_too(&repository, &elsewhere, &asker).await });
+        }
         Ok(Accepted { digest, subject, tags })
     }
+}
+
+/// What a manifest needs.
+struct Found {
+    /// What lies here.
+    needs: Vec<Digest>,
+    /// What the parent alone has, in this repository.
+    elsewhere: Vec<Digest>,
 }
 
 impl Shared {
@@ -83,6 +96,9 @@ impl Shared {
     fn judge(&self, media_type: Option<&str>, bytes: &[u8]) -> Result<Manifest, Error> {
         let refuse = |words: String| Error::Manifest(words);
         let manifest = Manifest::parse(bytes).map_err(|error| refuse(crate::units::with_causes(&error)))?;
+        if manifest.schema_version != Some(2) {
+            return Err(refuse("its schemaVersion is not 2".to_owned()));
+        }
         let own = manifest.media_type.as_deref().unwrap_or_default();
         let given = media::essence(media_type.unwrap_or_default());
         if !own.is_empty() && !given.is_empty() && !own.eq_ignore_ascii_case(given) {
@@ -99,6 +115,11 @@ impl Shared {
             return Err(refuse(format!(
                 "{effective:?} is no type of manifest that is known here; send an OCI or Docker image manifest or index"
             )));
+        }
+        if !media::is_index(effective) && manifest.config.is_none() {
+            return Err(refuse(
+                "it has no config, and an image's manifest has to have one".to_owned(),
+            ));
         }
         Ok(manifest)
     }
@@ -125,13 +146,33 @@ impl Shared {
         }
     }
 
-    /// What the manifest needs and what lies here, once all of it is found: here, or at the parent in this repository.
-    async fn look_for(
-        &self,
-        repository: &Repository,
-        manifest: &Manifest,
-        asker: &Asker,
-    ) -> Result<Vec<Digest>, Error> {
+    /// Fetches what a manifest that was taken in needs and only the parent has, and keeps it as if it had been pushed: the
+    /// parent may throw it away, or be away.
+    async fn keep_too(&self, repository: &Repository, digests: &[Digest], asker: &Asker) {
+        for digest in digests {
+            let brought = self.fetch.bring(repository, digest, asker).await.map_err(Error::from);
+            let (store, named) = (self.store.clone(), repository.clone());
+            let digest = *digest;
+            let kept = match brought {
+                Ok(()) => beside(move || store.adopt(&named, &digest))
+                    .await
+                    .and_then(|kept| Ok(kept?)),
+                Err(error) => Err(error),
+            };
+            match kept {
+                Ok(Some(_)) => {}
+                Ok(None) => {
+                    tracing::warn!(%repository, %digest, "what a pushed manifest needs found no room; only the parent has it")
+                }
+                Err(error) => {
+                    tracing::warn!(%repository, %digest, %error, "what a pushed manifest needs could not be fetched; only the parent has it");
+                }
+            }
+        }
+    }
+
+    /// What the manifest needs, once all of it is found: here, or at the parent in this repository.
+    async fn look_for(&self, repository: &Repository, manifest: &Manifest, asker: &Asker) -> Result<Found, Error> {
         let (mut needs, mut elsewhere) = (Vec::new(), Vec::new());
         for child in manifest.children() {
             match self.store.linked(repository, &child.digest) {
@@ -152,19 +193,21 @@ impl Shared {
                 None => elsewhere.push(child.digest),
             }
         }
-        needs.sort_unstable();
-        needs.dedup();
+        for found in [&mut needs, &mut elsewhere] {
+            found.sort_unstable();
+            found.dedup();
+        }
         let ask = |digest: Digest| async move {
             let found = self.fetch.blob_size(repository, &digest, asker).await;
             found.is_err().then_some(digest)
         };
-        let missing: Vec<Digest> = join_all(elsewhere.into_iter().map(ask))
+        let missing: Vec<Digest> = join_all(elsewhere.iter().copied().map(ask))
             .await
             .into_iter()
             .flatten()
             .collect();
         if missing.is_empty() {
-            Ok(needs)
+            Ok(Found { needs, elsewhere })
         } else {
             Err(Error::Missing(missing))
         }

@@ -7,6 +7,7 @@ mod body;
 mod config;
 mod drop;
 mod error;
+mod full;
 mod manifest;
 mod metrics;
 mod sessions;
@@ -22,6 +23,7 @@ pub use manifest::Accepted;
 pub use metrics::Metrics;
 pub use sessions::Progress;
 
+use self::full::Full;
 use self::sessions::Sessions;
 use self::sound::Sound;
 use crate::auth::Permit;
@@ -53,6 +55,7 @@ struct Shared {
     parent: Option<Parent>,
     /// Whoever finds out whether that takes pushes.
     sound: Sound,
+    full: Full,
     sessions: Sessions,
     clock: Clock,
     metrics: Metrics,
@@ -88,6 +91,7 @@ impl Push {
                 registry,
                 parent,
                 sound: Sound::new(),
+                full: Full::default(),
                 sessions,
                 clock,
                 metrics,
@@ -139,9 +143,11 @@ impl Push {
         self.shared.closed_by().is_none()
     }
 
-    /// Why nothing is taken, in words.
+    /// Why nothing is taken, or was not taken lately, in words.
     pub fn closed(&self) -> Option<String> {
-        let parent = self.shared.closed_by()?;
+        let Some(parent) = self.shared.closed_by() else {
+            return self.shared.full.lately(self.shared.clock.now());
+        };
         let layer = parent.name().to_owned();
         Some(Error::Closed { layer }.to_string())
     }
@@ -243,6 +249,9 @@ impl Shared {
 
     /// The same, counted if a limit was reached.
     fn counted(&self, error: Error) -> Error {
+        if matches!(error, Error::NoRoom(_) | Error::NoRoomForUploads(_)) {
+            self.full.note(self.clock.now(), &error);
+        }
         if let Some(limit) = error.limit() {
             self.metrics.refused(limit);
         }

@@ -25,7 +25,7 @@ pub struct Progress {
     pub size: u64,
 }
 
-type Key = (SessionId, Scope);
+pub(super) type Key = (SessionId, Scope);
 
 /// The open ones.
 pub(super) struct Sessions {
@@ -44,6 +44,7 @@ pub(super) struct Session {
 
 /// The right to write an upload, while nobody else does.
 pub(super) struct Turn {
+    pub(super) key: Key,
     pub(super) session: Arc<Session>,
     pub(super) upload: OwnedMutexGuard<Option<Upload>>,
 }
@@ -142,7 +143,11 @@ impl Shared {
         }
         // It may have ended while this waited for nothing but its turn.
         self.sessions.find(key)?;
-        Ok(Turn { session, upload })
+        Ok(Turn {
+            key: *key,
+            session,
+            upload,
+        })
     }
 
     /// It is over, one way or the other.
@@ -173,7 +178,7 @@ impl Shared {
     /// Throws away what nothing came for.
     pub(super) fn expire_sessions(&self) {
         // Most clients begin anew and never go on: what lies there must not keep others from pushing for a day.
-        let ttl = match self.store.uploads_crowd() {
+        let ttl = match self.store.uploads_crowd() || self.sessions.len() >= self.sessions.most {
             true => self.config.upload_ttl.min(CROWDED_TTL),
             false => self.config.upload_ttl,
         };

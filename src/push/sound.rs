@@ -44,6 +44,12 @@ impl Push {
         };
         // A node says it with each answer.
         let _ = parent.ping().await;
+        if parent.refuses_pushes() {
+            tracing::warn!(
+                parent = parent.name(),
+                "the parent takes no pushes, so neither does this node"
+            );
+        }
         while let Some(repository) = wishes.recv().await {
             let before = parent.refuses_pushes();
             let outcome = parent.sound_out(&repository).await;

@@ -236,7 +236,7 @@ impl Journal {
     ///
     /// [`Error::Io`]: nobody knows whether it is.
     pub(super) fn sync(&self, mark: Mark) -> Result<(), Error> {
-        fail_point!("store.unsynced", |_| Ok(()));
+        fail_point!("store.unsynced.journal", |_| Ok(()));
         let mut state = self.state.lock();
         loop {
             if state.durable >= mark.0 {

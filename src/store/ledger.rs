@@ -491,10 +491,12 @@ impl Ledger {
         Some(victim)
     }
 
-    /// Bytes on the disk that leave with one who owns it.
-    pub(super) fn freed_by_one_less(&self, digest: &Digest) -> u64 {
+    /// Bytes on the disk that leave with the last of so many who own it, if there are no others.
+    pub(super) fn freed_by(&self, less: u32, digest: &Digest) -> u64 {
         let owners = self.owners.get(digest).copied().unwrap_or_default();
-        self.entry(digest).filter(|_| owners <= 1).map_or(0, |entry| entry.room)
+        self.entry(digest)
+            .filter(|_| owners <= less)
+            .map_or(0, |entry| entry.room)
     }
 
     /// Those whose files are not known to survive a power cut, with their serials.

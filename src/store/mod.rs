@@ -49,7 +49,7 @@ pub use hot::Held;
 pub use metrics::Metrics;
 pub use own::{Hide, Pushed, Swept};
 pub use place::inspect;
-pub use preview::newer;
+pub use preview::{is_at, newer};
 pub use records::{Confirmed, Link, Origin, Slot, TagRow};
 pub use staged::{Spool, Staged};
 pub use upload::{LeftUpload, Scope, Upload};

@@ -147,6 +147,16 @@ impl Store {
         keys.iter().any(|key| records.fact(repository, key).is_some())
     }
 
+    /// Whether this was pushed as a blob and nothing says that it is a manifest.
+    pub fn is_no_manifest(&self, repository: &Repository, digest: &Digest) -> bool {
+        let records = self.shared.records.lock();
+        let says = |key| records.fact(repository, &key).is_some();
+        let has_type = |entry: &super::ledger::Entry| entry.media_type.is_some();
+        says(Key::Blob(*digest))
+            && !says(Key::Manifest(*digest))
+            && !self.shared.ledger.lock().entry(digest).is_some_and(has_type)
+    }
+
     /// The tags that were pushed here and go with `name`.
     pub fn tags_that_go(&self, repository: &Repository, name: &Reference) -> Vec<Tag> {
         let records = self.shared.records.lock();
@@ -220,6 +230,8 @@ impl Store {
     /// [`Error::Io`], [`Error::ReadOnly`]: a manifest could not be read, or the disk refused.
     pub async fn sweep(&self, unused: Duration, dry: bool) -> Result<Swept, Error> {
         let mut swept = Swept::default();
+        // In a dry run, how many would let go of a blob so far.
+        let mut less: HashMap<Digest, u32> = HashMap::new();
         let oldest = stamp().saturating_sub(unused.as_secs());
         let repositories: Vec<Repository> = self.shared.records.lock().all();
         for repository in repositories {
@@ -239,7 +251,12 @@ impl Store {
                     let is_old = matches!(fact, Some(Fact::Blob { at, .. }) if *at <= oldest);
                     is_old && records.accepted(&repository) == accepted
                 };
-                if let Some(bytes) = self.shared.let_go(&repository, &digest, is_idle, dry)? {
+                let before = less.entry(digest).or_default();
+                if let Some(bytes) = self
+                    .shared
+                    .let_go(&repository, &digest, is_idle, dry.then_some(*before))?
+                {
+                    *before += 1;
                     swept.bytes += bytes;
                     swept.blobs.push((repository.clone(), digest));
                 }
@@ -405,16 +422,17 @@ impl Shared {
         Ok(())
     }
 
-    /// Takes a blob from a repository, if it is still idle; the bytes that leave the disk for it.
+    /// Takes a blob from a repository, if it is still idle; the bytes that leave the disk for it. In a dry run, after so many
+    /// that have let go of it, it only says so.
     fn let_go(
         &self,
         repository: &Repository,
         digest: &Digest,
         is_idle: impl Fn(&Records) -> bool,
-        dry: bool,
+        dry: Option<u32>,
     ) -> Result<Option<u64>, Error> {
-        let room = self.ledger.lock().freed_by_one_less(digest);
-        if dry {
+        let room = self.ledger.lock().freed_by(dry.unwrap_or(0) + 1, digest);
+        if dry.is_some() {
             return Ok(is_idle(&self.records.lock()).then_some(room));
         }
         let wish = |records: &Records| {

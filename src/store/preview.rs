@@ -36,3 +36,8 @@ fn index_version(path: &Path) -> Option<i64> {
     let version = i32::from_be_bytes(version.try_into().ok()?);
     (magic == b"SQLite format 3\0").then_some(version.into())
 }
+
+/// Whether a store was ever opened at `path`.
+pub fn is_at(path: &Path) -> bool {
+    path.join(INDEX).exists() || path.join(JOURNAL).exists()
+}

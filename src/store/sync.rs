@@ -128,7 +128,7 @@ impl Shared {
     /// [`Error::Io`]: a folder could not be synced.
     pub(super) fn make_durable(self: &Arc<Self>, digests: &[Digest]) -> Result<(), Error> {
         // A test of the tests: what if nothing were synced?
-        fail_point!("store.unsynced", |_| Ok(()));
+        fail_point!("store.unsynced.content", |_| Ok(()));
         loop {
             let wanting = self.ledger.lock().not_durable(digests);
             if wanting.is_empty() {

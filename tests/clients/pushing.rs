@@ -1,4 +1,5 @@
-//! Real clients push to a registry of its own on loopback, and pull back what they pushed, to the byte.
+//! Real clients push to a registry on loopback, of its own or below a parent that is away, and pull back what they pushed, to
+//! the byte.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,10 +12,13 @@ use crate::clients::image::{self, Layout};
 use crate::clients::running::{self, Running};
 use crate::support::needs::{self, path};
 use crate::support::node::{Node, Setup};
+use crate::support::upstream::Upstream;
 
-/// A registry, an image, and a folder.
+/// Registries, an image, and a folder.
 struct Stage {
     node: Node,
+    /// Its parent is away.
+    orphan: Node,
     image: Layout,
     folder: TempDir,
 }
@@ -26,8 +30,11 @@ impl Stage {
             return None;
         }
         let folder = TempDir::new().expect("a temporary folder");
+        let mut parent = Upstream::start().await;
+        parent.stop().await;
         Some(Self {
             node: Setup::alone().registry().start().await,
+            orphan: Setup::below(&parent.url()).registry().start().await,
             image: Layout::two_platforms(&folder.path().join("image"), 300_000),
             folder,
         })
@@ -39,6 +46,11 @@ impl Stage {
 
     fn reference(&self, name: &str) -> String {
         format!("{}/{name}", self.node.address())
+    }
+
+    /// The same name at each of the registries.
+    fn everywhere(&self, name: &str) -> [String; 2] {
+        [&self.node, &self.orphan].map(|node| format!("{}/{name}", node.address()))
     }
 
     /// The image as an archive that engines load, known as `name`.
@@ -115,11 +127,9 @@ async fn skopeo_crane_and_oras_pull_back_what_they_pushed_alone_and_all_at_once(
     };
     let pushes: [(&str, Push); 3] = [("skopeo", skopeo), ("crane", crane), ("oras", oras)];
     for (name, push) in pushes {
-        push(
-            &stage.image,
-            &stage.reference(&format!("alone/{name}:1")),
-            &stage.at(name),
-        );
+        for (at, reference) in stage.everywhere(&format!("alone/{name}:1")).iter().enumerate() {
+            push(&stage.image, reference, &stage.at(&format!("{name}-{at}")));
+        }
     }
 
     thread::scope(|scope| {
@@ -162,6 +172,27 @@ async fn oras_attaches_and_discovers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn oras_pulls_back_an_empty_file() {
+    let Some(stage) = Stage::with("oras push", &["oras"]).await else {
+        return;
+    };
+    std::fs::write(stage.at("empty"), "").unwrap();
+    for (at, reference) in stage.everywhere("plant/empty:1").iter().enumerate() {
+        let mut push = command(
+            "oras",
+            &["push", "--plain-http", reference, "empty:application/octet-stream"],
+        );
+        push.current_dir(stage.folder.path());
+        running::output(push);
+        let into = stage.at(&format!("pulled-{at}"));
+
+        run("oras", &["pull", "--plain-http", reference, "--output", text(&into)]);
+
+        assert_eq!(std::fs::metadata(into.join("empty")).unwrap().len(), 0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn podman_pulls_back_what_it_pushed() {
     let Some(stage) = Stage::with("podman push", &["podman"]).await else {
         return;
@@ -184,26 +215,31 @@ async fn podman_pulls_back_what_it_pushed() {
     let name = "docker.io/library/app:1";
     let archive = stage.archive("docker-archive", name);
     podman(&["load", "--input", text(&archive)]);
-    let reference = stage.reference("plant/app:1");
     let digest = stage.at("digest");
     let id = |name: &str| podman(&["image", "inspect", "--format", "{{.Id}}", name]);
-
-    podman(&[
-        "push",
-        "--tls-verify=false",
-        "--digestfile",
-        text(&digest),
-        name,
-        &reference,
-    ]);
     let pushed = id(name);
-    podman(&["rmi", "--all", "--force"]);
-    podman(&["pull", "--tls-verify=false", "--quiet", &reference]);
+    let references = stage.everywhere("plant/app:1");
 
-    assert_eq!(id(&reference), pushed);
-    let format = "{{range .RepoDigests}}{{.}}\n{{end}}";
-    let known = podman(&["image", "inspect", "--format", format, &reference]);
-    assert!(known.contains(&std::fs::read_to_string(&digest).unwrap()), "{known}");
+    for reference in &references {
+        let to = [
+            "push",
+            "--tls-verify=false",
+            "--digestfile",
+            text(&digest),
+            name,
+            reference,
+        ];
+        podman(&to);
+    }
+    podman(&["rmi", "--all", "--force"]);
+    for reference in &references {
+        podman(&["pull", "--tls-verify=false", "--quiet", reference]);
+
+        assert_eq!(id(reference), pushed);
+        let format = "{{range .RepoDigests}}{{.}}\n{{end}}";
+        let known = podman(&["image", "inspect", "--format", format, reference]);
+        assert!(known.contains(&std::fs::read_to_string(&digest).unwrap()), "{known}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -230,20 +266,25 @@ async fn docker_pulls_back_what_it_pushed_and_need_not_push_what_is_there() {
     });
     let archive = stage.archive("docker-archive", "app:1");
     docker(&["load", "--input", text(&archive)]);
-    let (first, second) = (stage.reference("plant/app:1"), stage.reference("other/app:1"));
+    let [first, third] = stage.everywhere("plant/app:1");
+    let second = stage.reference("other/app:1");
     let id = |name: &str| docker(&["image", "inspect", "--format", "{{.Id}}", name]);
 
     docker(&["tag", "app:1", &first]);
     docker(&["tag", "app:1", &second]);
+    docker(&["tag", "app:1", &third]);
+    docker(&["push", &third]);
     docker(&["push", &first]);
     let again = docker(&["push", &first]);
     let mounted = docker(&["push", &second]);
     let pushed = id("app:1");
-    docker(&["image", "rm", "--force", "app:1", &first, &second]);
-    docker(&["pull", &first]);
-    docker(&["pull", &second]);
+    docker(&["image", "rm", "--force", "app:1", &first, &second, &third]);
+    for reference in [&third, &first, &second] {
+        docker(&["pull", reference]);
 
-    assert_eq!((id(&first), id(&second)), (pushed.clone(), pushed));
+        assert_eq!(id(reference), pushed);
+        docker(&["image", "rm", "--force", reference]);
+    }
     assert!(again.contains("Layer already exists"), "{again}");
     assert!(mounted.contains("Mounted from"), "{mounted}");
 }
@@ -268,7 +309,6 @@ async fn containerd_pulls_back_what_it_pushed() {
         version.is_ok_and(|version| version.status.success())
     });
     let ctr = |arguments: &[&str]| run("ctr", &[&["--address", &socket], arguments].concat());
-    let reference = stage.reference("plant/app:1");
     let archive = stage.at("archive.tar");
     let mut tar = command("tar", &["-cf", text(&archive), "."]);
     tar.current_dir(stage.image.folder());
@@ -279,27 +319,31 @@ async fn containerd_pulls_back_what_it_pushed() {
         digest.unwrap_or_else(|| panic!("no {name}: {said}")).to_owned()
     };
 
-    ctr(&[
-        "images",
-        "import",
-        "--all-platforms",
-        "--no-unpack",
-        "--index-name",
-        &reference,
-        text(&archive),
-    ]);
-    ctr(&["images", "push", "--plain-http", &reference]);
-    let pushed = digest(&reference);
-    ctr(&["images", "rm", "--sync", &reference]);
-    ctr(&[
-        "images",
-        "pull",
-        "--plain-http",
-        "--all-platforms",
-        "--snapshotter",
-        "native",
-        &reference,
-    ]);
+    for reference in &stage.everywhere("plant/app:1") {
+        let import = [
+            "images",
+            "import",
+            "--all-platforms",
+            "--no-unpack",
+            "--index-name",
+            reference,
+            text(&archive),
+        ];
+        ctr(&import);
+        ctr(&["images", "push", "--plain-http", reference]);
+        let pushed = digest(reference);
+        ctr(&["images", "rm", "--sync", reference]);
+        let pull = [
+            "images",
+            "pull",
+            "--plain-http",
+            "--all-platforms",
+            "--snapshotter",
+            "native",
+            reference,
+        ];
+        ctr(&pull);
 
-    assert_eq!(digest(&reference), pushed);
+        assert_eq!(digest(reference), pushed);
+    }
 }

@@ -209,6 +209,7 @@ async fn many_push_shared_layers_while_the_node_is_killed_and_all_that_was_ackno
         acknowledged.len()
     ));
     assert!(acknowledged.len() > 50, "only {} images", acknowledged.len());
+    assert!(cut > kills, "only {cut} uploads were cut");
     assert!(resumed * 10 >= cut * 9, "{resumed} of {cut} uploads went on");
     let check = async || {
         for (repository, tag, image) in &acknowledged {
