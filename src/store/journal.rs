@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use fail::fail_point;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::Error;
 use super::fact::{Change, Fact, Key};
@@ -36,6 +36,8 @@ const FACTS: usize = 100;
 /// The file, and how far it is durable.
 pub(super) struct Journal {
     path: PathBuf,
+    /// Held by whoever writes it anew.
+    anew: Mutex<()>,
     state: Mutex<State>,
     /// Somebody's sync ended.
     synced: Condvar,
@@ -176,6 +178,7 @@ impl Journal {
     fn new(path: PathBuf, file: Option<Arc<File>>, length: u64, number: u64) -> Self {
         Self {
             path,
+            anew: Mutex::new(()),
             state: Mutex::new(State {
                 file,
                 length,
@@ -284,6 +287,12 @@ impl Journal {
         state.file.is_none() || state.has_failed || state.length > state.length_anew * 2 + SLACK
     }
 
+    /// The right to write it anew, if that is due: two would take the same file for theirs.
+    pub(super) fn turn_to_write_anew(&self) -> Option<MutexGuard<'_, ()>> {
+        let turn = self.anew.lock();
+        self.is_due().then_some(turn)
+    }
+
     /// How far it goes: what holds at this moment is to be given to [`Journal::write_anew`].
     pub(super) fn end(&self) -> End {
         let state = self.state.lock();
@@ -377,7 +386,10 @@ impl Anew {
     /// Appends what the old one has as well, up to `end`. One that could not be written to has nothing more.
     fn copy(&mut self, old: Option<&File>, end: u64) -> io::Result<()> {
         let Some(old) = old else { return Ok(()) };
-        let mut lines = vec![0; usize::try_from(end - self.copied).unwrap_or(0)];
+        let behind = end
+            .checked_sub(self.copied)
+            .and_then(|bytes| usize::try_from(bytes).ok());
+        let mut lines = vec![0; behind.ok_or(io::ErrorKind::InvalidInput)?];
         old.read_exact_at(&mut lines, self.copied)?;
         self.file.write_all(&lines)?;
         self.length += lines.len() as u64;

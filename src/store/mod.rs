@@ -336,6 +336,9 @@ impl Shared {
     }
 
     fn write_journal_anew(&self) {
+        let Some(_turn) = self.journal.turn_to_write_anew() else {
+            return;
+        };
         // Together: nothing is appended between the two.
         let (facts, end) = {
             let records = self.records.lock();
