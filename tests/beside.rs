@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::support::client::{blob, manifest};
-use crate::support::content::{Image, Manifest, OCI_INDEX, random, sha256};
+use crate::support::content::{Image, Manifest, OCI_INDEX, index, random, sha256};
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
 use crate::support::pushing::Pusher;
@@ -380,6 +380,29 @@ async fn what_only_the_parent_has_of_a_pushed_image_is_fetched_and_kept() {
     app.assert_has("mine", &image).await;
     let swept = node.collect("unused=0s").await;
     assert_eq!(swept["blobs"], serde_json::json!([]), "they are needed");
+}
+
+#[tokio::test]
+async fn what_an_index_that_was_pushed_needs_is_a_manifest_also_without_the_record_of_that() {
+    let mut parent = Upstream::start().await;
+    let mut node = below(&parent).await;
+    let image = parent.new_image("a", "v1", &[1000]);
+    let both = index(&[&image]);
+    let app = to(&node, "a");
+    app.assert_has(&image.manifest.digest, &image).await;
+    app.manifest("mine", &both).await;
+    parent.stop().await;
+    node.kill();
+    for name in ["index.db", "index.db-wal", "index.db-shm"] {
+        let _ = std::fs::remove_file(node.data().join(name));
+    }
+    node.start().await;
+
+    let app = to(&node, "a");
+    app.get("manifests/mine").await.assert_is(&both.bytes);
+    let child = app.get(&format!("manifests/{}", image.manifest.digest)).await;
+    child.assert_is(&image.manifest.bytes);
+    assert_eq!(child.header("content-type"), image.manifest.media_type);
 }
 
 #[tokio::test]

@@ -17,6 +17,9 @@ pub(super) enum Fact {
         digest: Digest,
         /// When it was last said so: seconds since 1970.
         at: u64,
+        /// Of a manifest that another one needs.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        media_type: Option<String>,
     },
     /// A manifest was pushed.
     Manifest {
@@ -67,6 +70,15 @@ impl Fact {
     /// Reads what [`Fact::json`] wrote.
     pub(super) fn read(json: &str) -> Option<Self> {
         serde_json::from_str(json).ok()
+    }
+
+    /// The type of its content, if that is a manifest.
+    pub(super) fn media_type(&self) -> Option<&str> {
+        match self {
+            Self::Blob { media_type, .. } => media_type.as_deref(),
+            Self::Manifest { media_type, .. } => Some(media_type),
+            Self::Tag { .. } | Self::Buried { .. } => None,
+        }
     }
 
     /// The content that it keeps from being evicted.

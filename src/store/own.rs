@@ -68,8 +68,14 @@ impl Store {
         let oldest = now.saturating_sub(age.as_secs());
         let renewed = |records: &Records| {
             let fact = records.fact(repository, &Key::Blob(digest));
-            matches!(fact, Some(Fact::Blob { at, .. }) if *at < oldest)
-                .then(|| Wish::to_say(vec![Fact::Blob { digest, at: now }]))
+            match fact {
+                Some(Fact::Blob { at, media_type, .. }) if *at < oldest => Some(Wish::to_say(vec![Fact::Blob {
+                    digest,
+                    at: now,
+                    media_type: media_type.clone(),
+                }])),
+                _ => None,
+            }
         };
         self.shared.say_if(repository, renewed).map(drop)
     }
@@ -102,14 +108,23 @@ impl Store {
         self.shared.make_durable(&closure)?;
         let at = stamp();
         // All of them, known before or not: what was idle until now may be going just now.
-        let blobs = needs.into_iter().map(|digest| Fact::Blob { digest, at });
+        let blobs = {
+            let ledger = self.shared.ledger.lock();
+            let media_type = |digest: &Digest| ledger.entry(digest)?.media_type.as_deref().map(str::to_owned);
+            let blob = |digest: &Digest| Fact::Blob {
+                digest: *digest,
+                at,
+                media_type: media_type(digest),
+            };
+            needs.iter().map(blob).collect::<Vec<_>>()
+        };
         let manifest = Fact::Manifest {
             digest,
             media_type: held.media_type().to_owned(),
             at,
             subject,
         };
-        let mut say: Vec<Fact> = blobs.chain([manifest]).collect();
+        let mut say: Vec<Fact> = blobs.into_iter().chain([manifest]).collect();
         say.extend(tags.iter().cloned().map(|tag| Fact::Tag { tag, digest }));
         let mut unsay = vec![Key::Buried(Reference::Digest(digest))];
         unsay.extend(tags.into_iter().map(|tag| Key::Buried(Reference::Tag(tag))));
@@ -242,7 +257,7 @@ impl Store {
             };
             let needed = self.needed(&facts).await?;
             let idle = facts.iter().filter_map(|fact| match fact {
-                Fact::Blob { digest, at } if *at <= oldest && !needed.contains(digest) => Some(*digest),
+                Fact::Blob { digest, at, .. } if *at <= oldest && !needed.contains(digest) => Some(*digest),
                 _ => None,
             });
             for digest in idle {
@@ -336,7 +351,7 @@ impl Shared {
                 let digest = *digest;
                 self.index.write(Row::Link { repository: id, digest });
             }
-            if let Fact::Manifest { digest, media_type, .. } = fact {
+            if let Some((digest, media_type)) = fact.content().zip(fact.media_type()) {
                 ledger.set_media_type(digest, media_type);
             }
         }
@@ -387,7 +402,12 @@ impl Shared {
     pub(super) fn say_blob(&self, repository: &Repository, digest: &Digest) -> Result<Link, Error> {
         let (digest, at) = (*digest, stamp());
         let buried = Key::Buried(Reference::Digest(digest));
-        let _mark = self.say(repository, vec![Fact::Blob { digest, at }], vec![buried])?;
+        let blob = Fact::Blob {
+            digest,
+            at,
+            media_type: None,
+        };
+        let _mark = self.say(repository, vec![blob], vec![buried])?;
         Ok(Link::new(digest))
     }
 

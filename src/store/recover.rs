@@ -318,7 +318,7 @@ fn adopt_facts(facts: &Facts, records: &mut Records, ledger: &mut Ledger, index:
                 }
                 ledger.link(digest, id);
             }
-            if let Fact::Manifest { digest, media_type, .. } = fact {
+            if let Some((digest, media_type)) = fact.content().zip(fact.media_type()) {
                 ledger.set_media_type(digest, media_type);
             }
             records.adopt_fact(repository, fact.clone());
