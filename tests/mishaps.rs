@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::process::Command;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -98,6 +99,24 @@ async fn a_blob_that_lost_its_bytes_with_the_power_can_be_pushed_again() {
     }
     app.image("v1", &image).await;
     app.assert_has("v1", &image).await;
+}
+
+#[tokio::test]
+async fn a_record_of_a_wrong_size_takes_no_content_away() {
+    let mut node = registry().await;
+    let image = Image::of(&[100_000]);
+    to(&node, "a").image("v1", &image).await;
+    node.stop().await;
+    let wrong = "import sqlite3, sys; index = sqlite3.connect(sys.argv[1]); index.execute('UPDATE blob SET size = size + 1'); index.commit()";
+    let changed = Command::new("python3")
+        .args(["-c", wrong])
+        .arg(node.data().join("index.db"))
+        .status();
+    assert!(changed.unwrap().success());
+
+    node.start().await;
+
+    to(&node, "a").assert_has("v1", &image).await;
 }
 
 #[tokio::test]

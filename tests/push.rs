@@ -388,6 +388,9 @@ async fn what_was_pushed_as_a_blob_is_no_manifest() {
         ] {
             assert_eq!(reply.status, 404, "{reply}");
         }
+        let deleted = app.delete(&format!("manifests/{digest}")).await;
+        deleted.assert_error(404, "MANIFEST_UNKNOWN");
+        app.get(&format!("blobs/{digest}")).await.assert_is(bytes);
     }
     app.image("v1", &image).await;
     app.assert_has(&image.manifest.digest, &image).await;

@@ -55,6 +55,8 @@ impl Fetch {
     /// As [`Fetch::blob`].
     pub async fn bring(&self, repository: &Repository, digest: &Digest, asker: &Asker) -> Result<(), Error> {
         let asker = asker.for_all(self.shared.clock.now() + WORK, false);
+        self.shared
+            .stays_away(repository, &Reference::Digest(*digest), digest)?;
         let mut source = self.shared.blob(repository, digest, 0, &asker).await?;
         let size = source.settle().await?;
         let mut at = 0;
@@ -85,10 +87,10 @@ impl Fetch {
             return shared.in_time(repository, asker, asked).await;
         }
         if let Some(error) = shared.parent(repository)?.away() {
-            return shared.or_push_it(repository, Err(error.into()));
+            return shared.or_push_it(repository, asker, Err(error.into()));
         }
         let outcome = shared.within(PUSH_PATIENCE, repository, asker, asked).await;
-        shared.or_push_it(repository, outcome)
+        shared.or_push_it(repository, asker, outcome)
     }
 
     /// Bytes of the content that `source` brings; waits for the last of them, if the upstream does not say before.

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::lists::{descriptors, referrers_list, tag_list};
 use super::manifest::{Document, Stale};
-use super::{Error, Outcome, Shared};
+use super::{Asker, Error, Outcome, Shared};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Registry, Repository, Tag};
 use crate::store::{Held, Origin, Slot, TagRow};
 
@@ -37,6 +37,11 @@ impl Shared {
     /// What is pushed here, if `repository` is of it.
     pub(super) fn pushed_to(&self, repository: &Repository) -> Option<&Here> {
         self.here.as_ref().filter(|here| here.registry == repository.registry)
+    }
+
+    /// Whether the parent is not asked now.
+    pub(super) fn is_away(&self, repository: &Repository) -> bool {
+        self.parent(repository).is_ok_and(|parent| parent.away().is_some())
     }
 
     /// Whether a tag is what was pushed here, whatever the parent says.
@@ -171,10 +176,16 @@ impl Shared {
         }
     }
 
-    /// Nobody waits long for a parent that may have a blob: it is pushed instead.
-    pub(super) fn or_push_it<T>(&self, repository: &Repository, outcome: Result<T, Error>) -> Result<T, Error> {
+    /// Nobody waits long for a parent that may have a blob: it is pushed instead. A node below does not push, and would
+    /// believe that it is gone.
+    pub(super) fn or_push_it<T>(
+        &self,
+        repository: &Repository,
+        asker: &Asker,
+        outcome: Result<T, Error>,
+    ) -> Result<T, Error> {
         match (outcome, self.pushed_to(repository)) {
-            (Err(error), Some(here)) if error.allows_stale() => Err(here.lacks()),
+            (Err(error), Some(here)) if error.allows_stale() && asker.hops.is_empty() => Err(here.lacks()),
             (outcome, _) => outcome,
         }
     }

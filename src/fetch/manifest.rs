@@ -38,7 +38,7 @@ pub enum Stale {
 
 /// How long a HEAD for a manifest waits for a parent where things are pushed: longer than for a blob, as those who pull ask
 /// it too.
-const HEAD_PATIENCE: Duration = Duration::from_secs(5);
+const HEAD_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Fetch {
     /// The manifest that `reference` names in `repository`.
@@ -83,14 +83,14 @@ impl Fetch {
     ) -> Result<Document, Error> {
         let shared = &self.shared;
         let asked = self.manifest(repository, reference, asker);
-        let Some(here) = shared.pushed_to(repository) else {
+        // A node below does not push, and would believe that it is gone.
+        if shared.pushed_to(repository).is_none() || !asker.hops.is_empty() {
             return asked.await;
-        };
-        match shared.within(HEAD_PATIENCE, repository, asker, asked).await {
-            Err(error) if error.is_late() || shared.parent(repository).is_ok_and(|parent| parent.away().is_some()) => {
-                Err(here.lacks())
-            }
-            outcome => outcome,
+        }
+        let outcome = shared.within(HEAD_PATIENCE, repository, asker, asked).await;
+        match (outcome, shared.pushed_to(repository)) {
+            (Err(error), Some(here)) if error.is_silence() || shared.is_away(repository) => Err(here.lacks()),
+            (outcome, _) => outcome,
         }
     }
 

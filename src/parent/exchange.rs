@@ -29,21 +29,21 @@ const MOST_REFUSALS: usize = 3;
 const MOST_TOKENS: usize = 2;
 
 /// A question in the form in which it is sent.
-pub(super) struct Exchange<'a> {
-    pub(super) shared: &'a Shared,
-    pub(super) method: Method,
-    pub(super) url: Url,
-    pub(super) headers: HeaderMap,
-    pub(super) load: Load,
+struct Exchange<'a> {
+    shared: &'a Shared,
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+    load: Load,
     /// Whose token is wanted.
-    pub(super) repository: &'a str,
+    repository: &'a str,
 }
 
 /// A final answer, good or bad.
-pub(super) struct Reply {
-    pub(super) response: Response,
+struct Reply {
+    response: Response,
     /// Whether redirects led away from the upstream itself.
-    pub(super) is_elsewhere: bool,
+    is_elsewhere: bool,
 }
 
 impl Shared {
@@ -268,7 +268,7 @@ impl Exchange<'_> {
     }
 
     /// Sends, with better credentials as long as the upstream wants them and there are any.
-    pub(super) async fn run(&self) -> Result<Reply, Error> {
+    async fn run(&self) -> Result<Reply, Error> {
         let Shared { wire, authority, .. } = self.shared;
         let began = authority.moment();
         let mut shown = authority.remembered(wire, self.repository).await?;

@@ -33,7 +33,7 @@ impl Push {
     pub async fn drop_blob(&self, permit: &Permit, digest: &Digest, asker: &Asker) -> Result<(), Error> {
         self.shared.admit(permit)?;
         let (repository, name) = (permit.repository(), Reference::Digest(*digest));
-        if !self.shared.store.was_pushed(repository, &name) {
+        if !self.shared.store.has_blob(repository, digest) {
             self.shared.fetch.blob_size(repository, digest, asker).await?;
         }
         self.drop_named(permit, name, asker).await

@@ -56,7 +56,7 @@ impl Push {
         accepted.map_err(|error| shared.counted(error.into()))?;
         if !elsewhere.is_empty() {
             let (shared, repository, asker) = (self.shared.clone(), permit.repository().clone(), asker.clone());
-            tokio::spawn(async move { shared.keep_too(&repository, &elsewhere, &asker).await });
+            tokio::spawn(async move { shared.keep_too(&digest, &repository, &elsewhere, &asker).await });
         }
         Ok(Accepted { digest, subject, tags })
     }
@@ -148,21 +148,21 @@ impl Shared {
 
     /// Fetches what a manifest that was taken in needs and only the parent has, and keeps it as if it had been pushed: the
     /// parent may throw it away, or be away.
-    async fn keep_too(&self, repository: &Repository, digests: &[Digest], asker: &Asker) {
+    async fn keep_too(&self, manifest: &Digest, repository: &Repository, digests: &[Digest], asker: &Asker) {
         for digest in digests {
             let brought = self.fetch.bring(repository, digest, asker).await.map_err(Error::from);
             let (store, named) = (self.store.clone(), repository.clone());
-            let digest = *digest;
+            let (manifest, digest) = (*manifest, *digest);
             let kept = match brought {
-                Ok(()) => beside(move || store.adopt(&named, &digest))
+                Ok(()) => beside(move || store.adopt_for(&manifest, &named, &digest))
                     .await
                     .and_then(|kept| Ok(kept?)),
                 Err(error) => Err(error),
             };
             match kept {
-                Ok(Some(_)) => {}
-                Ok(None) => {
-                    tracing::warn!(%repository, %digest, "what a pushed manifest needs found no room; only the parent has it")
+                Ok(true) => {}
+                Ok(false) => {
+                    tracing::warn!(%repository, %digest, "what a pushed manifest needs is not kept: it was deleted, or found no room");
                 }
                 Err(error) => {
                     tracing::warn!(%repository, %digest, %error, "what a pushed manifest needs could not be fetched; only the parent has it");

@@ -215,6 +215,14 @@ impl Layout {
         Ok(to)
     }
 
+    /// Moves a finished download to its place, over what lies there; it is synced already.
+    pub(super) fn replace(&self, from: &Path, digest: &Digest) -> Result<PathBuf, Error> {
+        let to = self.blob(digest);
+        #[expect(clippy::disallowed_methods, reason = "the same content, and durable")]
+        fs::rename(from, &to).map_err(Error::io("moving into place", &to))?;
+        Ok(to)
+    }
+
     /// Takes a damaged blob out of `blobs/`; what was in quarantine under its name goes.
     pub(super) fn isolate(&self, digest: &Digest) -> Result<PathBuf, Error> {
         let (from, to) = (self.blob(digest), self.quarantined(digest));

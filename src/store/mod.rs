@@ -236,15 +236,12 @@ impl Store {
 
     /// Points `slot` at `digest`, as the parent said at `confirmed`. A move is an event.
     pub fn confirm(&self, repository: &Repository, slot: &Slot, digest: &Digest, confirmed: Confirmed) {
-        let confirm = || {
+        {
             let mut records = self.shared.records.lock();
             records.confirm(repository, slot, digest, confirmed, &self.shared.index);
-        };
-        confirm();
-        if let Slot::Tag(tag) = slot
-            && self.shared.hand_back(repository, tag, digest)
-        {
-            confirm();
+        }
+        if let Slot::Tag(tag) = slot {
+            self.shared.hand_back(repository, tag, digest, confirmed);
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::fact::{Fact, Key, stamp};
 use super::index::Row;
 use super::journal::Mark;
-use super::records::{Origin, Records};
+use super::records::{Confirmed, Origin, Records};
 use super::{Error, Held, Link, Shared, Slot, Store};
 use crate::oci::{Digest, Manifest, Reference, Repository, Tag};
 
@@ -152,24 +152,59 @@ impl Store {
         mark.map_or(Ok(()), |mark| self.shared.journal.sync(mark))
     }
 
-    /// Whether this was pushed here, and not deleted since; it may be lost.
+    /// Whether a manifest or a tag was pushed here, and not deleted since; it may be lost.
     pub fn was_pushed(&self, repository: &Repository, name: &Reference) -> bool {
-        let keys = match name {
-            Reference::Tag(tag) => vec![Key::Tag(tag.clone())],
-            Reference::Digest(digest) => vec![Key::Manifest(*digest), Key::Blob(*digest)],
+        let key = match name {
+            Reference::Tag(tag) => Key::Tag(tag.clone()),
+            Reference::Digest(digest) => Key::Manifest(*digest),
         };
+        self.shared.records.lock().fact(repository, &key).is_some()
+    }
+
+    /// Whether a blob is this repository's, and was not deleted since; it may be lost.
+    pub fn has_blob(&self, repository: &Repository, digest: &Digest) -> bool {
         let records = self.shared.records.lock();
-        keys.iter().any(|key| records.fact(repository, key).is_some())
+        records.fact(repository, &Key::Blob(*digest)).is_some()
+    }
+
+    /// Takes in what lies here as a blob of `repository`, if a manifest that was pushed still needs it and it was not deleted
+    /// meanwhile; whether it is one now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::adopt`].
+    pub fn adopt_for(&self, manifest: &Digest, repository: &Repository, digest: &Digest) -> Result<bool, Error> {
+        let (digest, at) = (*digest, stamp());
+        let wish = |records: &Records| {
+            let is_said = records.fact(repository, &Key::Manifest(*manifest)).is_some();
+            let is_buried = records
+                .fact(repository, &Key::Buried(Reference::Digest(digest)))
+                .is_some();
+            (is_said && !is_buried).then(|| {
+                Wish::to_say(vec![Fact::Blob {
+                    digest,
+                    at,
+                    media_type: None,
+                }])
+            })
+        };
+        match self.shared.say_if(repository, wish) {
+            Ok(said) => Ok(said.is_some()),
+            Err(Error::Gone { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether this was pushed as a blob and nothing says that it is a manifest.
     pub fn is_no_manifest(&self, repository: &Repository, digest: &Digest) -> bool {
         let records = self.shared.records.lock();
-        let says = |key| records.fact(repository, &key).is_some();
-        let has_type = |entry: &super::ledger::Entry| entry.media_type.is_some();
-        says(Key::Blob(*digest))
-            && !says(Key::Manifest(*digest))
-            && !self.shared.ledger.lock().entry(digest).is_some_and(has_type)
+        let is_blob = match records.fact(repository, &Key::Blob(*digest)) {
+            Some(fact) => fact.media_type().is_none(),
+            None => return false,
+        };
+        let is_manifest = records.fact(repository, &Key::Manifest(*digest)).is_some();
+        let has_no_type = |entry: &super::ledger::Entry| entry.media_type.is_none();
+        is_blob && !is_manifest && self.shared.ledger.lock().entry(digest).is_some_and(has_no_type)
     }
 
     /// The tags that were pushed here and go with `name`.
@@ -321,7 +356,14 @@ impl Shared {
         wish: impl FnOnce(&Records) -> Option<Wish>,
     ) -> Result<Option<Mark>, Error> {
         let mut records = self.records.lock();
-        let Some(Wish { say, mut unsay, lack }) = wish(&records) else {
+        let wish = wish(&records);
+        let Some(Wish {
+            say,
+            mut unsay,
+            lack,
+            above,
+        }) = wish
+        else {
             return Ok(None);
         };
         unsay.retain(|key| records.fact(repository, key).is_some());
@@ -376,25 +418,27 @@ impl Shared {
                 }
             }
         }
+        if let Some((tag, digest, confirmed)) = above {
+            records.confirm(repository, &Slot::Tag(tag), &digest, confirmed, &self.index);
+            // A list from before may not have it.
+            records.untag(repository, &Slot::Tags, &self.index);
+        }
         self.index.write(Row::Changes(number));
         Ok(Some(mark))
     }
 
-    /// A tag that was pushed here is the parent's again once that has the same under it; whether it is.
-    pub(super) fn hand_back(&self, repository: &Repository, tag: &Tag, digest: &Digest) -> bool {
+    /// A tag that was pushed here is the parent's again once that has the same under it.
+    pub(super) fn hand_back(&self, repository: &Repository, tag: &Tag, digest: &Digest, confirmed: Confirmed) {
         let wish = |records: &Records| {
             let row = records.tag(repository, &Slot::Tag(tag.clone()))?;
             (row.origin == Origin::Pushed && row.digest == *digest).then(|| Wish {
                 unsay: vec![Key::Tag(tag.clone())],
+                above: Some((tag.clone(), *digest, confirmed)),
                 ..Wish::default()
             })
         };
-        match self.say_if(repository, wish) {
-            Ok(said) => said.is_some(),
-            Err(error) => {
-                tracing::warn!(%repository, %tag, %error, "that the parent has a tag now could not be written down");
-                false
-            }
+        if let Err(error) = self.say_if(repository, wish) {
+            tracing::warn!(%repository, %tag, %error, "that the parent has a tag now could not be written down");
         }
     }
 
@@ -478,6 +522,8 @@ struct Wish {
     unsay: Vec<Key>,
     /// What the parent is not known to have any more.
     lack: Vec<Reference>,
+    /// What it has under a tag.
+    above: Option<(Tag, Digest, Confirmed)>,
 }
 
 impl Wish {
@@ -520,5 +566,6 @@ fn what_goes(records: &Records, repository: &Repository, name: &Reference, hide:
         say: say.collect(),
         unsay,
         lack: names,
+        above: None,
     }
 }

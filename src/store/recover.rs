@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::Metadata;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -21,7 +21,7 @@ use super::ledger::{Entry, Ledger, Trust};
 use super::records::Records;
 use super::space::Space;
 use super::{Config, Error, Metrics, Shared, Slot, journal, room, sync, upload};
-use crate::oci::{Digest, Reference, Repository};
+use crate::oci::{Digest, Hasher, Reference, Repository};
 
 /// How often a start that takes long says that it goes on.
 const PROGRESS: Duration = Duration::from_secs(3);
@@ -175,11 +175,11 @@ fn adopt_blobs(layout: &Layout, ledger: &mut Ledger, contents: &mut Contents) ->
     };
     for (digest, metadata) in layout.committed(progress) {
         let record = recorded.remove(&digest);
-        let length = record.as_ref().map_or(metadata.len(), |record| record.size);
-        // A name that was kept and bytes that were not, as a power cut leaves them.
-        let is_short = metadata.len() != length || (length == 0 && digest != Digest::of_with(digest.algorithm(), b""));
-        if is_short && layout.isolate(&digest).is_ok() {
-            tracing::warn!(%digest, has = metadata.len(), had = length, "stored content is damaged; it goes to quarantine");
+        let had = record.as_ref().map(|record| record.size);
+        // A power cut may keep a name and not its bytes. The record may be wrong as well: the bytes decide.
+        let is_odd = had.is_some_and(|had| had != metadata.len()) || metadata.len() == 0;
+        if is_odd && is_damaged(layout, &digest) && layout.isolate(&digest).is_ok() {
+            tracing::warn!(%digest, has = metadata.len(), had, "stored content is damaged; it goes to quarantine");
             amiss.push(Row::Gone(digest));
             continue;
         }
@@ -198,6 +198,23 @@ fn adopt_blobs(layout: &Layout, ledger: &mut Ledger, contents: &mut Contents) ->
         .for_each(|(digest, entry)| ledger.adopt(digest, entry));
     amiss.extend(recorded.into_keys().map(Row::Gone));
     amiss
+}
+
+/// Whether the file has other bytes than its name says; one that cannot be read now is left to who wants it.
+fn is_damaged(layout: &Layout, digest: &Digest) -> bool {
+    let mut hasher = Hasher::new(digest.algorithm());
+    let mut buffer = vec![0; 1 << 20];
+    let Ok(mut file) = layout::open_blob(&layout.blob(digest)) else {
+        return false;
+    };
+    loop {
+        match file.read(&mut buffer) {
+            Ok(0) => return hasher.finish() != *digest,
+            Ok(read) => hasher.update(&buffer[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return false,
+        }
+    }
 }
 
 /// Hashed before it is trusted: nobody knows what happened to the bytes while no wharf was running.

@@ -293,8 +293,14 @@ impl Staged {
         let file = self.finish_file().map_err(Error::io("finishing", &self.path))?;
         let metadata = file.metadata().map_err(Error::io("reading the size of", &self.path))?;
         let placing = shared.placing.lock();
-        self.clear_place()?;
-        shared.layout.promote(&self.path, &self.turn.digest)?;
+        // Another writer was here between the look and the turn, and may have been promised what it wrote: its file is replaced
+        // by one that is durable.
+        if shared.ledger.lock().holds(&self.turn.digest) {
+            file.sync_data().map_err(Error::io("syncing", &self.path))?;
+            shared.layout.replace(&self.path, &self.turn.digest)?;
+        } else {
+            shared.layout.promote(&self.path, &self.turn.digest)?;
+        }
         fail_point!("store.commit.after_rename");
         self.fate = Fate::Committed;
         let media_type = media_type.map(Arc::from);
@@ -312,24 +318,12 @@ impl Staged {
             size: self.written,
             media_type: media_type.clone(),
         });
+        shared.link_claimants(&self.turn.digest);
         shared.syncer.queue(self.turn.digest, serial);
         // Those who read along read the stored file from here on.
         let blob = Blob::committed(&shared, self.turn.digest, serial, file, self.written, media_type);
         let _ = self.spool.committed.set(blob);
         Ok(())
-    }
-
-    /// Another writer was here between the look and the turn: its file goes, as it is in the books of one entry only.
-    fn clear_place(&self) -> Result<(), Error> {
-        let shared = &self.spool.shared;
-        if !shared.ledger.lock().holds(&self.turn.digest) {
-            return Ok(());
-        }
-        let path = shared.layout.blob(&self.turn.digest);
-        match std::fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io("replacing", &path)(error)),
-            _ => Ok(()),
-        }
     }
 
     /// Sees what an earlier attempt left, so that it can be continued.

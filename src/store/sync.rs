@@ -200,6 +200,10 @@ fn sync_file(shared: &Arc<Shared>, digest: &Digest, serial: u64) -> bool {
                 if ledger.is_old(digest, serial) {
                     tracing::error!(%digest, %error, "content of an earlier run could not be synced; it stays");
                     ledger.set_trust(digest, serial, Trust::Unverified);
+                    // The system calls the pages clean now: they are read from the disk when they are hashed again.
+                    if let Ok(file) = layout::open_blob(&path) {
+                        let _ = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed);
+                    }
                     None
                 } else {
                     tracing::error!(%digest, %error, "content could not be synced; it is dropped and will be fetched again");

@@ -257,7 +257,8 @@ impl Upload {
     ///
     /// # Errors
     ///
-    /// As [`Upload::reserve`], and [`Error::Io`]: nothing of it counts.
+    /// * [`Error::Uploads`], [`Error::Full`], [`Error::Crowded`]: there is no room.
+    /// * [`Error::Io`]: nothing of it counts.
     pub fn write(&mut self, pieces: &[Bytes]) -> Result<(), Error> {
         let bytes: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
         self.reserve(bytes)?;
@@ -344,7 +345,10 @@ impl Upload {
             self.look_at_present(digest)?;
             let _placing = shared.placing.lock();
             let blob = match self.present(digest)? {
-                Present::Right(blob) => blob,
+                Present::Right(blob) => {
+                    shared.link_claimants(digest);
+                    blob
+                }
                 Present::Nothing => self.promote(digest, media_type)?,
                 Present::Doubtful => continue,
             };
