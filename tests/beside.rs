@@ -7,7 +7,7 @@ use crate::support::content::{Image, Manifest, OCI_INDEX, index, random, sha256}
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
 use crate::support::pushing::Pusher;
-use crate::support::upstream::{Fault, Upstream};
+use crate::support::upstream::{Book, Fault, Upstream};
 
 fn to(node: &Node, repository: &str) -> Pusher {
     Pusher::of(node.client(), repository)
@@ -266,6 +266,31 @@ async fn below_a_registry_that_declines_pushes_a_registry_refuses_them_too_until
     app.image("v1", &image).await;
     app.assert_has("v1", &image).await;
     assert_eq!(parent.count("POST", ""), offered, "it is offered one more");
+}
+
+#[tokio::test]
+async fn the_offer_of_an_upload_costs_no_pull_its_token() {
+    let parent = Upstream::start().await;
+    parent.bearer(&Book::anonymous());
+    let image = parent.new_image("a", "v1", &[1000, 2000]);
+    let node = below(&parent).await;
+    let app = to(&node, "a");
+    app.get("manifests/v1").await.assert_is(&image.manifest.bytes);
+    let challenge = "Bearer realm=\"http://127.0.0.1:1/token\",service=\"x\",scope=\"repository:a:pull,push\"";
+    let wants_more = Fault::any("/blobs/uploads/").status(401);
+    parent.fault(wants_more.header("Www-Authenticate", challenge));
+
+    assert_eq!(app.begin("").await.status, 202);
+    eventually("the upload is offered", async || {
+        parent.count("POST", "/blobs/uploads/") > 0
+    })
+    .await;
+
+    for layer in 0..2 {
+        let bytes = app.get(&format!("blobs/{}", image.layer(layer))).await;
+        bytes.assert_is(&image.layers[layer]);
+    }
+    assert_eq!(app.begin("").await.status, 202, "who wants more is not closed");
 }
 
 #[tokio::test]
