@@ -4,8 +4,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::support::authority::Authority;
-use crate::support::client::{Request, blob, manifest, reqwest_trusting};
+use crate::support::client::{Request, blob, manifest};
 use crate::support::content::{
     DOCKER_MANIFEST, Image, Manifest, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, random, sha256, sha512,
 };
@@ -394,54 +393,6 @@ async fn what_was_pushed_as_a_blob_is_no_manifest() {
     }
     app.image("v1", &image).await;
     app.assert_has(&image.manifest.digest, &image).await;
-}
-
-#[tokio::test]
-async fn pushes_over_http_2_are_as_good() {
-    let authority = Authority::new();
-    let folder = tempfile::tempdir().unwrap();
-    let (certificate, key) = authority.leaf_files(folder.path());
-    let node = Setup::alone()
-        .registry()
-        .listen(&format!("cert_file = {certificate:?}"))
-        .listen(&format!("key_file = {key:?}"))
-        .start()
-        .await;
-    let client = reqwest_trusting(Some(&authority));
-    let base = format!("https://{}", node.address());
-    let image = Image::of(&[3 * MIB, 0, 1]);
-    let push = async |bytes: &bytes::Bytes| {
-        let begun = client.post(format!("{base}/v2/a/blobs/uploads/")).send().await.unwrap();
-        assert_eq!(
-            (begun.status().as_u16(), begun.version()),
-            (202, reqwest::Version::HTTP_2)
-        );
-        let location = begun.headers()["location"].to_str().unwrap().to_owned();
-        let (first, rest) = bytes.split_at(bytes.len() / 2);
-        let patch = client.patch(format!("{base}{location}")).body(first.to_vec());
-        assert_eq!(patch.send().await.unwrap().status(), 202);
-        let put = client
-            .put(format!("{base}{location}?digest={}", sha256(bytes)))
-            .body(rest.to_vec());
-        assert_eq!(put.send().await.unwrap().status(), 201);
-    };
-
-    let blobs: Vec<_> = image.layers.iter().chain([&image.config]).collect();
-    futures_util::future::join_all(blobs.iter().map(|bytes| push(bytes))).await;
-    let put = client
-        .put(format!("{base}/v2/a/manifests/v1"))
-        .header("Content-Type", OCI_MANIFEST)
-        .body(image.manifest.bytes.clone());
-    assert_eq!(put.send().await.unwrap().status(), 201);
-
-    for bytes in blobs {
-        let got = client
-            .get(format!("{base}/v2/a/blobs/{}", sha256(bytes)))
-            .send()
-            .await
-            .unwrap();
-        assert_eq!(got.bytes().await.unwrap(), *bytes);
-    }
 }
 
 #[tokio::test]

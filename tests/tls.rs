@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::authority::Authority;
 use crate::support::client::{Client, blob, manifest, reqwest_trusting};
-use crate::support::content::random;
+use crate::support::content::{Image, OCI_MANIFEST, random, sha256};
 use crate::support::node::{Node, Setup};
 use crate::support::upstream::{Access, Fault, Upstream, basic};
 
@@ -275,4 +275,49 @@ async fn three_layers_over_tls_pull_like_three_without() {
         .await
         .assert_is(&image.layers[0]);
     assert_eq!(cloud.count("GET", "/blobs/"), 1);
+}
+
+#[tokio::test]
+async fn pushes_over_http_2_are_as_good() {
+    let authority = Authority::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = authority.leaf_files(folder.path());
+    let node = Setup::alone()
+        .registry()
+        .listen(&format!("cert_file = {certificate:?}"))
+        .listen(&format!("key_file = {key:?}"))
+        .start()
+        .await;
+    let client = reqwest_trusting(Some(&authority));
+    let base = format!("https://{}", node.address());
+    let image = Image::of(&[3 << 20, 0, 1]);
+    let push = async |bytes: &bytes::Bytes| {
+        let begun = client.post(format!("{base}/v2/a/blobs/uploads/")).send().await.unwrap();
+        assert_eq!((begun.status().as_u16(), begun.version()), (202, Version::HTTP_2));
+        let location = begun.headers()["location"].to_str().unwrap().to_owned();
+        let (first, rest) = bytes.split_at(bytes.len() / 2);
+        let patch = client.patch(format!("{base}{location}")).body(first.to_vec());
+        assert_eq!(patch.send().await.unwrap().status(), 202);
+        let put = client
+            .put(format!("{base}{location}?digest={}", sha256(bytes)))
+            .body(rest.to_vec());
+        assert_eq!(put.send().await.unwrap().status(), 201);
+    };
+
+    let blobs: Vec<_> = image.layers.iter().chain([&image.config]).collect();
+    futures_util::future::join_all(blobs.iter().map(|bytes| push(bytes))).await;
+    let put = client
+        .put(format!("{base}/v2/a/manifests/v1"))
+        .header("Content-Type", OCI_MANIFEST)
+        .body(image.manifest.bytes.clone());
+    assert_eq!(put.send().await.unwrap().status(), 201);
+
+    for bytes in blobs {
+        let got = client
+            .get(format!("{base}/v2/a/blobs/{}", sha256(bytes)))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(got.bytes().await.unwrap(), *bytes);
+    }
 }

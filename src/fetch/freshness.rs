@@ -16,6 +16,9 @@ use crate::store::{Confirmed, Held, Slot, TagRow};
 /// How long a refresh may go on when nobody waits for it any more: for all its questions and their bytes.
 pub(super) const WORK: Duration = Duration::from_secs(5 * 60);
 
+/// How often a parent is asked whether it has by now what was pushed here, however many pull it.
+pub(super) const LOOK: Duration = Duration::from_secs(1);
+
 /// What asking the parent brought.
 #[derive(Clone)]
 pub(super) struct Refreshed {
@@ -120,9 +123,12 @@ impl Shared {
     fn look_above(self: &Arc<Self>, repository: &Repository, slot: &Slot, asker: &Asker) {
         let key = (repository.clone(), slot.clone());
         let Ok(parent) = self.parent(repository) else { return };
-        if self.absent.get(&key).is_some() || parent.away().is_some() || parent.is_silent() {
+        let is_known = self.absent.get(&key).is_some() || self.useless.get(&key).is_some();
+        let was_asked = self.looked.get(&key).is_some();
+        if is_known || was_asked || parent.away().is_some() || parent.is_silent() {
             return;
         }
+        self.looked.insert(key.clone(), ());
         let (shared, asker) = (self.clone(), asker.clone());
         self.runtime.spawn(async move {
             let (repository, slot) = key;

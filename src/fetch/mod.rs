@@ -100,6 +100,8 @@ pub(crate) struct Shared {
     absent: moka::sync::Cache<(Repository, Slot), String>,
     /// What the parent gave in the place of a list or document, at some cost: it is not asked for again at once.
     useless: moka::sync::Cache<(Repository, Slot), Error>,
+    /// Tags that were pushed here and of which the parent was asked just now.
+    looked: moka::sync::Cache<(Repository, Slot), ()>,
     /// What nothing refers to and does not lie here, for the time that a tag is fresh.
     unreferred: moka::sync::Cache<(Repository, Digest), freshness::Refreshed>,
     /// Bytes that a repository's manifest read lately announces. What one repository says counts for no other.
@@ -148,6 +150,10 @@ impl Fetch {
             .max_capacity(10_000)
             .time_to_live(config.absent_ttl)
             .build();
+        let looked = moka::sync::Cache::builder()
+            .max_capacity(10_000)
+            .time_to_live(freshness::LOOK)
+            .build();
         let unreferred = moka::sync::Cache::builder()
             .max_capacity(10_000)
             .time_to_live(config.tag_ttl)
@@ -164,6 +170,7 @@ impl Fetch {
             confirming: Together::default(),
             absent,
             useless,
+            looked,
             unreferred,
             announced: moka::sync::Cache::new(100_000),
             spoiled,
