@@ -432,9 +432,7 @@ async fn what_an_index_that_was_pushed_needs_is_a_manifest_also_without_the_reco
     app.manifest("mine", &both).await;
     parent.stop().await;
     node.kill();
-    for name in ["index.db", "index.db-wal", "index.db-shm"] {
-        let _ = std::fs::remove_file(node.data().join(name));
-    }
+    node.lose_index();
     node.start().await;
 
     let app = to(&node, "a");

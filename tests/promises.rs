@@ -35,9 +35,7 @@ async fn what_was_pushed_and_deleted_is_so_after_a_kill_with_the_index_or_withou
 
         node.kill();
         if without_index {
-            for name in ["index.db", "index.db-wal", "index.db-shm"] {
-                let _ = fs::remove_file(node.data().join(name));
-            }
+            node.lose_index();
         }
         node.start().await;
 
@@ -136,9 +134,7 @@ async fn a_damaged_line_of_the_journal_takes_nothing_with_it() {
     assert!(node.log().contains("the journal is damaged"), "{}", node.log());
     // It was written anew: without the index nothing is lost either.
     node.stop().await;
-    for name in ["index.db", "index.db-wal", "index.db-shm"] {
-        let _ = fs::remove_file(node.data().join(name));
-    }
+    node.lose_index();
     node.start().await;
     let app = to(&node, "a");
     for (number, image) in images.iter().enumerate() {

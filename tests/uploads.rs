@@ -1,7 +1,7 @@
 //! What uploads under way may hold, and what becomes of one that does not come.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::support::client::{Connection, Request};
 use crate::support::content::{Image, Manifest, OCI_MANIFEST, random, sha256};
@@ -103,6 +103,27 @@ async fn an_upload_that_was_announced_and_does_not_come_holds_what_came() {
     let app = Pusher::of(node.client(), "a");
     let another = app.open().await;
     assert_eq!(app.patch(&another, None, &random(20 * MIB)).await.status, 202);
+}
+
+#[tokio::test]
+async fn an_upload_that_lay_for_long_goes_where_uploads_hold_much_and_stays_where_they_do_not() {
+    for (bytes, status) in [(20 * MIB, 404), (MIB, 204)] {
+        let mut node = small().await;
+        let location = Pusher::of(node.client(), "a").open().await;
+        let app = Pusher::of(node.client(), "a");
+        assert_eq!(app.patch(&location, None, &random(bytes)).await.status, 202);
+        node.stop().await;
+        for file in fs::read_dir(node.data().join("uploads")).unwrap() {
+            let file = fs::File::options().write(true).open(file.unwrap().path()).unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(11 * 60))
+                .unwrap();
+        }
+
+        node.start().await;
+
+        let asked = Pusher::of(node.client(), "a").send(Request::get(&location)).await;
+        assert_eq!(asked.status, status, "{bytes} bytes: {asked}");
+    }
 }
 
 #[tokio::test]

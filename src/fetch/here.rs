@@ -168,10 +168,19 @@ impl Shared {
         name: &Reference,
         outcome: Result<T, Error>,
     ) -> Result<T, Error> {
+        let is_hidden = || self.store.hidden(repository).contains(name);
+        self.or_it_lacks(repository, outcome, |error| error.allows_stale() && is_hidden())
+    }
+
+    /// That it is not here, where things are pushed and this holds of the error.
+    pub(super) fn or_it_lacks<T>(
+        &self,
+        repository: &Repository,
+        outcome: Result<T, Error>,
+        holds: impl FnOnce(&Error) -> bool,
+    ) -> Result<T, Error> {
         match (outcome, self.pushed_to(repository)) {
-            (Err(error), Some(here)) if error.allows_stale() && self.store.hidden(repository).contains(name) => {
-                Err(here.lacks())
-            }
+            (Err(error), Some(here)) if holds(&error) => Err(here.lacks()),
             (outcome, _) => outcome,
         }
     }
@@ -184,10 +193,9 @@ impl Shared {
         asker: &Asker,
         outcome: Result<T, Error>,
     ) -> Result<T, Error> {
-        match (outcome, self.pushed_to(repository)) {
-            (Err(error), Some(here)) if error.allows_stale() && asker.hops.is_empty() => Err(here.lacks()),
-            (outcome, _) => outcome,
-        }
+        self.or_it_lacks(repository, outcome, |error| {
+            error.allows_stale() && asker.hops.is_empty()
+        })
     }
 }
 

@@ -88,10 +88,9 @@ impl Fetch {
             return asked.await;
         }
         let outcome = shared.within(HEAD_PATIENCE, repository, asker, asked).await;
-        match (outcome, shared.pushed_to(repository)) {
-            (Err(error), Some(here)) if error.is_silence() || shared.is_away(repository) => Err(here.lacks()),
-            (outcome, _) => outcome,
-        }
+        shared.or_it_lacks(repository, outcome, |error| {
+            error.is_silence() || shared.is_away(repository)
+        })
     }
 
     /// The digest that the parent has under a tag, `None` if it has none. Nobody waits long for it.

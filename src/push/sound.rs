@@ -7,6 +7,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::Push;
 use crate::oci::Repository;
+use crate::parent::Parent;
 
 /// Until it is asked again, if it takes them, and otherwise.
 const PAUSE: Duration = Duration::from_secs(300);
@@ -44,29 +45,26 @@ impl Push {
         };
         // A node says it with each answer.
         let _ = parent.ping().await;
-        if parent.refuses_pushes() {
-            tracing::warn!(
-                parent = parent.name(),
-                "the parent takes no pushes, so neither does this node"
-            );
-        }
+        tell(&parent, false);
         while let Some(repository) = wishes.recv().await {
             let before = parent.refuses_pushes();
             let outcome = parent.sound_out(&repository).await;
-            let closed = parent.refuses_pushes();
-            match &outcome {
-                Err(error) => tracing::debug!(%error, "whether the parent takes pushes could not be found out"),
-                Ok(()) if closed && !before => {
-                    tracing::warn!(
-                        parent = parent.name(),
-                        "the parent takes no pushes, so neither does this node"
-                    );
-                }
-                Ok(()) if before && !closed => tracing::info!(parent = parent.name(), "the parent takes pushes"),
-                Ok(()) => {}
+            if let Err(error) = &outcome {
+                tracing::debug!(%error, "whether the parent takes pushes could not be found out");
             }
-            let is_settled = outcome.is_ok() && !closed;
+            tell(&parent, before);
+            let is_settled = outcome.is_ok() && !parent.refuses_pushes();
             tokio::time::sleep(if is_settled { PAUSE } else { SHORT_PAUSE }).await;
         }
+    }
+}
+
+/// Says whether it takes pushes, if that has changed.
+fn tell(parent: &Parent, refused: bool) {
+    let layer = parent.name();
+    match (refused, parent.refuses_pushes()) {
+        (false, true) => tracing::warn!(parent = layer, "the parent takes no pushes, so neither does this node"),
+        (true, false) => tracing::info!(parent = layer, "the parent takes pushes"),
+        _ => {}
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::index::{Row, now};
 use super::ledger::{Trust, Victim};
 use super::{Blob, Error, Shared};
-use crate::oci::{Digest, Hasher};
+use crate::oci::{Algorithm, Digest, Hasher};
 
 impl Blob {
     /// Whether this process has hashed the bytes: it wrote them, or read them once.
@@ -73,17 +73,33 @@ impl Blob {
     }
 
     fn hash(&self, progress: &mut impl FnMut(u64)) -> io::Result<Digest> {
-        let mut hasher = Hasher::new(self.digest().algorithm());
-        let mut buffer = vec![0; 1 << 20];
-        let mut position = 0;
-        loop {
-            let read = self.read_at(&mut buffer, position)?;
-            if read == 0 {
-                return Ok(hasher.finish());
+        digest_of(self.digest().algorithm(), |buffer, position| {
+            let read = self.read_at(buffer, position)?;
+            if read > 0 {
+                progress(position + read as u64);
             }
-            hasher.update(&buffer[..read]);
-            position += read as u64;
-            progress(position);
+            Ok(read)
+        })
+    }
+}
+
+/// The digest of all that `read` gives from one position after the other, until it gives nothing.
+pub(super) fn digest_of(
+    algorithm: Algorithm,
+    mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<Digest> {
+    let mut hasher = Hasher::new(algorithm);
+    let mut buffer = vec![0; 1 << 20];
+    let mut position = 0;
+    loop {
+        match read(&mut buffer, position) {
+            Ok(0) => return Ok(hasher.finish()),
+            Ok(read) => {
+                hasher.update(&buffer[..read]);
+                position += read as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }

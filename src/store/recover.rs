@@ -3,7 +3,8 @@
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::Metadata;
-use std::io::{self, Read};
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::check::digest_of;
 use super::fact::{Fact, Key};
 use super::health::Health;
 use super::hot::Hot;
@@ -21,7 +23,7 @@ use super::ledger::{Entry, Ledger, Trust};
 use super::records::Records;
 use super::space::Space;
 use super::{Config, Error, Metrics, Shared, Slot, journal, room, sync, upload};
-use crate::oci::{Digest, Hasher, Reference, Repository};
+use crate::oci::{Digest, Reference, Repository};
 
 /// How often a start that takes long says that it goes on.
 const PROGRESS: Duration = Duration::from_secs(3);
@@ -202,19 +204,10 @@ fn adopt_blobs(layout: &Layout, ledger: &mut Ledger, contents: &mut Contents) ->
 
 /// Whether the file has other bytes than its name says; one that cannot be read now is left to who wants it.
 fn is_damaged(layout: &Layout, digest: &Digest) -> bool {
-    let mut hasher = Hasher::new(digest.algorithm());
-    let mut buffer = vec![0; 1 << 20];
-    let Ok(mut file) = layout::open_blob(&layout.blob(digest)) else {
-        return false;
-    };
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return hasher.finish() != *digest,
-            Ok(read) => hasher.update(&buffer[..read]),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return false,
-        }
-    }
+    let opened = layout::open_blob(&layout.blob(digest));
+    let actual =
+        opened.and_then(|file| digest_of(digest.algorithm(), |buffer, position| file.read_at(buffer, position)));
+    actual.is_ok_and(|actual| actual != *digest)
 }
 
 /// Hashed before it is trusted: nobody knows what happened to the bytes while no wharf was running.

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use fail::fail_point;
 use rustix::fs::{FallocateFlags, fallocate};
 
+use super::check::digest_of;
 use super::index::{Row, now};
 use super::layout::{self, Layout};
 use super::ledger::{Entry, Ledger, Trust, Victim};
@@ -423,21 +424,12 @@ impl Upload {
         if self.hashed == self.size && done.algorithm() == algorithm {
             return Ok(done.finish());
         }
-        let mut hasher = Hasher::new(algorithm);
-        let mut buffer = vec![0; 1 << 20];
-        let mut position = 0;
-        while position < self.size {
-            match self.file.read_at(&mut buffer, position) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(read) => {
-                    hasher.update(&buffer[..read]);
-                    position += read as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+        digest_of(algorithm, |buffer, position| {
+            match self.file.read_at(buffer, position)? {
+                0 if position < self.size => Err(io::ErrorKind::UnexpectedEof.into()),
+                read => Ok(read),
             }
-        }
-        Ok(hasher.finish())
+        })
     }
 
     /// Throws it away.

@@ -33,6 +33,13 @@ impl Node {
         files
     }
 
+    /// Takes the index away, of a node that does not run.
+    pub fn lose_index(&self) {
+        for name in ["index.db", "index.db-wal", "index.db-shm"] {
+            let _ = fs::remove_file(self.data().join(name));
+        }
+    }
+
     /// Turns every bit of one byte of stored content.
     pub fn damage(&self, digest: &str, offset: u64) {
         use std::os::unix::fs::{FileExt, PermissionsExt};
