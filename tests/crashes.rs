@@ -234,6 +234,26 @@ async fn killed_at_any_moment_of_its_first_start_a_node_starts_the_next_time() {
     }
 }
 
+#[tokio::test]
+async fn killed_before_its_journal_has_its_name_a_node_finds_nothing_damaged() {
+    let mut node = Setup::below("http://127.0.0.1:9").placed();
+    node.environment("FAILPOINTS", "store.journal.made=sleep(60000)");
+    node.spawn();
+    let made = node.data().join("journal.new");
+    eventually("a journal is being made", async || {
+        made.metadata().is_ok_and(|metadata| metadata.len() == 16)
+    })
+    .await;
+    assert!(!node.data().join("journal.log").exists());
+
+    node.kill();
+    node.environment("FAILPOINTS", "");
+    node.start().await;
+
+    assert!(node.data().join("journal.log").exists());
+    assert!(!node.files().into_iter().any(|(path, _)| is_aside(&path)));
+}
+
 fn is_aside(path: &Path) -> bool {
     path.to_string_lossy().contains(".aside-")
 }

@@ -137,17 +137,29 @@ fn read(layout: &Layout) -> Result<(Option<Arc<File>>, u64, Found), Error> {
             tracing::error!(error, aside = %aside.display(), "the journal was damaged and is set aside");
         }
     }
-    let mut file = layout::open_private(&path, true).map_err(Error::io("making", &path))?;
-    file.write_all(&fresh_head())
-        .and_then(|()| file.sync_all())
-        .map_err(Error::io("writing", &path))?;
-    let folder = path.parent().unwrap_or(&path);
-    layout::sync_folder(folder).map_err(Error::io("syncing", folder))?;
+    let file = make(layout)?;
     let found = Found {
         is_damaged,
         ..Found::default()
     };
     Ok((Some(Arc::new(file)), HEAD as u64, found))
+}
+
+/// A journal without lines, whole from the moment that it has its name.
+fn make(layout: &Layout) -> Result<File, Error> {
+    let path = layout.journal_anew();
+    if path.symlink_metadata().is_ok_and(|metadata| !metadata.is_file()) {
+        layout.set_aside(&path)?;
+    }
+    layout::make_ours(&path);
+    let mut file = layout::open_private(&path, true).map_err(Error::io("making", &path))?;
+    file.write_all(&fresh_head())
+        .and_then(|()| file.sync_all())
+        .map_err(Error::io("writing", &path))?;
+    fail_point!("store.journal.made");
+    layout.promote_journal()?;
+    layout.sync_root()?;
+    Ok(file)
 }
 
 /// The bytes up to the last whole line, and what the lines say.
