@@ -48,7 +48,8 @@ impl Pusher {
 
     /// `PUT` with the rest of the content.
     pub async fn finish(&self, location: &str, digest: &str, rest: &[u8]) -> Reply {
-        let put = Request::new("PUT", &format!("{location}?digest={digest}")).body(rest);
+        let mark = if location.contains('?') { '&' } else { '?' };
+        let put = Request::new("PUT", &format!("{location}{mark}digest={digest}")).body(rest);
         let put = if rest.is_empty() {
             put.header("Content-Length", "0")
         } else {

@@ -1,14 +1,22 @@
 //! A registry that can be told to lie: the parent of the node under test.
 //!
 //! It is honest until a [`Fault`] says otherwise, writes down every request, and counts each byte of a body that the
-//! kernel took. It can be stopped (its port then refuses) and started again on the same port.
+//! kernel took. It can be stopped (its port then refuses) and started again on the same port. It serves pulls; told so, it
+//! takes pushes too (`pushes.rs`).
 
+mod arrival;
 mod fault;
+mod framing;
 mod h2;
+mod intake;
 mod ledger;
+mod pushes;
 mod registry;
+mod target;
 mod tokens;
+mod uploads;
 mod wire;
+mod writing;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -26,8 +34,11 @@ use crate::support::transport;
 
 pub use fault::{Cut, Fault, Gate, Length, RangeRule};
 pub use ledger::Seen;
+pub use pushes::Locations;
 pub use registry::Paging;
+pub use target::What;
 pub use tokens::{Access, Book, OAuth, basic};
+pub use uploads::Broken;
 
 use ledger::Ledger;
 use registry::{Registry, Reply};
@@ -274,19 +285,18 @@ impl Drop for Upstream {
 }
 
 impl Shared {
-    /// The answer to `seen`, and how to spoil it.
-    fn plan(&self, seen: &Seen) -> (Reply, Fault) {
+    /// Whether `seen` is refused whatever it brings, and how to spoil its answer.
+    fn judge(&self, seen: &Seen) -> (Option<Reply>, Fault) {
         let honest = Fault::any("");
-        let book = self.book.lock().clone().filter(|_| seen.path == "/token");
-        let repository = seen
-            .path
-            .strip_prefix("/v2/")
-            .and_then(registry::split)
-            .map(|(name, _, _)| name);
-        if seen.path.starts_with("/v2/")
-            && let Some(refusal) = self.access.lock().refusal(seen, repository)
+        let takes_pushes = self.registry.lock().manners.takes_pushes;
+        let needs = match takes_pushes {
+            true => target::needs(seen),
+            false => target::needs_of_a_pull(seen),
+        };
+        if seen.is_content()
+            && let Some(refusal) = self.access.lock().refusal(seen, &needs)
         {
-            return (refusal, honest);
+            return (Some(refusal), honest);
         }
         let fault = self
             .faults
@@ -295,18 +305,32 @@ impl Shared {
             .find(|fault| fault.takes(seen))
             .cloned()
             .unwrap_or(honest);
-        let reply = match book {
-            Some(book) => book.answer(seen),
-            None => self.registry.lock().answer(seen, fault.range),
-        };
-        (spoiled(reply, &fault), fault)
+        let refused = fault
+            .status
+            .filter(|status| *status >= 400 && takes_pushes && seen.is_write());
+        (refused.map(Reply::empty), fault)
+    }
+
+    /// Does what `seen` wants and answers it, honestly but for what is kept.
+    fn carry_out(&self, seen: &Seen, fault: &Fault, body: Bytes) -> Reply {
+        let book = self.book.lock().clone().filter(|_| seen.path == "/token");
+        if let Some(book) = book {
+            return book.answer(seen);
+        }
+        let mut registry = self.registry.lock();
+        if registry.manners.takes_pushes
+            && let Some(reply) = self.write(&mut registry, seen, fault, body)
+        {
+            return reply;
+        }
+        registry.answer(seen, fault.range)
     }
 }
 
 fn spoiled(mut reply: Reply, fault: &Fault) -> Reply {
     if let Some(status) = fault.status {
         reply = match status {
-            400.. => Reply::error(status, "UNKNOWN", "the script says so"),
+            400.. => Reply::error(status, fault.code.unwrap_or("UNKNOWN"), "the script says so"),
             _ => Reply { status, ..reply },
         };
     }

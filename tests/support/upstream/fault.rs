@@ -1,13 +1,13 @@
 //! One lie, and the requests for which it is told.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::ledger::Seen;
+use super::ledger::{Seen, WRITE};
 
 /// How a body ends before it is whole.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -88,6 +88,13 @@ pub struct Fault {
     pub length: Length,
     pub endless: bool,
     pub pace: Option<u64>,
+    pub code: Option<&'static str>,
+    pub unread: bool,
+    pub pause: Option<(u64, Gate)>,
+    arrivals: Option<(Arc<AtomicU64>, Cut)>,
+    pub unanswered: Option<Cut>,
+    pub not_kept: bool,
+    pub tags_instead: Option<String>,
 }
 
 impl Fault {
@@ -97,6 +104,23 @@ impl Fault {
 
     pub fn head(path_part: &str) -> Self {
         Self::of("HEAD", path_part)
+    }
+
+    pub fn post(path_part: &str) -> Self {
+        Self::of("POST", path_part)
+    }
+
+    pub fn patch(path_part: &str) -> Self {
+        Self::of("PATCH", path_part)
+    }
+
+    pub fn put(path_part: &str) -> Self {
+        Self::of("PUT", path_part)
+    }
+
+    /// Whatever is to change something.
+    pub fn write(path_part: &str) -> Self {
+        Self::of(WRITE, path_part)
     }
 
     /// Whatever the method.
@@ -128,6 +152,13 @@ impl Fault {
             length: Length::default(),
             endless: false,
             pace: None,
+            code: None,
+            unread: false,
+            pause: None,
+            arrivals: None,
+            unanswered: None,
+            not_kept: false,
+            tags_instead: None,
         }
     }
 
@@ -149,7 +180,8 @@ impl Fault {
         self
     }
 
-    /// This status; with an error status the body becomes an error document of the specification.
+    /// This status; with an error status the body becomes an error document of the specification. A write that is refused
+    /// so is not carried out, though its body is read.
     pub fn status(mut self, status: u16) -> Self {
         self.status = Some(status);
         self
@@ -249,6 +281,75 @@ impl Fault {
     pub fn pace(mut self, bytes_per_second: u64) -> Self {
         self.pace = Some(bytes_per_second);
         self
+    }
+
+    /// The code in the error document, with an error status.
+    pub fn code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    /// A refusal comes before the body of the request is read, and the connection ends after it.
+    pub fn unread(mut self) -> Self {
+        self.unread = true;
+        self
+    }
+
+    /// After `bytes` of the request's body nothing more is read until the gate opens.
+    pub fn pause_reading_after(mut self, bytes: u64, gate: &Gate) -> Self {
+        self.pause = Some((bytes, gate.clone()));
+        self
+    }
+
+    /// Once `bytes` more of bodies of the requests that match have come, the connection of the last byte ends. This happens
+    /// once.
+    pub fn cut_arrival_after(mut self, bytes: u64, cut: Cut) -> Self {
+        self.arrivals = Some((Arc::new(AtomicU64::new(bytes)), cut));
+        self
+    }
+
+    /// What was asked for is done, and in place of an answer the connection ends.
+    pub fn unanswered(mut self, cut: Cut) -> Self {
+        self.unanswered = Some(cut);
+        self
+    }
+
+    /// A write is answered as if it were carried out, and nothing is kept of it.
+    pub fn not_kept(mut self) -> Self {
+        self.not_kept = true;
+        self
+    }
+
+    /// The tag under which a manifest is put becomes `digest`, whatever the answer says.
+    pub fn tags_instead(mut self, digest: &str) -> Self {
+        self.tags_instead = Some(digest.to_owned());
+        self
+    }
+
+    /// From now on this lie, also as the parent has it, is told no more.
+    pub fn end(&self) {
+        self.times.store(0, Ordering::SeqCst);
+    }
+
+    /// How many of `length` bytes of a body come, of which `before` are here, until the script does something; and how the
+    /// connection ends then.
+    pub fn arriving(&self, before: u64, length: usize) -> (usize, Option<Cut>) {
+        let pause = self.pause.as_ref().map(|(at, _)| *at);
+        let length = match pause.and_then(|at| at.checked_sub(before)).filter(|left| *left > 0) {
+            Some(left) => length.min(left as usize),
+            None => length,
+        };
+        let Some((left, cut)) = self.arrivals.as_ref().filter(|_| !self.is_spent()) else {
+            return (length, None);
+        };
+        let less = |left: u64| Some(left.saturating_sub(length as u64));
+        let left = left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less);
+        let left = left.expect("it always changes");
+        if left > length as u64 {
+            return (length, None);
+        }
+        self.end();
+        (left as usize, Some(*cut))
     }
 
     /// Whether this lie is for `seen`; each yes uses one of its times.

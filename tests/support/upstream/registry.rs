@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use super::fault::RangeRule;
 use super::ledger::Seen;
+use super::uploads::Uploads;
+use super::writing::Manners;
 use crate::support::content::{Manifest, OCI_INDEX};
 
 /// How a list of tags is given out.
@@ -24,18 +26,20 @@ pub enum Paging {
 /// The content of one registry.
 #[derive(Default)]
 pub struct Registry {
-    repositories: BTreeMap<String, Repository>,
+    pub repositories: BTreeMap<String, Repository>,
+    pub uploads: Uploads,
     pub paging: Paging,
     /// Without the referrers API every question to it is a 404.
     pub referrers: bool,
     pub declines_pushes: bool,
+    pub manners: Manners,
 }
 
-#[derive(Default)]
-struct Repository {
-    tags: BTreeMap<String, String>,
-    manifests: HashMap<String, Manifest>,
-    blobs: HashMap<String, Bytes>,
+#[derive(Clone, Default)]
+pub struct Repository {
+    pub tags: BTreeMap<String, String>,
+    pub manifests: HashMap<String, Manifest>,
+    pub blobs: HashMap<String, Bytes>,
 }
 
 /// An answer before anybody lies about it.
@@ -60,6 +64,10 @@ impl Reply {
         Self::new(status, "application/json", body.to_string())
     }
 
+    pub fn empty(status: u16) -> Self {
+        Self::new(status, "text/plain", "")
+    }
+
     pub fn error(status: u16, code: &str, message: &str) -> Self {
         Self::json(
             status,
@@ -70,6 +78,12 @@ impl Reply {
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.headers.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// The first value of the header, if there is one.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let mut headers = self.headers.iter();
+        headers.find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
     /// An object of this digest, or the part of it that was asked for.
@@ -144,6 +158,12 @@ impl Registry {
         }
     }
 
+    pub fn tag(&mut self, repository: &str, tag: &str, digest: &str) {
+        self.repository(repository)
+            .tags
+            .insert(tag.to_owned(), digest.to_owned());
+    }
+
     pub fn drop_tag(&mut self, repository: &str, tag: &str) {
         self.repository(repository).tags.remove(tag);
     }
@@ -154,7 +174,7 @@ impl Registry {
         repository.tags.retain(|_, tagged| tagged != digest);
     }
 
-    fn repository(&mut self, name: &str) -> &mut Repository {
+    pub fn repository(&mut self, name: &str) -> &mut Repository {
         self.repositories.entry(name.to_owned()).or_default()
     }
 
@@ -169,11 +189,11 @@ impl Registry {
         if seen.method == "POST" && path.ends_with("/blobs/uploads/") {
             return match self.declines_pushes {
                 true => Reply::error(405, "UNSUPPORTED", "The operation is unsupported."),
-                false => Reply::new(202, "text/plain", "").with("Location", &format!("/v2/{path}1234?state=5")),
+                false => Reply::empty(202).with("Location", &format!("/v2/{path}1234?state=5")),
             };
         }
         if seen.method == "DELETE" {
-            return Reply::new(204, "text/plain", "");
+            return Reply::empty(204);
         }
         let Some((name, kind, reference)) = split(path) else {
             return Reply::error(404, "UNSUPPORTED", "no such path");
@@ -184,7 +204,7 @@ impl Registry {
         match kind {
             "manifests" => repository.manifest(reference),
             "blobs" => repository.blob(reference, seen.header("range"), rule),
-            "tags" => repository.tag_list(name, &seen.query, self.paging),
+            "tags" => repository.tag_list(name, seen, self.paging),
             "referrers" if self.referrers => repository.referrers(reference),
             _ => Reply::new(404, "text/plain; charset=utf-8", "404 page not found\n"),
         }
@@ -220,16 +240,12 @@ impl Repository {
         Reply::object("application/octet-stream", digest, bytes, range, rule)
     }
 
-    fn tag_list(&self, name: &str, query: &str, paging: Paging) -> Reply {
-        let asked = |key: &str| {
-            let mut pairs = url::form_urlencoded::parse(query.as_bytes());
-            pairs.find(|(name, _)| name == key).map(|(_, value)| value.into_owned())
-        };
-        let most = asked("n").and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
+    fn tag_list(&self, name: &str, seen: &Seen, paging: Paging) -> Reply {
+        let most = seen.asked("n").and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
         let (page, last) = match paging {
             Paging::Ignored => (usize::MAX, None),
-            Paging::Honoured => (most, asked("last")),
-            Paging::AtMost(cap) => (most.min(cap), asked("last")),
+            Paging::Honoured => (most, seen.asked("last")),
+            Paging::AtMost(cap) => (most.min(cap), seen.asked("last")),
         };
         let after = self
             .tags

@@ -1,4 +1,4 @@
-//! Who may pull from the parent: everybody, or who brings a token or a password.
+//! Who may pull from the parent and push to it: everybody, or who brings a token or a password.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::ledger::Seen;
 use super::registry::Reply;
+use super::target::Need;
 
 /// What a registry demands before it answers under `/v2/`.
 #[derive(Clone, Default)]
@@ -38,6 +39,7 @@ pub struct Book {
     pub oauth: OAuth,
     issued: Mutex<HashMap<String, Token>>,
     refresh_tokens: Mutex<Vec<String>>,
+    withheld: Mutex<Vec<String>>,
 }
 
 /// How a service differs from one that knows GET alone.
@@ -101,6 +103,16 @@ impl Book {
         self.issued.lock().clear();
     }
 
+    /// From now on no token grants `action` (`pull`, `push`, `delete`), though it is given out to who asks for it.
+    pub fn withhold(&self, action: &str) {
+        self.withheld.lock().push(action.to_owned());
+    }
+
+    /// Tokens grant what is asked for again.
+    pub fn withhold_nothing(&self) {
+        self.withheld.lock().clear();
+    }
+
     /// What the token service answers.
     pub fn answer(&self, seen: &Seen) -> Reply {
         if let Some(refusal) = self.refusal(seen) {
@@ -109,7 +121,7 @@ impl Book {
         let asked = if seen.method == "POST" { &seen.body } else { &seen.query };
         let scopes = url::form_urlencoded::parse(asked.as_bytes())
             .filter(|(key, _)| key == "scope")
-            .map(|(_, scope)| scope.into_owned())
+            .map(|(_, scope)| self.granted(&scope))
             .collect();
         let mut issued = self.issued.lock();
         let name = format!("token-{}-of-{:p}", issued.len(), self);
@@ -123,6 +135,19 @@ impl Book {
             answer["expires_in"] = seconds.into();
         }
         Reply::json(200, &answer)
+    }
+
+    /// `scope` without what is withheld.
+    fn granted(&self, scope: &str) -> String {
+        let withheld = self.withheld.lock();
+        let parts = scope.split(' ').filter_map(|part| {
+            let (what, actions) = part.rsplit_once(':')?;
+            let left = actions
+                .split(',')
+                .filter(|action| !withheld.iter().any(|held| held == action));
+            Some(format!("{what}:{}", left.collect::<Vec<_>>().join(",")))
+        });
+        parts.collect::<Vec<_>>().join(" ")
     }
 
     fn refusal(&self, seen: &Seen) -> Option<Reply> {
@@ -155,38 +180,53 @@ impl Book {
         (!is_good).then(|| Reply::json(400, &json!({ "error": "invalid_grant" })))
     }
 
-    fn admits(&self, authorization: &str, repository: Option<&str>) -> bool {
+    fn admits(&self, authorization: &str, needs: &[Need]) -> bool {
         let issued = self.issued.lock();
         let Some(token) = authorization.strip_prefix("Bearer ").and_then(|name| issued.get(name)) else {
             return false;
         };
-        let covers = |name: &str| {
-            token.scopes.iter().any(|scope| {
-                scope.split(' ').any(|part| {
-                    part.strip_prefix(&format!("repository:{name}:"))
-                        .is_some_and(|actions| actions.split(',').any(|action| action == "pull"))
-                })
-            })
-        };
-        token.until > Instant::now() && repository.is_none_or(covers)
+        let is_met = |need: &Need| need.actions.iter().all(|action| token.grants(need, action));
+        token.until > Instant::now() && needs.iter().all(is_met)
+    }
+
+    /// Whether it is a token that lasts, whatever it grants.
+    fn knows(&self, authorization: &str) -> bool {
+        self.admits(authorization, &[])
+    }
+}
+
+impl Token {
+    fn grants(&self, need: &Need, action: &str) -> bool {
+        let repository = format!("repository:{}:", need.repository);
+        let mut parts = self.scopes.iter().flat_map(|scope| scope.split(' '));
+        parts.any(|part| {
+            part.strip_prefix(&repository)
+                .is_some_and(|actions| actions.split(',').any(|granted| granted == action))
+        })
     }
 }
 
 impl Access {
-    /// What is answered instead of content, or nothing when `seen` may have it.
-    pub fn refusal(&self, seen: &Seen, repository: Option<&str>) -> Option<Reply> {
+    /// What is answered instead of content, or nothing when `seen` may have what it `needs`.
+    pub fn refusal(&self, seen: &Seen, needs: &[Need]) -> Option<Reply> {
         let brought = seen.header("authorization").unwrap_or("");
         let challenge = match self {
             Self::Open => return None,
             Self::Basic { user, password } if brought == basic(user, password) => return None,
             Self::Basic { .. } => r#"Basic realm="the parent""#.to_owned(),
-            Self::Bearer { book, .. } if book.admits(brought, repository) => return None,
-            Self::Bearer { realm, .. } => {
-                let scope = repository.map(|name| format!(r#",scope="repository:{name}:pull""#));
-                format!(
-                    r#"Bearer realm="{realm}",service="the parent, and more"{}"#,
-                    scope.unwrap_or_default()
-                )
+            Self::Bearer { book, .. } if book.admits(brought, needs) => return None,
+            Self::Bearer { book, realm } => {
+                let needs = needs
+                    .iter()
+                    .map(|need| format!("repository:{}:{}", need.repository, need.actions.join(",")));
+                let scope = needs.collect::<Vec<_>>().join(" ");
+                let scope = Some(scope).filter(|scope| !scope.is_empty());
+                let scope = scope.map(|scope| format!(r#",scope="{scope}""#)).unwrap_or_default();
+                let error = match seen.is_write() && book.knows(brought) {
+                    true => r#",error="insufficient_scope""#,
+                    false => "",
+                };
+                format!(r#"Bearer realm="{realm}",service="the parent, and more"{scope}{error}"#)
             }
         };
         Some(Reply::error(401, "UNAUTHORIZED", "authentication required").with("WWW-Authenticate", &challenge))

@@ -11,10 +11,15 @@ use tokio_rustls::server::TlsStream;
 
 use super::Shared;
 use super::fault::{Cut, Fault, Length};
-use super::ledger::Seen;
+use super::framing::Framing;
+use super::intake::Intake;
+use super::ledger::{EndOnDrop, Seen};
 use super::registry::Reply;
 
 const PIECE: u64 = 64 << 10;
+
+/// How long a connection stays whose request was not read to its end, as at Go's servers.
+const HASTE: Duration = Duration::from_millis(500);
 
 /// A connection with or without TLS.
 pub enum Wire {
@@ -30,19 +35,27 @@ enum After {
     Reset,
 }
 
+impl From<Cut> for After {
+    fn from(cut: Cut) -> Self {
+        match cut {
+            Cut::Fin => Self::Close,
+            Cut::Rst => Self::Reset,
+        }
+    }
+}
+
 /// Answers one request after the other until one side has had enough.
 pub async fn converse(shared: Arc<Shared>, mut wire: Wire) {
     let mut read = Vec::new();
     while let Some(seen) = request(&mut wire, &mut read).await {
         let ended = EndOnDrop(&seen);
         shared.ledger.record(&seen);
-        let (reply, fault) = shared.plan(&seen);
-        let after = answer(&mut wire, &seen, reply, &fault).await.unwrap_or(After::Close);
+        let after = exchange(&shared, &mut wire, &mut read, &seen).await;
         drop(ended);
         let wants_close = seen
             .header("connection")
             .is_some_and(|value| value.eq_ignore_ascii_case("close"));
-        match after {
+        match after.unwrap_or(After::Close) {
             After::Keep if !wants_close => {}
             After::Keep | After::Close => break,
             After::Reset => {
@@ -54,16 +67,50 @@ pub async fn converse(shared: Arc<Shared>, mut wire: Wire) {
     let _ = wire.shutdown().await;
 }
 
-/// The task may be dropped in the middle of an answer; that ends it too.
-struct EndOnDrop<'a>(&'a Seen);
-
-impl Drop for EndOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.end();
+/// From the body of a request to its answer.
+async fn exchange(shared: &Arc<Shared>, wire: &mut Wire, read: &mut Vec<u8>, seen: &Seen) -> io::Result<After> {
+    let mut intake = Intake::of(shared, seen);
+    if intake.is_hasty() {
+        let reply = intake.carried_out();
+        answer(wire, seen, reply, &intake.fault).await?;
+        wire.shutdown().await?;
+        // A reset that overtakes the answer would take it away.
+        tokio::time::sleep(HASTE).await;
+        return Ok(After::Close);
+    }
+    if let Err(after) = receive(wire, read, seen, &mut intake).await {
+        return Ok(after);
+    }
+    let reply = intake.carried_out();
+    match intake.fault.unanswered {
+        Some(cut) => Ok(cut.into()),
+        None => answer(wire, seen, reply, &intake.fault).await,
     }
 }
 
-/// Reads the next request with its body; `None` when there is none.
+/// Reads the body of `seen` to its end; else what becomes of the connection, by the client's will or the script's.
+async fn receive(wire: &mut Wire, read: &mut Vec<u8>, seen: &Seen, intake: &mut Intake) -> Result<(), After> {
+    // The body for a token service was read with the head.
+    let mut framing = if seen.is_content() {
+        Framing::of(seen)
+    } else {
+        Framing::Ended
+    };
+    loop {
+        while let Some(piece) = framing.next(read) {
+            intake.take(&piece).await?;
+        }
+        if framing.has_ended() {
+            return Ok(());
+        }
+        intake.may_read().await;
+        read.reserve(PIECE as usize);
+        let count = wire.read_more(read).await;
+        count.ok().filter(|count| *count > 0).ok_or(After::Close)?;
+    }
+}
+
+/// Reads the next request, with its body unless that is content; `None` when there is none.
 async fn request(wire: &mut Wire, read: &mut Vec<u8>) -> Option<Seen> {
     let end = loop {
         if let Some(at) = read.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -83,6 +130,9 @@ async fn request(wire: &mut Wire, read: &mut Vec<u8>) -> Option<Seen> {
     let mut seen = Seen::new(method, target, headers);
     if wire.has_certificate() {
         seen.headers.push((":certificate".to_owned(), "shown".to_owned()));
+    }
+    if seen.is_content() {
+        return Some(seen);
     }
     let body = seen
         .header("content-length")
@@ -150,10 +200,7 @@ async fn body(wire: &mut Wire, seen: &Seen, body: &Bytes, fault: &Fault) -> io::
             && at == sent
         {
             tokio::time::sleep(fault.linger).await;
-            return Ok(match how {
-                Cut::Fin => After::Close,
-                Cut::Rst => After::Reset,
-            });
+            return Ok(how.into());
         }
         if sent == length {
             break;
