@@ -20,13 +20,14 @@ use crate::listener::{Connections, Identity, RequestLog};
 use crate::oci::Registry;
 use crate::parent::{NodeId, Parent};
 use crate::push::{Push, Target};
+use crate::queue::Queue;
 use crate::router::{Named, Names, NamesError};
 use crate::select::Filter;
 use crate::serve::Serve;
 use crate::status::{Status, Wall};
 use crate::store::Store;
 use crate::units::Clock;
-use crate::{admin, config, fetch, listener, parent, push, serve, store};
+use crate::{admin, config, fetch, listener, parent, push, queue, serve, store};
 
 /// How long replies under way may take after the signal to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -91,6 +92,7 @@ impl App {
     ///
     /// [`Error`]: what an operator has to change.
     pub fn build(config: Config) -> Result<Self, Error> {
+        let most_owed = config.most_owed();
         let Config {
             mode,
             node,
@@ -102,6 +104,7 @@ impl App {
             freshness,
             limits,
             push,
+            queue,
             log,
         } = config;
         say(&node, mode, parent.as_ref(), &storage);
@@ -148,7 +151,11 @@ impl App {
             counted,
         );
         let counted = push::Metrics::new(&metrics, &refused)?;
-        let target = Target { registry, parent };
+        let target = Target {
+            registry,
+            parent: parent.clone(),
+            most_owed: Some(most_owed),
+        };
         let push = (mode == Mode::Registry).then(|| {
             let (store, fetch, clock) = (store.clone(), fetch.clone(), clock.clone());
             Push::new(push, limits, store, fetch, target, clock, counted)
@@ -157,6 +164,20 @@ impl App {
             fetching.spawn(push.clone().watch());
             fetching.spawn(push.clone().watch_parent());
         }
+        // Whatever the mode is: what was taken in before is owed.
+        let counted = queue::Metrics::new(&metrics)?;
+        let name = node.name.as_str();
+        let queue = Queue::new(
+            queue,
+            most_owed.bytes(),
+            store.clone(),
+            parent,
+            name,
+            clock.clone(),
+            counted,
+        );
+        fetching.spawn(queue.clone().run());
+        fetching.spawn(queue.clone().watch());
         let (gate, shelf) = (Gate::new(filters), Shelf::new(store.clone(), fetch));
         let counted = serve::Metrics::new(&metrics)?;
         let serve = Serve::new(id, names, gate, shelf, push.clone(), counted, clock, answer_within);
@@ -165,7 +186,7 @@ impl App {
         let connections = connections(&listen, descriptors, refused.clone());
         let watched = connections.clone();
         let status = status.stopping(Box::new(move || watched.is_draining()));
-        let status = status.pushed_to(push.clone());
+        let status = status.pushed_to(push.clone()).owing(queue.clone());
         ports.say();
         let mut server = Server::new_with_opt_and_conf(None, server_settings());
         server.add_service(listener::service(listener::Parts {
@@ -177,7 +198,7 @@ impl App {
             refused,
             log: request_log.clone(),
         }));
-        server.add_service(admin::service(&ports.admin, status, metrics, push));
+        server.add_service(admin::service(&ports.admin, status, metrics, push, queue));
         Ok(Self {
             server,
             connections,

@@ -19,8 +19,8 @@ pub use check::Findings;
 pub use place::{Placed, Places, Remark};
 
 use crate::select::Filter;
-use crate::units::{Clock, Span};
-use crate::{admin, fetch, listener, parent, push, store};
+use crate::units::{Clock, Size, Span};
+use crate::{admin, fetch, listener, parent, push, queue, store};
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ pub struct Config {
     pub limits: fetch::Limits,
     /// How clients may push.
     pub push: push::Config,
+    /// How what is pushed reaches the parent.
+    pub queue: queue::Config,
     /// What is written down.
     pub log: Log,
 }
@@ -190,6 +192,7 @@ impl Config {
             freshness: reader.section("freshness"),
             limits: reader.section("limits"),
             push: reader.section("push"),
+            queue: reader.section("queue"),
             log: reader.section("log"),
         };
         wrong.extend(reader.wrong());
@@ -343,6 +346,12 @@ impl Level {
 }
 
 impl Config {
+    /// Bytes of pushes that may wait for the parent.
+    pub fn most_owed(&self) -> Size {
+        let half = Size::of(self.storage.capacity.bytes() / 2);
+        self.queue.capacity.unwrap_or(half)
+    }
+
     /// What is in force, as TOML; secrets are not shown.
     pub fn printed(&self) -> String {
         let Self {
@@ -356,6 +365,7 @@ impl Config {
             freshness,
             limits,
             push,
+            queue,
             log,
         } = self;
         let mut lines = Lines::default();
@@ -427,6 +437,23 @@ impl Config {
         lines.key("upload_ttl", Span::from(push.upload_ttl));
         lines.key("blob", push.blob);
         lines.key("unused_ttl", Span::from(push.unused_ttl));
+        lines.section("[queue]");
+        match queue.capacity {
+            Some(capacity) => lines.key("capacity", capacity),
+            None => lines.text += "# capacity: half of storage.capacity\n",
+        }
+        lines.bare("repositories", queue.repositories);
+        lines.key("remember", Span::from(queue.remember));
+        lines.key("check_every", Span::from(queue.check_every));
+        lines.key("suffix", &queue.suffix);
+        lines.key("conflict", queue.policy.conflict.as_str());
+        lines.bare("deletes", queue.policy.deletes);
+        for rule in &queue.rules {
+            lines.section("[[queue.rule]]");
+            lines.list("repositories", rule.repositories.patterns());
+            lines.key("conflict", rule.policy.conflict.as_str());
+            lines.bare("deletes", rule.policy.deletes);
+        }
         lines.section("[log]");
         lines.key("format", log.format.as_str());
         lines.key("level", log.level.as_str());

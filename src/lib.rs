@@ -16,6 +16,7 @@ pub mod router;
 pub mod store;
 
 pub mod fetch;
+pub mod queue;
 
 pub mod auth;
 

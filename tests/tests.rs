@@ -36,6 +36,8 @@ mod push;
 mod uploads;
 // What was pushed, through kills, restarts and damage.
 mod promises;
+// What was pushed on its way to the parent.
+mod writeback;
 // The conformance program of the specification.
 mod conformance;
 // What was pushed here beside what the parent has.

@@ -4,7 +4,7 @@ use http::Response;
 use serde::Serialize;
 use url::form_urlencoded;
 
-use super::text;
+use super::{json, refuse};
 use crate::push::Push;
 use crate::units::Span;
 
@@ -22,11 +22,6 @@ struct Collected {
 struct Blob {
     repository: String,
     digest: String,
-}
-
-#[derive(Serialize)]
-struct Refused {
-    error: String,
 }
 
 pub(super) async fn collect(push: Option<&Push>, query: &str) -> Response<Vec<u8>> {
@@ -62,17 +57,4 @@ pub(super) async fn collect(push: Option<&Push>, query: &str) -> Response<Vec<u8
         }
         Err(error) => refuse(503, &error.to_string()),
     }
-}
-
-fn refuse(status: u16, words: &str) -> Response<Vec<u8>> {
-    let error = words.to_owned();
-    json(status, &Refused { error })
-}
-
-fn json(status: u16, body: &impl Serialize) -> Response<Vec<u8>> {
-    text(
-        status,
-        "application/json",
-        serde_json::to_vec_pretty(body).unwrap_or_default(),
-    )
 }

@@ -3,6 +3,7 @@
 mod cache;
 mod config;
 mod page;
+mod queue;
 
 use async_trait::async_trait;
 use http::Response;
@@ -16,6 +17,7 @@ use prometheus::{Encoder, Registry, TextEncoder};
 pub use config::Config;
 
 use crate::push::Push;
+use crate::queue::Queue;
 use crate::status::Status;
 
 /// The admin port's answers.
@@ -24,11 +26,17 @@ pub struct Admin {
     metrics: Registry,
     /// `None`: a mirror.
     push: Option<Push>,
+    queue: Queue,
 }
 
 /// The admin port as a service for pingora's server.
-pub fn service(config: &Config, status: Status, metrics: Registry, push: Option<Push>) -> Service<Admin> {
-    let admin = Admin { status, metrics, push };
+pub fn service(config: &Config, status: Status, metrics: Registry, push: Option<Push>, queue: Queue) -> Service<Admin> {
+    let admin = Admin {
+        status,
+        metrics,
+        push,
+        queue,
+    };
     let mut service = Service::new("admin".to_owned(), admin);
     service.threads = Some(1);
     service.add_listener(ListenerConfig::tcp(config.address.to_string()));
@@ -40,13 +48,18 @@ impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let head = session.req_header();
         let (path, is_read) = (head.uri.path(), matches!(head.method.as_str(), "GET" | "HEAD"));
-        if path == cache::GC && head.method == http::Method::POST {
+        let is_deed = [cache::GC, queue::RETRY, queue::DROP].contains(&path);
+        if is_deed && head.method == http::Method::POST {
             // A page that a browser shows must not do what its reader may.
             if head.headers.contains_key(http::header::ORIGIN) {
                 return words(403, "no page of another origin may ask for this\n");
             }
             let query = head.uri.query().unwrap_or_default().to_owned();
-            return cache::collect(self.push.as_ref(), &query).await;
+            return match path {
+                cache::GC => cache::collect(self.push.as_ref(), &query).await,
+                queue::RETRY => queue::retry(&self.queue, &query).await,
+                _ => queue::drop_items(&self.queue, &query).await,
+            };
         }
         if !is_read {
             return words(405, "this port answers GET; POST only where something is done\n");
@@ -55,13 +68,17 @@ impl ServeHttp for Admin {
             "/" => text(
                 200,
                 "text/html; charset=utf-8",
-                page::render(&self.status.readiness().await).into(),
+                page::render(&self.status.readiness().await, self.status.queue().as_ref()).into(),
             ),
             "/healthz" => self.health().await,
             "/readyz" => self.readiness().await,
             "/metrics" => self.metrics(),
-            cache::GC => words(405, "this takes POST\n"),
-            _ => words(404, "there are /, /metrics, /healthz, /readyz and /api/cache/gc here\n"),
+            queue::LIST => queue::list(&self.queue),
+            _ if is_deed => words(405, "this takes POST\n"),
+            _ => words(
+                404,
+                "there are /, /metrics, /healthz, /readyz, /api/queue and /api/cache/gc here\n",
+            ),
         }
     }
 }
@@ -94,6 +111,18 @@ impl Admin {
             Err(error) => text(500, "text/plain; charset=utf-8", error.to_string().into()),
         }
     }
+}
+
+fn refuse(status: u16, words: &str) -> Response<Vec<u8>> {
+    json(status, &serde_json::json!({ "error": words }))
+}
+
+fn json(status: u16, body: &impl serde::Serialize) -> Response<Vec<u8>> {
+    text(
+        status,
+        "application/json",
+        serde_json::to_vec_pretty(body).unwrap_or_default(),
+    )
 }
 
 fn words(status: u16, words: &'static str) -> Response<Vec<u8>> {

@@ -11,6 +11,7 @@ mod cache;
 mod check;
 mod client;
 mod demo;
+mod queue;
 mod report;
 mod serve;
 
@@ -33,6 +34,7 @@ enum Command {
     Serve(serve::Args),
     Check(check::Args),
     Client(client::Args),
+    Queue(queue::Args),
     Cache(cache::Args),
     Demo(demo::Args),
 }
@@ -44,6 +46,7 @@ impl Cli {
             Command::Serve(args) => args.run(),
             Command::Check(args) => args.run(),
             Command::Client(args) => args.run(),
+            Command::Queue(args) => args.run(),
             Command::Cache(args) => args.run(),
             Command::Demo(args) => args.run(),
         }

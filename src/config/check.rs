@@ -39,6 +39,7 @@ impl Config {
         self.check_log(&mut findings);
         self.check_freshness(&mut findings);
         self.check_push(places, &mut findings);
+        self.check_queue(places, &mut findings);
         upstreams::check(self, &mut findings);
         findings.doubtful.extend(places.strays.iter().cloned());
         findings
@@ -167,6 +168,24 @@ impl Config {
                     "is registry, {} can be reached from other machines, and nothing says who may push; write anonymous = true in [push] if anybody may, or listen on 127.0.0.1",
                     self.listen.address
                 ),
+            );
+        }
+    }
+}
+
+impl Config {
+    /// What waits for the parent.
+    fn check_queue(&self, places: &Places, findings: &mut Findings) {
+        if places.is_written("queue") && (self.mode == Mode::Mirror || self.parent.is_none()) {
+            findings.doubt(
+                "queue",
+                "is looked at in registry mode below a parent alone: nothing else is to be delivered",
+            );
+        }
+        if self.most_owed().bytes() > self.storage.capacity.bytes() {
+            findings.doubt(
+                "queue.capacity",
+                "is more than storage.capacity, which fills first; write less, or allow more there",
             );
         }
     }

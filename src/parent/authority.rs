@@ -3,6 +3,7 @@
 //! A password is shown only after its host asked for one, and only to the upstream itself or to a
 //! token service that [`realm`] accepts.
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::HeaderValue;
@@ -37,6 +38,47 @@ pub(super) struct Authority {
     service: TokenService,
     refused: Refused,
     clock: Clock,
+}
+
+/// What is to be done in a repository: each has tokens of its own.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Action {
+    Pull,
+    Push,
+    Delete,
+}
+
+/// What is asked for, as far as tokens know it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Want<'a> {
+    pub(super) repository: &'a str,
+    pub(super) action: Action,
+}
+
+impl<'a> Want<'a> {
+    pub(super) fn pull(repository: &'a str) -> Self {
+        let action = Action::Pull;
+        Self { repository, action }
+    }
+
+    /// What it is remembered by. No repository's name has a space.
+    fn key(self) -> Cow<'a, str> {
+        match self.action {
+            Action::Pull => Cow::Borrowed(self.repository),
+            Action::Push => Cow::Owned(format!("{} push", self.repository)),
+            Action::Delete => Cow::Owned(format!("{} delete", self.repository)),
+        }
+    }
+
+    /// What is to be asked for, if the upstream does not say it.
+    fn scope(self) -> String {
+        let actions = match self.action {
+            Action::Pull => "pull",
+            Action::Push => "pull,push",
+            Action::Delete => "delete",
+        };
+        format!("repository:{}:{actions}", self.repository)
+    }
 }
 
 /// What is shown to the upstream.
@@ -88,19 +130,20 @@ impl Authority {
     /// # Errors
     ///
     /// [`Error::Denied`] without any request, if it was refused lately.
-    pub(super) async fn remembered(&self, wire: &Wire, repository: &str) -> Result<Option<Credential>, Error> {
-        if self.refused.holds(repository) {
+    pub(super) async fn remembered(&self, wire: &Wire, want: Want<'_>) -> Result<Option<Credential>, Error> {
+        let key = want.key();
+        if self.refused.holds(&key) {
             return Err(Error::Denied {
                 layer: wire.layer.clone(),
                 status: 401,
                 anonymous: self.is_anonymous(),
             });
         }
-        if let Some(purpose) = self.wants.get(repository) {
+        if let Some(purpose) = self.wants.get(&*key) {
             let credential = self.buy(wire, purpose, None).await;
             if credential.is_err() {
                 // The token service may have moved: the next request asks the upstream again.
-                self.wants.invalidate(repository);
+                self.wants.invalidate(&*key);
             }
             return credential.map(Some);
         }
@@ -112,7 +155,8 @@ impl Authority {
 
     /// `shown` was refused for good: who asks for this repository within the next seconds is refused
     /// without a request. A password that the upstream itself refuses is bad for all repositories.
-    pub(super) fn blame(&self, wire: &Wire, repository: &str, status: u16, shown: &Credential) {
+    pub(super) fn blame(&self, wire: &Wire, want: Want<'_>, status: u16, shown: &Credential) {
+        let repository = &*want.key();
         match &shown.shown {
             Shown::Password(_) if status == 401 => self.blame_login(wire),
             Shown::Password(_) => {}
@@ -145,7 +189,7 @@ impl Authority {
     pub(super) async fn answer(
         &self,
         wire: &Wire,
-        repository: &str,
+        want: Want<'_>,
         challenge: Challenge,
         shown: Option<&Credential>,
         began: Serial,
@@ -159,7 +203,7 @@ impl Authority {
                 return self.password(wire, None).await;
             }
         };
-        let purpose = self.purpose(wire, repository, bearer)?;
+        let purpose = self.purpose(wire, want, bearer)?;
         let refused = match shown.map(|shown| &shown.shown) {
             Some(Shown::Token(same, token)) if *same == purpose && token.is_newer_than(began) => {
                 return Ok(None);
@@ -167,17 +211,17 @@ impl Authority {
             Some(Shown::Token(same, token)) if *same == purpose => Some(token),
             _ => None,
         };
-        self.wants.insert(repository.to_owned(), purpose.clone());
+        self.wants.insert(want.key().into_owned(), purpose.clone());
         self.buy(wire, purpose, refused).await.map(Some)
     }
 
-    fn purpose(&self, wire: &Wire, repository: &str, bearer: Bearer) -> Result<Purpose, Error> {
+    fn purpose(&self, wire: &Wire, want: Want<'_>, bearer: Bearer) -> Result<Purpose, Error> {
         let realm =
             realm::accept(&self.upstream, &bearer.realm, &self.auth_hosts).map_err(|reason| wire.untrusted(reason))?;
         Ok(Purpose {
             realm,
             service: bearer.service,
-            scope: bearer.scope.unwrap_or_else(|| format!("repository:{repository}:pull")),
+            scope: bearer.scope.unwrap_or_else(|| want.scope()),
         })
     }
 

@@ -86,7 +86,7 @@ impl Clients {
         let made = self.current.load();
         match (is_home, load) {
             (true, Load::Question) => made.questions.clone(),
-            (true, Load::Transfer | Load::Part) => made.blobs.clone(),
+            (true, Load::Transfer | Load::Part | Load::Upload) => made.blobs.clone(),
             (false, _) => made.elsewhere.clone(),
         }
     }

@@ -12,12 +12,13 @@ use url::Url;
 
 use super::answer::{Answer, Frame, Head};
 use super::ask::Ask;
-use super::authority::Credential;
+use super::authority::{Credential, Want};
 use super::breaker::Sign;
 use super::challenge::{self, Challenge};
 use super::error::Error;
 use super::gate::Load;
 use super::kind::Kind;
+use super::outgoing::Outgoing;
 use super::shared::Shared;
 use super::verdict::Judge;
 use super::{redirect, wire, within};
@@ -29,21 +30,22 @@ const MOST_REFUSALS: usize = 3;
 const MOST_TOKENS: usize = 2;
 
 /// A question in the form in which it is sent.
-struct Exchange<'a> {
+pub(super) struct Exchange<'a> {
     shared: &'a Shared,
     method: Method,
     url: Url,
     headers: HeaderMap,
     load: Load,
-    /// Whose token is wanted.
-    repository: &'a str,
+    /// Whose token is wanted, and for what.
+    want: Want<'a>,
+    body: Outgoing,
 }
 
 /// A final answer, good or bad.
-struct Reply {
-    response: Response,
+pub(super) struct Reply {
+    pub(super) response: Response,
     /// Whether redirects led away from the upstream itself.
-    is_elsewhere: bool,
+    pub(super) is_elsewhere: bool,
 }
 
 impl Shared {
@@ -55,7 +57,8 @@ impl Shared {
             url: ask.url(&self.url, ns),
             headers: headers(ask, &self.via(ask.hops)),
             load: ask.load(),
-            repository: ask.repository.name.as_str(),
+            want: Want::pull(ask.repository.name.as_str()),
+            body: Outgoing::Nothing,
         };
         if self.memory.last() == Kind::Wharf {
             within::tell(&mut exchange.headers, left);
@@ -176,7 +179,7 @@ impl Shared {
     }
 
     /// Whoever limits, the token service or the storage, does so for all at once.
-    fn limited(&self, error: &Error) {
+    pub(super) fn limited(&self, error: &Error) {
         if matches!(error, Error::TooMany { .. }) {
             self.gate.observe(Sign::Limiting(error.clone()));
         }
@@ -190,7 +193,7 @@ impl Shared {
 
     /// What a refusal tells of the upstream. What a node explains is the matter of another layer, or of that one
     /// question.
-    fn sign(&self, error: &Error, is_elsewhere: bool) -> Sign {
+    pub(super) fn sign(&self, error: &Error, is_elsewhere: bool) -> Sign {
         match error {
             error if error.layer() != self.wire.layer => Sign::Answered,
             Error::TooMany { .. } => Sign::Limiting(error.clone()),
@@ -205,7 +208,7 @@ impl Shared {
         }
     }
 
-    async fn refusal(&self, response: Response, is_elsewhere: bool) -> Error {
+    pub(super) async fn refusal(&self, response: Response, is_elsewhere: bool) -> Error {
         let judge = Judge {
             layer: &self.wire.layer,
             kind: if is_elsewhere {
@@ -259,6 +262,29 @@ impl Shared {
     }
 }
 
+impl<'a> Exchange<'a> {
+    /// One that changes something.
+    pub(super) fn new(
+        shared: &'a Shared,
+        method: Method,
+        url: Url,
+        headers: HeaderMap,
+        load: Load,
+        want: Want<'a>,
+        body: Outgoing,
+    ) -> Self {
+        Self {
+            shared,
+            method,
+            url,
+            headers,
+            load,
+            want,
+            body,
+        }
+    }
+}
+
 impl Exchange<'_> {
     /// From a HEAD to a GET of the first byte, which tells the size as well.
     fn peek(&mut self) {
@@ -268,10 +294,10 @@ impl Exchange<'_> {
     }
 
     /// Sends, with better credentials as long as the upstream wants them and there are any.
-    async fn run(&self) -> Result<Reply, Error> {
+    pub(super) async fn run(&self) -> Result<Reply, Error> {
         let Shared { wire, authority, .. } = self.shared;
         let began = authority.moment();
-        let mut shown = authority.remembered(wire, self.repository).await?;
+        let mut shown = authority.remembered(wire, self.want).await?;
         let mut fetched = 0;
         let mut sent = 0;
         loop {
@@ -282,16 +308,15 @@ impl Exchange<'_> {
             fetched += usize::from(shown.as_ref().is_some_and(|shown| shown.is_newer_than(began)));
             let better = match self.challenge(&reply.response).await? {
                 Some(challenge) if sent < MOST_REFUSALS && fetched < MOST_TOKENS => {
-                    let repository = self.repository;
                     let shown = shown.as_ref();
-                    authority.answer(wire, repository, challenge, shown, began).await?
+                    authority.answer(wire, self.want, challenge, shown, began).await?
                 }
                 _ => None,
             };
             let Some(better) = better else {
                 if let Some(shown) = &shown {
                     let status = reply.response.status().as_u16();
-                    authority.blame(wire, self.repository, status, shown);
+                    authority.blame(wire, self.want, status, shown);
                 }
                 return Ok(reply);
             };
@@ -314,16 +339,20 @@ impl Exchange<'_> {
     async fn follow(&self, shown: Option<&Credential>) -> Result<Reply, Error> {
         let wire = &self.shared.wire;
         let mut headers = self.headers.clone();
-        if let Some(shown) = shown {
+        // Where an upload goes on may be another's.
+        if let Some(shown) = shown.filter(|_| wire.is_home(&self.url)) {
             headers.insert(header::AUTHORIZATION, shown.header.clone());
         }
         let mut url = self.url.clone();
         for _ in 0..=redirect::MOST_HOPS {
-            let response = wire.send(&self.method, &url, &headers, self.load).await?;
+            let response = wire
+                .send_with(&self.method, &url, &headers, self.load, &self.body)
+                .await?;
             let status = response.status().as_u16();
             let next =
                 redirect::next(&url, status, response.headers()).map_err(|reason| self.shared.untrusted(reason))?;
-            let Some(next) = next else {
+            let is_read = matches!(self.method, Method::GET | Method::HEAD);
+            let Some(next) = next.filter(|_| is_read || matches!(status, 307 | 308)) else {
                 let is_elsewhere = !wire.is_home(&url);
                 return Ok(Reply { response, is_elsewhere });
             };

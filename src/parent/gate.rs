@@ -81,6 +81,8 @@ pub(super) enum Load {
     Transfer,
     /// A part of one, read as fast as its client reads; worth having only at once.
     Part,
+    /// A blob on its way up: its answer comes when it is all there, so it takes no place of questions.
+    Upload,
 }
 
 /// How long the gate is waited at.
@@ -107,6 +109,8 @@ pub(super) struct Gate {
     parts: Arc<Semaphore>,
     /// Places of transfers that may be lent.
     lendable: Arc<Semaphore>,
+    /// Bodies that are sent.
+    uploads: Arc<Semaphore>,
     /// In the order of [`Class::ALL`].
     inside: [IntGauge; 3],
     series: Series,
@@ -138,6 +142,7 @@ impl Gate {
             transfers: Arc::new(Semaphore::new(limits.transfers)),
             parts: Arc::new(Semaphore::new(limits.transfers.div_ceil(2))),
             lendable: Arc::new(Semaphore::new(limits.lendable())),
+            uploads: Arc::new(Semaphore::new(limits.transfers)),
             inside: Class::ALL.map(|class| series.inside(class)),
             series: series.clone(),
             clock,
@@ -166,8 +171,9 @@ impl Gate {
             let turn = self.admitted(patience, until).await?;
             let question = Arc::clone(&self.questions);
             let question = match load {
-                Load::Part => question.try_acquire_owned().map_err(|_| self.busy("requests"))?,
-                _ => self.in_time(until, "requests", question.acquire_owned()).await?,
+                Load::Part => Some(question.try_acquire_owned().map_err(|_| self.busy("requests"))?),
+                Load::Upload => None,
+                _ => Some(self.in_time(until, "requests", question.acquire_owned()).await?),
             };
             // Those who were answered meanwhile may have found that it wants no more of them.
             if turn.is_some() || self.is_closed() {
@@ -230,6 +236,10 @@ impl Gate {
         };
         match load {
             Load::Question => Ok(Vec::new()),
+            Load::Upload => {
+                let place = Arc::clone(&self.uploads).acquire_owned();
+                Ok(vec![self.in_time(until, "transfers", place).await?])
+            }
             Load::Part => Ok(vec![at_once(&self.parts)?, at_once(&self.transfers)?]),
             Load::Transfer if kept.is_some_and(Place::is_taken) => Ok(Vec::new()),
             Load::Transfer => {
@@ -350,7 +360,7 @@ impl Gate {
 pub(super) struct Pass {
     _inside: Counted,
     _body: Vec<OwnedSemaphorePermit>,
-    question: Option<(OwnedSemaphorePermit, Option<Trial>)>,
+    question: Option<(Option<OwnedSemaphorePermit>, Option<Trial>)>,
 }
 
 impl Pass {

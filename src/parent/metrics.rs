@@ -141,6 +141,7 @@ impl Metrics {
         Series {
             upstream: upstream.to_owned(),
             received: self.bytes.with_label_values(&[upstream, "down"]),
+            sent: self.bytes.with_label_values(&[upstream, "up"]),
             metrics: self.clone(),
         }
     }
@@ -152,10 +153,16 @@ pub(super) struct Series {
     upstream: String,
     /// Bytes of bodies received.
     pub(super) received: IntCounter,
+    sent: IntCounter,
     metrics: Metrics,
 }
 
 impl Series {
+    /// Bytes of bodies that left.
+    pub(super) fn sent(&self) -> &IntCounter {
+        &self.sent
+    }
+
     /// Counts a request that was answered with `status`.
     pub(super) fn answered(&self, status: u16) {
         // An upstream can invent statuses; it cannot invent series.

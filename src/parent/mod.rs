@@ -12,8 +12,10 @@ pub use error::{Cause, Error, Failure};
 pub use gate::Class;
 pub use kind::MODE_HEADER;
 pub use metrics::Metrics;
+pub use outgoing::Pieces;
 pub use place::Place;
 pub use proxy::Proxies;
+pub use push::{Opened, Part, Put, Session};
 pub use tls::Identity;
 pub use upstream::Upstream;
 pub use verdict::{DENIED_HEADER, LAYER_HEADER, REASON_HEADER, SPOILED_HEADER};
@@ -45,10 +47,12 @@ mod login;
 mod metrics;
 mod offer;
 mod origin;
+mod outgoing;
 mod pace;
 mod place;
 mod probe;
 mod proxy;
+mod push;
 mod realm;
 mod redirect;
 mod refused;
@@ -214,6 +218,12 @@ impl Parent {
     /// not wait for it.
     pub fn away(&self) -> Option<Error> {
         self.shared.gate.away()
+    }
+
+    /// Has it probed soon, if it is away: somebody has something for it.
+    pub fn seek(&self) {
+        probe::watch(&self.shared);
+        self.shared.gate.wanted.notify_one();
     }
 
     /// Somebody with something old to serve waited for its answer in vain.

@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderValue, header};
 use reqwest::{Method, Response};
 use url::Url;
 
+use super::authority::Want;
 use super::error::Error;
 use super::gate::Load;
 use super::kind::Kind;
@@ -26,7 +27,7 @@ impl Shared {
         let mut headers = HeaderMap::new();
         headers.insert(header::VIA, self.via(&Hops::default()));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-        if let Ok(Some(shown)) = self.authority.remembered(&self.wire, name).await {
+        if let Ok(Some(shown)) = self.authority.remembered(&self.wire, Want::pull(name)).await {
             headers.insert(header::AUTHORIZATION, shown.header.clone());
         }
         let mut url = self.url.clone();

@@ -22,6 +22,7 @@ use super::failure::Failure;
 use super::gate::{Gate, Load};
 use super::metrics::Series;
 use super::origin::Origin;
+use super::outgoing::Outgoing;
 use crate::units::Clock;
 
 /// RFC 9110, 15.5.8: of a plain request through a proxy; no registry says it.
@@ -110,18 +111,30 @@ impl Wire {
         headers: &HeaderMap,
         load: Load,
     ) -> Result<Response, Error> {
-        self.dispatch(method, url, headers, load, None).await
+        self.dispatch(method, url, headers, load, &Outgoing::Nothing).await
+    }
+
+    /// Sends one request with what it carries.
+    pub(super) async fn send_with(
+        &self,
+        method: &Method,
+        url: &Url,
+        headers: &HeaderMap,
+        load: Load,
+        body: &Outgoing,
+    ) -> Result<Response, Error> {
+        self.dispatch(method, url, headers, load, body).await
     }
 
     /// Sends a form to a token service.
     pub(super) async fn post(&self, url: &Url, headers: &HeaderMap, form: &str) -> Result<Response, Error> {
-        self.dispatch(&Method::POST, url, headers, Load::Question, Some(form))
-            .await
+        let form = Outgoing::Form(form.to_owned());
+        self.dispatch(&Method::POST, url, headers, Load::Question, &form).await
     }
 
     /// Sends, and once more if a connection that had lain idle turns out to be dead or the other side
-    /// says that it did not look at the request (GOAWAY, REFUSED_STREAM), which is safe for what only
-    /// reads (RFC 9110, 9.2.2); and once more if TLS failed, so that no connection was made, and its files
+    /// says that it did not look at the request (GOAWAY, REFUSED_STREAM), which is safe for what may be
+    /// done twice (RFC 9110, 9.2.2); and once more if TLS failed, so that no connection was made, and its files
     /// have changed. A POST whose connection broke may have used up a refresh token: it is not sent again.
     async fn dispatch(
         &self,
@@ -129,14 +142,14 @@ impl Wire {
         url: &Url,
         headers: &HeaderMap,
         load: Load,
-        form: Option<&str>,
+        body: &Outgoing,
     ) -> Result<Response, Error> {
         let is_home = self.is_home(url);
         let mut again = true;
         loop {
             let mut request = Request::new(method.clone(), url.clone());
             *request.headers_mut() = headers.clone();
-            *request.body_mut() = form.map(|form| form.to_owned().into());
+            *request.body_mut() = body.body(self.series.sent());
             let client = self.clients.pick(is_home, load, self.clock.now());
             let waiting = Waiting(is_home.then_some(&self.unanswered));
             let outcome = client.execute(request).await;
@@ -175,7 +188,7 @@ impl Wire {
                     let error = error.without_url();
                     let failure = Failure::of(&error);
                     let is_mended = failure.is_of_tls() && self.clients.look().await;
-                    let is_safe = *method != Method::POST;
+                    let is_safe = !matches!(*method, Method::POST | Method::PATCH) && body.is_short();
                     let is_passing = is_safe && !error.is_connect() && !error.is_timeout() && !failure.is_of_tls();
                     if again && (is_mended || is_passing) {
                         again = false;

@@ -6,7 +6,7 @@ use super::{Error, Push, beside};
 use crate::auth::Permit;
 use crate::fetch::Asker;
 use crate::oci::{Digest, Reference, Repository};
-use crate::store::Hide;
+use crate::store::{Hide, Owing};
 
 impl Push {
     /// Takes a tag, or a manifest with all its tags, away.
@@ -22,7 +22,8 @@ impl Push {
         if !shared.store.was_pushed(repository, reference) {
             shared.fetch.manifest(repository, reference, asker).await?;
         }
-        self.drop_named(permit, reference.clone(), asker).await
+        let owing = shared.owing(permit);
+        self.drop_named(permit, reference.clone(), asker, owing).await
     }
 
     /// Takes a blob away.
@@ -36,16 +37,23 @@ impl Push {
         if !self.shared.store.has_blob(repository, digest) {
             self.shared.fetch.blob_size(repository, digest, asker).await?;
         }
-        self.drop_named(permit, name, asker).await
+        // What of it is needed above, only the parent knows.
+        self.drop_named(permit, name, asker, None).await
     }
 
-    async fn drop_named(&self, permit: &Permit, name: Reference, asker: &Asker) -> Result<(), Error> {
+    async fn drop_named(
+        &self,
+        permit: &Permit,
+        name: Reference,
+        asker: &Asker,
+        owing: Option<Owing>,
+    ) -> Result<(), Error> {
         let (shared, repository) = (self.shared.clone(), permit.repository().clone());
         let hide = match &shared.parent {
             Some(_) => Some(self.what_the_parent_has(&repository, &name, asker).await),
             None => None,
         };
-        beside(move || shared.store.drop_named(&repository, &name, hide)).await??;
+        beside(move || shared.store.drop_named(&repository, &name, hide, owing)).await??;
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 use crate::oci::{Digest, Registry};
 use crate::push::Broken;
+use crate::units::Size;
 use crate::{fetch, store};
 
 /// Why nothing was taken in.
@@ -112,6 +113,18 @@ pub enum Error {
     )]
     NoRoom(store::Error),
 
+    /// So much waits for the parent that no more is taken in. Passes with time, or the operator allows more.
+    #[error(
+        "{} of pushes wait for the parent, of the {most} that queue.capacity allows; push again when they are on their way (`wharf queue list`), or allow more",
+        Size::of(*owed)
+    )]
+    QueueFull {
+        /// Bytes.
+        owed: u64,
+        /// As many as may be.
+        most: Size,
+    },
+
     /// The disk.
     #[error(transparent)]
     Store(store::Error),
@@ -148,16 +161,19 @@ pub enum Limit {
     JsonDepth,
     /// Entries of a manifest.
     Descriptors,
+    /// Bytes that wait for the parent.
+    Queue,
 }
 
 impl Limit {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Uploads,
         Self::UploadRoom,
         Self::Blob,
         Self::Manifest,
         Self::JsonDepth,
         Self::Descriptors,
+        Self::Queue,
     ];
 
     /// Where it is set.
@@ -169,6 +185,7 @@ impl Limit {
             Self::Manifest => "limits.manifest",
             Self::JsonDepth => "limits.json_depth",
             Self::Descriptors => "limits.descriptors",
+            Self::Queue => "queue.capacity",
         }
     }
 
@@ -181,6 +198,7 @@ impl Limit {
             Self::Manifest => "a manifest",
             Self::JsonDepth => "levels of JSON",
             Self::Descriptors => "entries",
+            Self::Queue => "bytes that wait for the parent",
         }
     }
 
@@ -192,6 +210,7 @@ impl Limit {
             Self::Manifest => "manifest",
             Self::JsonDepth => "json_depth",
             Self::Descriptors => "descriptors",
+            Self::Queue => "queue",
         }
     }
 }
@@ -202,6 +221,7 @@ impl Error {
         match self {
             Self::TooManyUploads { .. } => Some(Limit::Uploads),
             Self::NoRoomForUploads(_) => Some(Limit::UploadRoom),
+            Self::QueueFull { .. } => Some(Limit::Queue),
             Self::TooLarge { limit, .. } | Self::TooMuch { limit, .. } => Some(*limit),
             _ => None,
         }

@@ -42,6 +42,7 @@ impl Push {
         let (digest, tags) = named(reference, tags, &bytes)?;
         let manifest = shared.judge(media_type, &bytes)?;
         let held = Held::new(digest, media_type.map(media::essence), bytes);
+        shared.admit_bytes(held.bytes().len() as u64)?;
         shared.judge_shape(&held).map_err(|error| shared.counted(error))?;
         let Found { needs, elsewhere } = shared.look_for(permit.repository(), &manifest, asker).await?;
         let subject = manifest.subject.map(|subject| subject.digest);
@@ -50,6 +51,7 @@ impl Push {
             tags: tags.clone(),
             subject,
             needs,
+            owing: shared.owing(permit),
         };
         let (store, repository) = (shared.store.clone(), permit.repository().clone());
         let accepted = beside(move || store.accept(&repository, pushed)).await?;

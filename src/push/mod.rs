@@ -30,8 +30,8 @@ use crate::auth::Permit;
 use crate::fetch::{Fetch, Limits};
 use crate::oci::{Algorithm, Digest, Registry, Repository, SessionId};
 use crate::parent::Parent;
-use crate::store::{Scope, Store, Swept};
-use crate::units::Clock;
+use crate::store::{Owing, Scope, Store, Swept};
+use crate::units::{Clock, Size};
 
 /// How often what took too long is looked for.
 const LOOK: Duration = Duration::from_secs(10);
@@ -53,6 +53,7 @@ struct Shared {
     registry: Registry,
     /// The registry above, whose content a delete has to hide.
     parent: Option<Parent>,
+    most_owed: Option<Size>,
     /// Whoever finds out whether that takes pushes.
     sound: Sound,
     full: Full,
@@ -67,6 +68,8 @@ pub struct Target {
     pub registry: Registry,
     /// Who is above.
     pub parent: Option<Parent>,
+    /// Bytes of what the parent does not have yet; no more is taken in.
+    pub most_owed: Option<Size>,
 }
 
 impl Push {
@@ -80,7 +83,11 @@ impl Push {
         clock: Clock,
         metrics: Metrics,
     ) -> Self {
-        let Target { registry, parent } = target;
+        let Target {
+            registry,
+            parent,
+            most_owed,
+        } = target;
         let sessions = Sessions::new(config.uploads);
         let push = Self {
             shared: Arc::new(Shared {
@@ -89,6 +96,7 @@ impl Push {
                 store,
                 fetch,
                 registry,
+                most_owed: most_owed.filter(|_| parent.is_some()),
                 parent,
                 sound: Sound::new(),
                 full: Full::default(),
@@ -247,9 +255,31 @@ impl Shared {
         self.parent.as_ref().filter(|parent| parent.refuses_pushes())
     }
 
+    /// To whom a push is owed.
+    fn owing(&self, permit: &Permit) -> Option<Owing> {
+        let parent = self.parent.as_ref()?;
+        Some(Owing {
+            to: parent.address(),
+            by: permit.principal().name().to_owned(),
+        })
+    }
+
+    /// Whether so many bytes more may wait for the parent.
+    fn admit_bytes(&self, more: u64) -> Result<(), Error> {
+        let Some(most) = self.most_owed else { return Ok(()) };
+        let owed = self.store.owned();
+        if owed.saturating_add(more) <= most.bytes() {
+            return Ok(());
+        }
+        Err(self.counted(Error::QueueFull { owed, most }))
+    }
+
     /// The same, counted if a limit was reached.
     fn counted(&self, error: Error) -> Error {
-        if matches!(error, Error::NoRoom(_) | Error::NoRoomForUploads(_)) {
+        if matches!(
+            error,
+            Error::NoRoom(_) | Error::NoRoomForUploads(_) | Error::QueueFull { .. }
+        ) {
             self.full.note(self.clock.now(), &error);
         }
         if let Some(limit) = error.limit() {

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use prometheus::{Gauge, IntGaugeVec, Opts, Registry};
+use prometheus::{Gauge, Registry};
 use serde::Serialize;
 use tokio::net::TcpStream;
 
@@ -16,6 +16,7 @@ pub use wall::Wall;
 
 use crate::parent::Parent;
 use crate::push::Push;
+use crate::queue::{Listing, Queue};
 use crate::store::Store;
 use crate::units::Span;
 
@@ -35,6 +36,8 @@ pub struct Status {
     wall: Wall,
     /// `None`: a mirror.
     push: Option<Push>,
+    /// What waits for the parent.
+    queue: Option<Queue>,
 }
 
 /// Tells whether the node is being stopped.
@@ -86,6 +89,7 @@ impl Status {
             stopping: Box::new(|| false),
             wall,
             push: None,
+            queue: None,
         }
     }
 
@@ -99,6 +103,18 @@ impl Status {
     #[must_use]
     pub fn pushed_to(self, push: Option<Push>) -> Self {
         Self { push, ..self }
+    }
+
+    /// The same of a node that may owe pushes to its parent.
+    #[must_use]
+    pub fn owing(self, queue: Queue) -> Self {
+        let queue = Some(queue);
+        Self { queue, ..self }
+    }
+
+    /// What waits for the parent.
+    pub fn queue(&self) -> Option<Listing> {
+        self.queue.as_ref().map(Queue::list)
     }
 
     /// Whether the registry port takes connections; after the first time it is taken for granted.
@@ -129,6 +145,7 @@ impl Status {
         let starting = (!answers).then(|| format!("the registry does not answer on {} yet", self.registry));
         let troubles = self.parents.iter().filter_map(trouble_above);
         let closed = self.push.as_ref().and_then(Push::closed);
+        let owed = self.queue.as_ref().and_then(Queue::trouble);
         Readiness {
             ready: answers && !stopping,
             node: self.node.clone(),
@@ -140,6 +157,7 @@ impl Status {
                 .chain(unkept)
                 .chain(self.wall.trouble())
                 .chain(closed)
+                .chain(owed)
                 .chain(troubles)
                 .collect(),
             upstreams,
@@ -149,6 +167,9 @@ impl Status {
     /// Brings the gauges up to date; called before they are read.
     pub fn observe(&self) {
         self.store.observe();
+        if let Some(queue) = &self.queue {
+            queue.observe();
+        }
         self.wall.observe();
     }
 }
@@ -176,22 +197,12 @@ fn trouble_above(parent: &Parent) -> Option<String> {
     Some(format!("{of}{words}{lasts}{alone}; what is here is served"))
 }
 
-/// Registers what dashboards look for in every node. A mirror owes nothing and synchronises nothing.
+/// Registers what dashboards look for in every node. Nothing synchronises yet.
 ///
 /// # Errors
 ///
 /// A name that is taken: a mistake in this program.
 pub fn register(registry: &Registry) -> prometheus::Result<()> {
-    let items = IntGaugeVec::new(
-        Opts::new("wharf_queue_items", "Pushes that the parent has not yet"),
-        &["state"],
-    )?;
-    items.with_label_values(&["pending"]).set(0);
-    registry.register(Box::new(items))?;
-    registry.register(Box::new(Gauge::new(
-        "wharf_queue_oldest_seconds",
-        "Age of the oldest push not yet sent up",
-    )?))?;
     registry.register(Box::new(Gauge::new(
         "wharf_sync_lag_seconds",
         "How far synchronisation is behind",

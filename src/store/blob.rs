@@ -150,6 +150,19 @@ impl Blob {
         Ok(bytes.into())
     }
 
+    /// `length` bytes of it from `first` on, or up to the end. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// The disk does not give them.
+    pub fn piece(&self, first: u64, length: usize) -> io::Result<Bytes> {
+        let left = usize::try_from(self.size.saturating_sub(first)).unwrap_or(usize::MAX);
+        let mut bytes = vec![0; length.min(left)];
+        fail_point!("store.read", |_| Err(io::Error::from_raw_os_error(libc::EIO)));
+        self.file.read_exact_at(&mut bytes, first)?;
+        Ok(bytes.into())
+    }
+
     pub(super) fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         fail_point!("store.hash", |_| Err(io::Error::from_raw_os_error(libc::EIO)));
         loop {

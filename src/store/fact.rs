@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use super::debt::Debt;
 use crate::oci::{Digest, Name, Reference, Registry, Repository, Tag};
 
 /// One thing that nobody else could tell.
@@ -40,6 +41,10 @@ pub(super) enum Fact {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         parent: Option<Digest>,
     },
+    /// A push or a delete that the parent is to hear of, or has heard of.
+    Debt(Debt),
+    /// A blob is on its way to the parent: where that has what came of it.
+    Sending { digest: Digest, session: String },
 }
 
 /// What a fact is about: of each there is one at the most in a repository.
@@ -50,6 +55,8 @@ pub(super) enum Key {
     Manifest(Digest),
     Tag(Tag),
     Buried(Reference),
+    Debt(u64),
+    Sending(Digest),
 }
 
 impl Fact {
@@ -59,6 +66,8 @@ impl Fact {
             Self::Manifest { digest, .. } => Key::Manifest(*digest),
             Self::Tag { tag, .. } => Key::Tag(tag.clone()),
             Self::Buried { name, .. } => Key::Buried(name.clone()),
+            Self::Debt(debt) => Key::Debt(debt.number),
+            Self::Sending { digest, .. } => Key::Sending(*digest),
         }
     }
 
@@ -77,7 +86,15 @@ impl Fact {
         match self {
             Self::Blob { media_type, .. } => media_type.as_deref(),
             Self::Manifest { media_type, .. } => Some(media_type),
-            Self::Tag { .. } | Self::Buried { .. } => None,
+            _ => None,
+        }
+    }
+
+    /// The tag that it makes.
+    pub(super) fn tag(&self) -> Option<&Tag> {
+        match self {
+            Self::Tag { tag, .. } => Some(tag),
+            _ => None,
         }
     }
 
@@ -85,7 +102,7 @@ impl Fact {
     pub(super) fn content(&self) -> Option<&Digest> {
         match self {
             Self::Blob { digest, .. } | Self::Manifest { digest, .. } => Some(digest),
-            Self::Tag { .. } | Self::Buried { .. } => None,
+            _ => None,
         }
     }
 }
@@ -96,7 +113,7 @@ impl Key {
         match self {
             Self::Blob(digest) | Self::Manifest(digest) => Some(Reference::Digest(*digest)),
             Self::Tag(tag) => Some(Reference::Tag(tag.clone())),
-            Self::Buried(_) => None,
+            Self::Buried(_) | Self::Debt(_) | Self::Sending(_) => None,
         }
     }
 
@@ -107,6 +124,8 @@ impl Key {
             Self::Manifest(digest) => format!("manifest/{digest}"),
             Self::Tag(tag) => format!("tag/{tag}"),
             Self::Buried(name) => format!("buried/{name}"),
+            Self::Debt(number) => format!("debt/{number}"),
+            Self::Sending(digest) => format!("sending/{digest}"),
         }
     }
 }

@@ -19,7 +19,7 @@ use super::{Error, Shared};
 use crate::oci::{Digest, Registry, Repository};
 
 /// The newest schema this program knows; in `PRAGMA user_version`.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// Kept free above what the files take, so that they can grow between two looks.
 pub(super) const HEADROOM: u64 = 8 << 20;
@@ -208,7 +208,8 @@ fn open_writable(path: &Path) -> Result<Connection, Unusable> {
     )?;
     match version {
         0 => create(&mut connection)?,
-        1 => upgrade(&mut connection)?,
+        1 => upgrade(&mut connection, FACTS)?,
+        2 => upgrade(&mut connection, "")?,
         _ => {}
     }
     Ok(connection)
@@ -491,9 +492,9 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-fn upgrade(connection: &mut Connection) -> rusqlite::Result<()> {
+fn upgrade(connection: &mut Connection, lacks: &str) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
-    transaction.execute_batch(FACTS)?;
+    transaction.execute_batch(lacks)?;
     transaction.pragma_update(None, "user_version", VERSION)?;
     transaction.commit()
 }

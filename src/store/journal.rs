@@ -24,8 +24,9 @@ use super::layout::{self, Layout};
 use crate::oci::Repository;
 
 const MAGIC: &[u8; 8] = b"wharfjnl";
-/// The newest format this program knows. The first had no lines.
-pub(super) const VERSION: u32 = 2;
+/// The newest format this program knows. The first had no lines, the second no debts.
+pub(super) const VERSION: u32 = 3;
+const WITHOUT_DEBTS: u32 = 2;
 pub(super) const HEAD: usize = 16;
 
 /// Bytes that may be added before it is worth writing anew.
@@ -79,6 +80,8 @@ pub(super) struct Found {
     pub(super) changes: Vec<Change>,
     /// Whether there are damaged lines before others, or none at all where the head was damaged.
     pub(super) is_damaged: bool,
+    /// Whether it is of an older format, and to be written anew before anything is added.
+    pub(super) is_older: bool,
 }
 
 /// Opens the journal, or makes one. What has no valid head is set aside, where the disk takes that.
@@ -108,8 +111,9 @@ fn read(layout: &Layout) -> Result<(Option<Arc<File>>, u64, Found), Error> {
     let read = File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes));
     let mut is_damaged = false;
     match read.map(|_| version(&bytes)) {
-        Ok(Some(VERSION)) => {
-            let (length, found) = lines(&bytes);
+        Ok(Some(version @ (WITHOUT_DEBTS | VERSION))) => {
+            let (length, mut found) = lines(&bytes);
+            found.is_older = version != VERSION;
             if layout.takes_nothing() {
                 return Ok((None, length, found));
             }
@@ -238,6 +242,11 @@ impl Journal {
         state.number += 1;
         state.appended += 1;
         Ok((Mark(state.appended), change))
+    }
+
+    /// The number that the next change has, for as long as nobody else can append one.
+    pub(super) fn next(&self) -> u64 {
+        self.state.lock().number + 1
     }
 
     /// The place of the last line.

@@ -44,6 +44,8 @@ pub(super) struct Ledger {
     entries: LruCache<Digest, Entry>,
     /// Facts that say that it is here, of each digest: it may exist nowhere else.
     owners: HashMap<Digest, u32>,
+    /// Room of those of them that are here.
+    owned: u64,
     /// Partial downloads nobody works on, and the quarantine: these leave before any blob.
     scraps: LruCache<PathBuf, u64>,
     scrap_bytes: u64,
@@ -151,6 +153,7 @@ impl Ledger {
             uploads: 0,
             entries: LruCache::unbounded(),
             owners: HashMap::new(),
+            owned: 0,
             scraps: LruCache::unbounded(),
             scrap_bytes: 0,
             staging: HashMap::new(),
@@ -353,6 +356,9 @@ impl Ledger {
             entry.media_type = entry.media_type.or_else(|| replaced.media_type.clone());
             self.hold_for_readers(&replaced);
         }
+        if self.is_owned(&digest) {
+            self.owned += entry.room;
+        }
         self.entries.put(digest, entry);
         self.serials
     }
@@ -461,7 +467,11 @@ impl Ledger {
     /// A fact says that it is here: it is not evicted until [`Ledger::disown`], nor is what is pushed in its place once it is
     /// lost.
     pub(super) fn own(&mut self, digest: &Digest) {
-        *self.owners.entry(*digest).or_default() += 1;
+        let owners = self.owners.entry(*digest).or_default();
+        *owners += 1;
+        if *owners == 1 {
+            self.owned += self.entries.peek(digest).map_or(0, |entry| entry.room);
+        }
     }
 
     /// Whether a fact says so.
@@ -475,6 +485,8 @@ impl Ledger {
             *owners -= 1;
             if *owners == 0 {
                 self.owners.remove(digest);
+                let room = self.entries.peek(digest).map_or(0, |entry| entry.room);
+                self.owned = self.owned.saturating_sub(room);
             }
         }
     }
@@ -645,6 +657,9 @@ impl Ledger {
     pub(super) fn forget(&mut self, digest: &Digest) -> Option<Entry> {
         let entry = self.entries.pop(digest)?;
         self.committed = self.committed.saturating_sub(entry.room);
+        if self.is_owned(digest) {
+            self.owned = self.owned.saturating_sub(entry.room);
+        }
         Some(entry)
     }
 
@@ -716,6 +731,11 @@ impl Ledger {
 
     pub(super) fn committed(&self) -> u64 {
         self.committed
+    }
+
+    /// Room of what is here and not evicted, as it may exist nowhere else.
+    pub(super) fn owned(&self) -> u64 {
+        self.owned
     }
 
     pub(super) fn reserved(&self) -> u64 {

@@ -16,6 +16,7 @@
 mod blob;
 mod check;
 mod config;
+mod debt;
 mod error;
 mod fact;
 mod health;
@@ -44,6 +45,7 @@ use parking_lot::{Condvar, Mutex};
 
 pub use blob::Blob;
 pub use config::Config;
+pub use debt::{Debt, Named, Owing, State, What, paid_now};
 pub use error::Error;
 pub use hot::Held;
 pub use metrics::Metrics;

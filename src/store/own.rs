@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::debt::{Named, Owing, What};
 use super::fact::{Fact, Key, stamp};
 use super::index::Row;
 use super::journal::Mark;
@@ -21,6 +22,8 @@ pub struct Pushed {
     pub subject: Option<Digest>,
     /// What it needs and what lies here, of this repository: it stays as long as the manifest.
     pub needs: Vec<Digest>,
+    /// To whom it is owed; `None` without a parent.
+    pub owing: Option<Owing>,
 }
 
 /// That what the parent has is to be hidden.
@@ -92,6 +95,7 @@ impl Store {
             tags,
             subject,
             needs,
+            owing,
         } = pushed;
         let digest = *held.digest();
         let mut file = self.begin_document(repository, digest.algorithm())?;
@@ -128,7 +132,19 @@ impl Store {
         say.extend(tags.iter().cloned().map(|tag| Fact::Tag { tag, digest }));
         let mut unsay = vec![Key::Buried(Reference::Digest(digest))];
         unsay.extend(tags.into_iter().map(|tag| Key::Buried(Reference::Tag(tag))));
-        let mark = self.shared.say(repository, say, unsay)?;
+        let named: Vec<Tag> = say.iter().filter_map(Fact::tag).cloned().collect();
+        let wish = |records: &Records| {
+            let was = |tag: &Tag| records.tag(repository, &Slot::Tag(tag.clone()))?.parent_digest;
+            let tags = named.into_iter().map(|tag| Named { was: was(&tag), tag }).collect();
+            let number = self.shared.journal.next();
+            say.extend(owing.map(|owing| owing.debt(number, What::Push { digest, tags })));
+            Some(Wish {
+                unsay,
+                ..Wish::to_say(say)
+            })
+        };
+        let said = self.shared.say_if(repository, wish)?;
+        let mark = said.unwrap_or_else(|| self.shared.journal.mark());
         self.shared
             .journal
             .sync(mark)
@@ -146,8 +162,24 @@ impl Store {
     /// # Errors
     ///
     /// [`Error::Io`], [`Error::ReadOnly`]: the disk refused.
-    pub fn drop_named(&self, repository: &Repository, name: &Reference, hide: Option<Hide>) -> Result<(), Error> {
-        let wish = |records: &Records| Some(what_goes(records, repository, name, hide.as_ref()));
+    pub fn drop_named(
+        &self,
+        repository: &Repository,
+        name: &Reference,
+        hide: Option<Hide>,
+        owing: Option<Owing>,
+    ) -> Result<(), Error> {
+        let wish = |records: &Records| {
+            let mut wish = what_goes(records, repository, name, hide.as_ref());
+            let was = match name {
+                Reference::Tag(tag) => records.tag(repository, &Slot::Tag(tag.clone())).map(|row| row.digest),
+                Reference::Digest(digest) => Some(*digest),
+            };
+            let (number, name) = (self.shared.journal.next(), name.clone());
+            wish.say
+                .extend(owing.map(|owing| owing.debt(number, What::Delete { name, was })));
+            Some(wish)
+        };
         let mark = self.shared.say_if(repository, wish)?;
         mark.map_or(Ok(()), |mark| self.shared.journal.sync(mark))
     }
@@ -350,7 +382,7 @@ impl Shared {
     }
 
     /// The same, as it is to be by what holds when it is said; `None` if nothing is.
-    fn say_if(
+    pub(super) fn say_if(
         &self,
         repository: &Repository,
         wish: impl FnOnce(&Records) -> Option<Wish>,
@@ -362,6 +394,8 @@ impl Shared {
             mut unsay,
             lack,
             above,
+            forget,
+            is_kept,
         }) = wish
         else {
             return Ok(None);
@@ -401,7 +435,7 @@ impl Shared {
             let keys = [Key::Blob(*digest), Key::Manifest(*digest)];
             keys.iter().any(|key| records.fact(repository, key).is_some())
         };
-        for key in unsaid {
+        for key in unsaid.into_iter().filter(|_| !is_kept) {
             if let Key::Blob(digest) | Key::Manifest(digest) = key
                 && !kept(&digest)
             {
@@ -422,6 +456,9 @@ impl Shared {
             records.confirm(repository, &Slot::Tag(tag), &digest, confirmed, &self.index);
             // A list from before may not have it.
             records.untag(repository, &Slot::Tags, &self.index);
+        }
+        for slot in forget {
+            records.untag(repository, &slot, &self.index);
         }
         self.index.write(Row::Changes(number));
         Ok(Some(mark))
@@ -517,18 +554,29 @@ impl Shared {
 
 /// What is to change at once.
 #[derive(Default)]
-struct Wish {
-    say: Vec<Fact>,
-    unsay: Vec<Key>,
+pub(super) struct Wish {
+    pub(super) say: Vec<Fact>,
+    pub(super) unsay: Vec<Key>,
     /// What the parent is not known to have any more.
-    lack: Vec<Reference>,
+    pub(super) lack: Vec<Reference>,
     /// What it has under a tag.
-    above: Option<(Tag, Digest, Confirmed)>,
+    pub(super) above: Option<(Tag, Digest, Confirmed)>,
+    /// Lists that are not to be believed any more.
+    pub(super) forget: Vec<Slot>,
+    /// The parent has what is unsaid: it is the repository's as before.
+    pub(super) is_kept: bool,
 }
 
 impl Wish {
-    fn to_say(say: Vec<Fact>) -> Self {
+    pub(super) fn to_say(say: Vec<Fact>) -> Self {
         Self { say, ..Self::default() }
+    }
+
+    pub(super) fn to_unsay(unsay: Vec<Key>) -> Self {
+        Self {
+            unsay,
+            ..Self::default()
+        }
     }
 }
 
@@ -566,6 +614,6 @@ fn what_goes(records: &Records, repository: &Repository, name: &Reference, hide:
         say: say.collect(),
         unsay,
         lack: names,
-        above: None,
+        ..Wish::default()
     }
 }

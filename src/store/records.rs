@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::Error;
+use super::debt::Debt;
 use super::fact::{Change, Fact, Key};
 use super::index::{Index, Row};
 use super::journal::{Journal, Mark};
@@ -93,6 +94,8 @@ pub(super) struct Records {
     repositories: HashMap<Repository, Entry>,
     next: RepositoryId,
     sequence: watch::Sender<u64>,
+    /// Counts what became of debts.
+    debts: watch::Sender<u64>,
 }
 
 struct Entry {
@@ -102,6 +105,8 @@ struct Entry {
     facts: BTreeMap<Key, Fact>,
     /// Of the manifests among them, those that are about another.
     referrers: HashMap<Digest, BTreeSet<Digest>>,
+    /// Numbers of the debts among them that are not paid.
+    unpaid: BTreeSet<u64>,
     /// Manifests taken in since the start: what nobody needed before may be needed now.
     accepted: u64,
 }
@@ -113,6 +118,7 @@ impl Records {
             repositories: HashMap::new(),
             next: highest.saturating_add(1),
             sequence: watch::Sender::new(sequence),
+            debts: watch::Sender::new(0),
         }
     }
 
@@ -143,6 +149,7 @@ impl Records {
                 slots: BTreeMap::new(),
                 facts: BTreeMap::new(),
                 referrers: HashMap::new(),
+                unpaid: BTreeSet::new(),
                 accepted: 0,
             },
         );
@@ -227,7 +234,12 @@ impl Records {
         self.enrol(repository, index);
         let (mark, change) = journal.append(repository, say, unsay)?;
         let number = change.number;
+        let is_debt = |fact: &Fact| matches!(fact, Fact::Debt(_));
+        let is_of_debts = change.say.iter().any(is_debt) || change.unsay.iter().any(|key| matches!(key, Key::Debt(_)));
         self.take(repository, change, index);
+        if is_of_debts {
+            self.debts.send_modify(|times| *times += 1);
+        }
         Ok((mark, number))
     }
 
@@ -348,6 +360,44 @@ impl Records {
         self.facts_of(repository).filter_map(tag).collect()
     }
 
+    pub(super) fn debts_changed(&self) -> watch::Receiver<u64> {
+        self.debts.subscribe()
+    }
+
+    /// The repositories with debts that are not paid, the one with the oldest first.
+    pub(super) fn indebted(&self) -> Vec<Repository> {
+        let oldest = self
+            .repositories
+            .iter()
+            .filter_map(|(repository, entry)| Some((*entry.unpaid.first()?, repository)));
+        let ordered: BTreeMap<u64, &Repository> = oldest.collect();
+        ordered.into_values().cloned().collect()
+    }
+
+    /// Every repository that has debts, paid ones included.
+    pub(super) fn with_debts(&self) -> Vec<Repository> {
+        let named = self.repositories.iter();
+        let those = named.filter(|(_, entry)| entry.debts().next().is_some());
+        those.map(|(repository, _)| repository.clone()).collect()
+    }
+
+    /// Those of a repository, in their order.
+    pub(super) fn debts(&self, repository: &Repository) -> impl Iterator<Item = &Debt> {
+        self.repositories.get(repository).into_iter().flat_map(Entry::debts)
+    }
+
+    /// The same, without those that are paid.
+    pub(super) fn unpaid(&self, repository: &Repository) -> impl Iterator<Item = &Debt> {
+        let entry = self.repositories.get(repository).into_iter();
+        entry.flat_map(|entry| {
+            let debt = |number: &u64| match entry.facts.get(&Key::Debt(*number)) {
+                Some(Fact::Debt(debt)) => Some(debt),
+                _ => None,
+            };
+            entry.unpaid.iter().filter_map(debt)
+        })
+    }
+
     /// The tags that name `digest`, whoever said so.
     pub(super) fn tags_of(&self, repository: &Repository, digest: &Digest) -> Vec<Tag> {
         let entry = self.repositories.get(repository).into_iter();
@@ -425,7 +475,21 @@ impl Entry {
             })
     }
 
+    fn debts(&self) -> impl Iterator<Item = &Debt> {
+        let debts = self.facts.range(Key::Debt(0)..=Key::Debt(u64::MAX));
+        debts.filter_map(|(_, fact)| match fact {
+            Fact::Debt(debt) => Some(debt),
+            _ => None,
+        })
+    }
+
     fn say(&mut self, fact: Fact) {
+        if let Fact::Debt(debt) = &fact {
+            match debt.is_paid() {
+                true => self.unpaid.remove(&debt.number),
+                false => self.unpaid.insert(debt.number),
+            };
+        }
         self.accepted += u64::from(matches!(fact, Fact::Manifest { .. }));
         if let Fact::Manifest {
             digest,
@@ -439,6 +503,9 @@ impl Entry {
     }
 
     fn unsay(&mut self, key: &Key) {
+        if let Key::Debt(number) = key {
+            self.unpaid.remove(number);
+        }
         if let Some(Fact::Manifest {
             digest,
             subject: Some(subject),

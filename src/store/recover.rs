@@ -261,6 +261,7 @@ struct Facts {
 
 /// The journal is right, unless it lacks something that the index has.
 fn settle_facts(contents: &mut Contents, found: journal::Found, journal: &Journal) -> Facts {
+    let is_older = found.is_older;
     let last = found.changes.last().map_or(0, |change| change.number);
     let lacks = found.is_damaged || last < contents.changes;
     journal.count_from(contents.changes);
@@ -309,7 +310,7 @@ fn settle_facts(contents: &mut Contents, found: journal::Found, journal: &Journa
     Facts {
         hold: hold.collect(),
         gone,
-        is_written_anew: lacks,
+        is_written_anew: lacks || is_older,
         index_lacks: (lacks || last != contents.changes).then_some(last),
     }
 }

@@ -1,0 +1,231 @@
+//! A blob on its way up: asked for first, lent by another repository if one has it, sent from where an earlier attempt
+//! ended.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt as _, stream};
+
+use super::trouble::Trouble;
+use super::{CLASS, Queue, Seen};
+use crate::oci::{Digest, Name, Repository};
+use crate::parent::{self, Opened, Parent, Part, Session};
+use crate::store::Blob;
+
+/// What is no larger goes with the request that ends the upload.
+const SMALL: u64 = 256 << 10;
+
+/// Bytes that a request to a node brings: it keeps them through a restart, and passes the whole on as its own.
+const CHUNK: u64 = 32 << 20;
+
+/// Bytes read at a time.
+const PIECE: usize = 512 << 10;
+
+/// An upload that is over, or is not where it was, is begun anew so often before it counts as a failure.
+const ANEW: u32 = 3;
+
+impl Queue {
+    /// Has the parent have a blob in `repository`.
+    pub(super) async fn send_blob(
+        &self,
+        parent: &Parent,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<(), Trouble> {
+        if self.shared.seen.has(repository, digest) {
+            return Ok(());
+        }
+        let _turn = self.shared.turns.take(digest).await;
+        if self.has_blob(parent, repository, digest).await? {
+            self.forget_session(repository, digest);
+            self.shared.seen.note(repository, digest);
+            return Ok(());
+        }
+        let store = &self.shared.store;
+        let blob = match store.linked(repository, digest) {
+            Some(link) => store.read(&link)?,
+            None => None,
+        };
+        let blob = Arc::new(blob.ok_or(Trouble::Lost(*digest))?);
+        let mut anew = 0;
+        loop {
+            let outcome = self.send_bytes(parent, repository, &blob).await;
+            let Err(error) = outcome else { break };
+            let is_over = matches!(
+                error,
+                parent::Error::Absent { .. }
+                    | parent::Error::RangeUnsatisfiable { .. }
+                    | parent::Error::Failed {
+                        status: 400 | 404 | 409,
+                        ..
+                    }
+            );
+            // What is to go on is written down, and is not there any more.
+            let was_known = store.sending(repository, digest).is_some();
+            if !is_over {
+                return Err(error.into());
+            }
+            self.forget_session(repository, digest);
+            anew += 1;
+            if !was_known || anew >= ANEW {
+                self.judge_blob(&blob).await?;
+                return Err(error.into());
+            }
+            tracing::info!(%repository, %digest, %error, "an upload to the parent is begun anew");
+        }
+        self.forget_session(repository, digest);
+        self.shared.seen.note(repository, digest);
+        Ok(())
+    }
+
+    /// Whether our own copy is to blame for what the parent refuses.
+    async fn judge_blob(&self, blob: &Arc<Blob>) -> Result<(), Trouble> {
+        let (blob, digest) = (Arc::clone(blob), *blob.digest());
+        let is_whole = tokio::task::spawn_blocking(move || blob.verify(|_| {})).await;
+        match is_whole {
+            Ok(Ok(())) | Err(_) => Ok(()),
+            Ok(Err(_)) => Err(Trouble::Lost(digest)),
+        }
+    }
+
+    async fn has_blob(&self, parent: &Parent, repository: &Repository, digest: &Digest) -> Result<bool, Trouble> {
+        match self.ask(parent, repository, parent::What::Blob(digest)).await? {
+            Seen::There(_) => Ok(true),
+            Seen::Missing | Seen::Unknown => Ok(false),
+        }
+    }
+
+    async fn send_bytes(
+        &self,
+        parent: &Parent,
+        repository: &Repository,
+        blob: &Arc<Blob>,
+    ) -> Result<(), parent::Error> {
+        let digest = blob.digest();
+        let Some(mut session) = self.session(parent, repository, digest).await? else {
+            return Ok(());
+        };
+        if session.size > blob.size() {
+            return Err(parent::Error::RangeUnsatisfiable {
+                layer: parent.name().to_owned(),
+            });
+        }
+        if session.size == 0 && blob.size() <= SMALL {
+            let bytes = read_piece(blob, 0, SMALL).await?;
+            self.report(repository, digest, blob.size(), 0);
+            return parent.finish(CLASS, repository, &session, digest, Some(bytes)).await;
+        }
+        self.keep_session(repository, digest, &session);
+        while session.size < blob.size() {
+            let left = blob.size() - session.size;
+            let length = if parent.is_wharf() { left.min(CHUNK) } else { left };
+            self.report(repository, digest, blob.size(), session.size);
+            let part = part(blob, session.size, length);
+            let before = session.size;
+            session = parent.append(CLASS, repository, &session, part).await?;
+            if session.size <= before || session.size > blob.size() {
+                return Err(parent::Error::RangeUnsatisfiable {
+                    layer: parent.name().to_owned(),
+                });
+            }
+            self.keep_session(repository, digest, &session);
+            self.got_on(repository);
+        }
+        parent.finish(CLASS, repository, &session, digest, None).await
+    }
+
+    /// The upload that an earlier attempt left, or another; `None`: the parent had the blob elsewhere.
+    async fn session(
+        &self,
+        parent: &Parent,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Option<Session>, parent::Error> {
+        if let Some(location) = self.shared.store.sending(repository, digest) {
+            match parent.find_upload(CLASS, repository, &location).await {
+                Ok(session) => return Ok(Some(session)),
+                Err(parent::Error::Absent { .. } | parent::Error::Failed { status: 400..500, .. }) => {
+                    self.forget_session(repository, digest);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let from = self.lender(repository, digest);
+        let mount = from.as_ref().map(|from| (digest, from));
+        let opened = match parent.open_upload(CLASS, repository, mount).await {
+            // It may not be known to us what we may read there.
+            Err(parent::Error::Denied { .. } | parent::Error::Absent { .. }) if mount.is_some() => {
+                parent.open_upload(CLASS, repository, None).await?
+            }
+            opened => opened?,
+        };
+        Ok(match opened {
+            Opened::Mounted => None,
+            Opened::Session(session) => Some(session),
+        })
+    }
+
+    /// A repository that may have the blob at the parent: best one to which it was sent lately.
+    fn lender(&self, repository: &Repository, digest: &Digest) -> Option<Name> {
+        let holders = self.shared.store.holders(digest);
+        let others = || {
+            let other = |holder: &&Repository| *holder != repository && holder.registry == repository.registry;
+            holders.iter().filter(other)
+        };
+        let lender = others().find(|holder| self.shared.seen.has(holder, digest));
+        let lender = lender.or_else(|| others().next());
+        lender.map(|lender| lender.name.clone())
+    }
+
+    fn keep_session(&self, repository: &Repository, digest: &Digest, session: &Session) {
+        let location = session.location().to_owned();
+        if self.shared.store.sending(repository, digest).as_ref() == Some(&location) {
+            return;
+        }
+        self.note_session(repository, digest, Some(location));
+    }
+
+    fn forget_session(&self, repository: &Repository, digest: &Digest) {
+        self.note_session(repository, digest, None);
+    }
+
+    fn note_session(&self, repository: &Repository, digest: &Digest, location: Option<String>) {
+        if let Err(error) = self.shared.store.set_sending(repository, digest, location) {
+            tracing::warn!(%repository, %digest, %error, "where an upload goes on could not be written down");
+        }
+    }
+}
+
+/// Reads the blob from `first` on each time that it is sent.
+fn part(blob: &Arc<Blob>, first: u64, length: u64) -> Part {
+    let blob = Arc::clone(blob);
+    let open = move || -> parent::Pieces {
+        let pieces = stream::unfold((Arc::clone(&blob), first), move |(blob, at)| async move {
+            let left = first + length - at;
+            if left == 0 {
+                return None;
+            }
+            let piece = usize::try_from(left).unwrap_or(PIECE).min(PIECE);
+            let reader = Arc::clone(&blob);
+            let read = tokio::task::spawn_blocking(move || reader.piece(at, piece)).await;
+            let read = read.map_err(std::io::Error::other).and_then(|read| read);
+            let next = at + read.as_ref().map_or(left, |bytes| bytes.len() as u64);
+            Some((read, (blob, next)))
+        });
+        pieces.boxed()
+    };
+    Part {
+        first,
+        length,
+        open: Arc::new(open),
+    }
+}
+
+async fn read_piece(blob: &Arc<Blob>, first: u64, most: u64) -> Result<bytes::Bytes, parent::Error> {
+    let (blob, most) = (Arc::clone(blob), usize::try_from(most).unwrap_or(PIECE));
+    let read = tokio::task::spawn_blocking(move || blob.piece(first, most)).await;
+    let read = read.map_err(std::io::Error::other).and_then(|read| read);
+    read.map_err(|source| parent::Error::Cut {
+        layer: "this node's disk".to_owned(),
+        source: Arc::new(source),
+    })
+}

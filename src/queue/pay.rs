@@ -1,0 +1,285 @@
+//! Paying one debt: blobs, the manifests that need them, the manifest, its tags; or a delete. Everything may be done
+//! twice: it is asked for before it is sent, and looked at afterwards.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::{TryStreamExt as _, stream};
+
+use super::trouble::Trouble;
+use super::{CLASS, Queue, Seen};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, media};
+use crate::parent::{Ask, Error, Hops, Parent, What};
+use crate::store::{self, Debt, Held};
+
+/// Blobs of one manifest that are sent at a time.
+const BLOBS: usize = 3;
+
+/// Indexes that name each other go no deeper.
+const DEEPEST: usize = 8;
+
+/// How long the parent may take to say what it has; and a node, which may ask further up, for that.
+const ANSWER: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What became of a debt.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Outcome {
+    /// The parent has it.
+    Paid,
+    /// There is nothing to be done any more.
+    Void,
+}
+
+impl Queue {
+    /// Pays one debt.
+    pub(super) async fn pay(&self, parent: &Parent, repository: &Repository, debt: &Debt) -> Result<Outcome, Trouble> {
+        match &debt.what {
+            store::What::Push { digest, tags } => {
+                if !self.shared.store.was_pushed(repository, &Reference::Digest(*digest)) {
+                    // It was deleted here since.
+                    return Ok(Outcome::Void);
+                }
+                self.send_manifest(parent, repository, *digest, 0).await?;
+                for named in tags {
+                    self.send_tag(parent, repository, debt, digest, named).await?;
+                }
+                Ok(Outcome::Paid)
+            }
+            store::What::Delete { name, was } => self.delete(parent, repository, debt.number, name, *was).await,
+        }
+    }
+
+    /// Has the parent have a manifest and all that it needs.
+    fn send_manifest<'a>(
+        &'a self,
+        parent: &'a Parent,
+        repository: &'a Repository,
+        digest: Digest,
+        depth: usize,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Trouble>> + Send + 'a>> {
+        Box::pin(async move {
+            let reference = Reference::Digest(digest);
+            let is_there = self.has_manifest(parent, repository, &reference, &digest).await?;
+            let held = self.shared.store.manifest_of(repository, &digest).await?;
+            let Some(held) = held else {
+                return if is_there { Ok(()) } else { Err(Trouble::Lost(digest)) };
+            };
+            let manifest = Manifest::parse(held.bytes())
+                .map_err(|error| Trouble::Refused(format!("{digest} is no manifest: {error}")))?;
+            // Of one that is about another only the answer tells whether the parent lists it.
+            if !is_there || manifest.subject.is_some() {
+                self.send_children(parent, repository, &manifest, depth).await?;
+                let put = self.put(parent, repository, &reference, &held, &manifest).await?;
+                if !self.has_manifest(parent, repository, &reference, &digest).await? {
+                    return Err(self.not_kept(parent, &reference));
+                }
+                if let Some(subject) = &manifest.subject
+                    && !put.is_listed
+                {
+                    self.list_below(parent, repository, &subject.digest, &held, &manifest)
+                        .await?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// What a manifest needs, blobs first.
+    async fn send_children(
+        &self,
+        parent: &Parent,
+        repository: &Repository,
+        manifest: &Manifest,
+        depth: usize,
+    ) -> Result<(), Trouble> {
+        let is_manifest = |child: &&Descriptor| media::is_manifest(&child.media_type);
+        let blobs = manifest
+            .children()
+            .filter(|child| !is_manifest(child) && !is_elsewhere(child));
+        let mut blobs: Vec<Digest> = blobs.map(|child| child.digest).collect();
+        blobs.sort_unstable();
+        blobs.dedup();
+        stream::iter(blobs.iter().map(Ok))
+            .try_for_each_concurrent(BLOBS, |digest| self.send_blob(parent, repository, digest))
+            .await?;
+        for child in manifest.children().filter(is_manifest) {
+            // An index may be copied in part.
+            let is_here = self.shared.store.linked(repository, &child.digest).is_some();
+            if is_here && depth < DEEPEST {
+                self.send_manifest(parent, repository, child.digest, depth + 1).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a manifest under a name.
+    pub(super) async fn put(
+        &self,
+        parent: &Parent,
+        repository: &Repository,
+        reference: &Reference,
+        held: &Held,
+        manifest: &Manifest,
+    ) -> Result<crate::parent::Put, Trouble> {
+        let media_type = match held.media_type() {
+            "" | media::OCTET_STREAM => manifest.media_type_guess(),
+            own => own,
+        };
+        let bytes = held.bytes().clone();
+        let put = parent
+            .put_manifest(CLASS, repository, reference, media_type, bytes)
+            .await;
+        put.map_err(|error| {
+            // It may lack what it had a moment ago.
+            if matches!(error, Error::Absent { .. } | Error::Failed { status: 400..500, .. }) {
+                self.shared.seen.forget();
+            }
+            match error {
+                Error::Absent { layer } => Trouble::Refused(format!(
+                    "{layer} does not take {reference}: it says 404, so it lacks what the manifest needs, or the repository is to be made there first"
+                )),
+                error => error.into(),
+            }
+        })
+    }
+
+    pub(super) fn not_kept(&self, parent: &Parent, reference: &Reference) -> Trouble {
+        self.shared.seen.forget();
+        Trouble::Moment {
+            words: format!("{} took {reference}, and does not have it", parent.name()),
+            wish: None,
+            is_of_the_way: false,
+        }
+    }
+
+    pub(super) async fn has_manifest(
+        &self,
+        parent: &Parent,
+        repository: &Repository,
+        reference: &Reference,
+        digest: &Digest,
+    ) -> Result<bool, Trouble> {
+        match self.ask(parent, repository, What::Manifest(reference)).await? {
+            Seen::There(Some(there)) => Ok(there == *digest),
+            // Asked for by digest it has nothing else.
+            Seen::There(None) => Ok(matches!(reference, Reference::Digest(_))),
+            Seen::Missing | Seen::Unknown => Ok(false),
+        }
+    }
+
+    /// Asks for the head of something.
+    pub(super) async fn ask(&self, parent: &Parent, repository: &Repository, what: What<'_>) -> Result<Seen, Trouble> {
+        let ask = Ask {
+            class: CLASS,
+            head: true,
+            repository,
+            what,
+            range: None,
+            hops: &Hops::default(),
+            budget: ANSWER,
+            patience: PATIENCE,
+            is_spare: false,
+            place: None,
+        };
+        match parent.ask(ask).await {
+            Ok(answer) => Ok(Seen::There(answer.head.digest)),
+            Err(Error::Absent { .. }) => Ok(Seen::Missing),
+            // What it says of those above it is no reason to keep it from what it can have.
+            Err(error) if parent.is_wharf() && is_from_above(parent, &error) => Ok(Seen::Unknown),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn delete(
+        &self,
+        parent: &Parent,
+        repository: &Repository,
+        number: u64,
+        name: &Reference,
+        was: Option<Digest>,
+    ) -> Result<Outcome, Trouble> {
+        if !self.shared.config.policy_of(repository).deletes {
+            return Ok(Outcome::Void);
+        }
+        if let Reference::Tag(tag) = name {
+            match self.ask(parent, repository, What::Manifest(name)).await? {
+                Seen::There(Some(there)) if !self.is_ours(repository, number, tag, was, &there) => {
+                    tracing::warn!(%repository, %name, there = %there, "the parent has something else by now under a tag that was deleted here; it stays");
+                    self.shared.metrics.undone("moved");
+                    return Ok(Outcome::Void);
+                }
+                Seen::Missing => return Ok(Outcome::Void),
+                Seen::There(_) | Seen::Unknown => {}
+            }
+        }
+        match parent.delete(CLASS, repository, name).await {
+            Ok(()) | Err(Error::Absent { .. }) => Ok(Outcome::Paid),
+            Err(Error::Failed {
+                status: status @ (400 | 405 | 501),
+                ..
+            }) => {
+                tracing::warn!(%repository, %name, status, "the parent does not delete; what was deleted here is only hidden here");
+                self.shared.metrics.undone("unsupported");
+                Ok(Outcome::Void)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The body of a document at the parent. `None` if there is none.
+    pub(super) async fn read(
+        &self,
+        parent: &Parent,
+        repository: &Repository,
+        reference: &Reference,
+        most: usize,
+    ) -> Result<Option<Vec<u8>>, Trouble> {
+        let ask = Ask {
+            class: CLASS,
+            head: false,
+            repository,
+            what: What::Manifest(reference),
+            range: None,
+            hops: &Hops::default(),
+            budget: ANSWER,
+            patience: ANSWER,
+            is_spare: false,
+            place: None,
+        };
+        let mut answer = match parent.ask(ask).await {
+            Ok(answer) => answer,
+            Err(Error::Absent { .. }) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let mut bytes = Vec::new();
+        while let Some(piece) = answer.chunk().await? {
+            bytes.extend_from_slice(&piece);
+            if bytes.len() > most {
+                let layer = parent.name().to_owned();
+                let limit_bytes = most;
+                return Err(Error::TooLarge { layer, limit_bytes }.into());
+            }
+        }
+        Ok(Some(bytes))
+    }
+}
+
+/// Whether a node says that it cannot ask further up.
+fn is_from_above(parent: &Parent, error: &Error) -> bool {
+    error.layer() != parent.name()
+        || matches!(
+            error,
+            Error::Failed {
+                status: 502..=504,
+                told: true,
+                ..
+            }
+        )
+}
+
+/// Layers that may not be distributed lie elsewhere (image spec, "Non-Distributable Layers").
+fn is_elsewhere(descriptor: &Descriptor) -> bool {
+    let media_type = descriptor.media_type.as_str();
+    media_type.contains(".nondistributable.") || media_type.contains(".foreign.")
+}

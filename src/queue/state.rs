@@ -1,0 +1,253 @@
+//! How attempts stand: in memory only, as a restart may try everything anew.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use crate::oci::{Digest, Repository};
+
+/// After a failure it is tried again after a pause that doubles between these, give or take a half by chance.
+const FIRST: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// Who could not be reached is tried soon: whether it is there, others find out.
+const SOON: Duration = Duration::from_secs(1);
+
+/// How often a parent that is away is looked for while something waits for it.
+const SEEK: Duration = Duration::from_secs(2);
+
+/// What takes an operator is tried again all the same: he may have mended it.
+const FIRST_DENIAL: Duration = Duration::from_secs(30);
+const LONGEST_DENIAL: Duration = Duration::from_secs(10 * 60);
+
+/// Who pays, who waits, and why.
+#[derive(Default)]
+pub(super) struct State {
+    paying: HashMap<Repository, Paying>,
+    later: HashMap<Repository, Later>,
+    paused: Option<Later>,
+    /// When a parent that is away was last sought.
+    sought: Option<Instant>,
+}
+
+/// What is paid just now.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Paying {
+    pub(super) number: u64,
+    /// The blob that began last: it, its bytes, and those of them that the parent had by then.
+    pub(super) blob: Option<(Digest, u64, u64)>,
+}
+
+/// What is tried again.
+#[derive(Clone, Debug)]
+pub(super) struct Later {
+    pub(super) number: u64,
+    until: Instant,
+    pub(super) tries: u32,
+    pub(super) words: String,
+    /// Whether an operator has to do something.
+    pub(super) is_denied: bool,
+}
+
+impl Later {
+    /// So often something is tried that the parent refuses.
+    pub(super) const TRIES: u32 = 3;
+
+    pub(super) fn wait(&self, now: Instant) -> Duration {
+        self.until.saturating_duration_since(now)
+    }
+}
+
+impl State {
+    /// Whether it is time to look for a parent that is away.
+    pub(super) fn seeks(&mut self, now: Instant) -> bool {
+        let is_due = self
+            .sought
+            .is_none_or(|sought| now.saturating_duration_since(sought) >= SEEK);
+        if is_due {
+            self.sought = Some(now);
+        }
+        is_due
+    }
+
+    pub(super) fn payers(&self) -> usize {
+        self.paying.len()
+    }
+
+    pub(super) fn is_paying(&self, repository: &Repository) -> bool {
+        self.paying.contains_key(repository)
+    }
+
+    pub(super) fn paying(&self, repository: &Repository) -> Option<&Paying> {
+        self.paying.get(repository)
+    }
+
+    pub(super) fn later(&self, repository: &Repository) -> Option<&Later> {
+        self.later.get(repository)
+    }
+
+    pub(super) fn paused(&self) -> Option<&Later> {
+        self.paused.as_ref()
+    }
+
+    pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
+        let until = self.paused.as_ref()?.until;
+        (until > now).then_some(until)
+    }
+
+    pub(super) fn waits_until(&self, repository: &Repository, now: Instant) -> Option<Instant> {
+        let until = self.later.get(repository)?.until;
+        (until > now).then_some(until)
+    }
+
+    pub(super) fn begins(&mut self, repository: &Repository) {
+        self.paying.insert(repository.clone(), Paying::default());
+    }
+
+    pub(super) fn pays(&mut self, repository: &Repository, number: u64) {
+        let blob = None;
+        self.paying.insert(repository.clone(), Paying { number, blob });
+    }
+
+    pub(super) fn sends(&mut self, repository: &Repository, digest: Digest, size: u64, sent: u64) {
+        if let Some(paying) = self.paying.get_mut(repository) {
+            paying.blob = Some((digest, size, sent));
+        }
+    }
+
+    pub(super) fn ends(&mut self, repository: &Repository) {
+        self.paying.remove(repository);
+    }
+
+    /// An attempt came to nothing for a reason that passes.
+    pub(super) fn fails(
+        &mut self,
+        repository: &Repository,
+        number: u64,
+        words: &str,
+        now: Instant,
+        wish: Option<Duration>,
+        is_of_the_way: bool,
+    ) -> Later {
+        let tries = self.tries(repository, number) + 1;
+        let longest = if is_of_the_way { SOON } else { LONGEST };
+        let pause = doubled(FIRST, tries, longest).mul_f64(0.5 + rand::random::<f64>());
+        let later = Later {
+            number,
+            until: now + pause.max(wish.unwrap_or_default()),
+            tries,
+            words: words.to_owned(),
+            is_denied: false,
+        };
+        self.later.insert(repository.clone(), later.clone());
+        later
+    }
+
+    /// Our account may not push there; whether that is new.
+    pub(super) fn denies(&mut self, repository: &Repository, number: u64, words: &str, now: Instant) -> bool {
+        let before = self.later.get(repository).filter(|later| later.is_denied);
+        let tries = before.map_or(0, |later| later.tries) + 1;
+        let later = denied(number, tries, words, now);
+        self.later.insert(repository.clone(), later);
+        tries == 1
+    }
+
+    /// Nothing can be pushed; whether that is new.
+    pub(super) fn pauses(&mut self, words: &str, now: Instant) -> bool {
+        if let Some(paused) = self.paused.as_mut().filter(|paused| paused.until > now) {
+            // Others began before the first failed.
+            words.clone_into(&mut paused.words);
+            return false;
+        }
+        let tries = self.paused.as_ref().map_or(0, |paused| paused.tries) + 1;
+        self.paused = Some(denied(0, tries, words, now));
+        tries == 1
+    }
+
+    /// A debt was paid: what the parent refused it takes again.
+    pub(super) fn succeeds(&mut self, repository: &Repository) {
+        self.later.remove(repository);
+        if self.paused.take().is_some() {
+            tracing::info!("the parent takes pushes of this node again");
+        }
+    }
+
+    pub(super) fn gets_on(&mut self, repository: &Repository) {
+        if let Some(later) = self.later.get_mut(repository) {
+            later.tries = 0;
+        }
+    }
+
+    /// Forgets how a repository failed.
+    pub(super) fn forget(&mut self, repository: &Repository) {
+        self.later.remove(repository);
+    }
+
+    /// Forgets all failures: all is tried now.
+    pub(super) fn forget_all(&mut self) {
+        self.later.clear();
+        self.paused = None;
+    }
+
+    /// The parent is tried at once.
+    pub(super) fn unpause(&mut self) {
+        self.paused = None;
+    }
+
+    fn tries(&self, repository: &Repository, number: u64) -> u32 {
+        let later = self.later.get(repository).filter(|later| later.number == number);
+        later.map_or(0, |later| later.tries)
+    }
+}
+
+fn denied(number: u64, tries: u32, words: &str, now: Instant) -> Later {
+    Later {
+        number,
+        until: now + doubled(FIRST_DENIAL, tries, LONGEST_DENIAL),
+        tries,
+        words: words.to_owned(),
+        is_denied: true,
+    }
+}
+
+fn doubled(first: Duration, tries: u32, longest: Duration) -> Duration {
+    let doublings = tries.saturating_sub(1).min(16);
+    first.saturating_mul(1 << doublings).min(longest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oci::Registry;
+
+    #[test]
+    fn pauses_double_up_to_a_minute_and_a_wish_is_kept() {
+        let mut state = State::default();
+        let repository = Repository::new(Registry::own(), "a".parse().unwrap());
+        let now = crate::units::Clock::manual().0.now();
+        let mut wait = |wish: Option<u64>| {
+            let wish = wish.map(Duration::from_secs);
+            state.fails(&repository, 1, "x", now, wish, false).wait(now)
+        };
+
+        assert!((250..=750).contains(&wait(None).as_millis()));
+        assert!((500..=1500).contains(&wait(None).as_millis()));
+        assert!(wait(Some(100)) >= Duration::from_secs(100));
+        for _ in 0..20 {
+            assert!(wait(None) <= LONGEST * 3 / 2);
+        }
+        assert!(wait(None) >= LONGEST / 2);
+    }
+
+    #[test]
+    fn of_all_who_find_the_parent_shut_at_once_one_says_so() {
+        let mut state = State::default();
+        let now = crate::units::Clock::manual().0.now();
+
+        assert!(state.pauses("401", now));
+        assert!(!state.pauses("401", now));
+        assert_eq!(state.paused_until(now), Some(now + FIRST_DENIAL));
+        let later = now + FIRST_DENIAL;
+        assert!(!state.pauses("401", later), "it is the same trouble");
+        assert_eq!(state.paused_until(later), Some(later + FIRST_DENIAL * 2));
+    }
+}

@@ -1,0 +1,191 @@
+//! A tag, last of all; and what else changes at the parent under a name that others may have moved.
+
+use serde_json::{Map, Value, json};
+
+use super::config::Conflict;
+use super::trouble::Trouble;
+use super::{Queue, Seen};
+use crate::oci::{Digest, Manifest, Reference, Repository, Tag, media};
+use crate::parent::{Parent, What};
+use crate::store::{Confirmed, Debt, Held, Named, Slot};
+
+/// Bytes of a list of what refers to something.
+const LIST: usize = 4 << 20;
+
+impl Queue {
+    /// Has a tag of the parent mean what it means here, if nobody else moved it; else by the policy.
+    pub(super) async fn send_tag(
+        &self,
+        parent: &Parent,
+        repository: &Repository,
+        debt: &Debt,
+        digest: &Digest,
+        named: &Named,
+    ) -> Result<(), Trouble> {
+        let store = &self.shared.store;
+        let tag = &named.tag;
+        let row = store.tag(repository, &Slot::Tag(tag.clone()));
+        // It was moved here since, or deleted: what came later is sent later.
+        if row.is_none_or(|row| row.digest != *digest) {
+            return Ok(());
+        }
+        let reference = Reference::Tag(tag.clone());
+        let asked = self.shared.clock.now();
+        let there = match self.ask(parent, repository, What::Manifest(&reference)).await? {
+            Seen::There(there) => there,
+            Seen::Missing | Seen::Unknown => None,
+        };
+        if there == Some(*digest) {
+            self.agree(repository, tag, digest, asked);
+            return Ok(());
+        }
+        let mut name = tag.clone();
+        if let Some(there) = there
+            && !self.is_ours(repository, debt.number, tag, named.was, &there)
+        {
+            let policy = self.shared.config.policy_of(repository).conflict;
+            self.shared.metrics.conflict(policy);
+            tracing::warn!(
+                %repository, %tag, here = %digest, there = %there, policy = policy.as_str(),
+                "a tag that was pushed here was moved at the parent too"
+            );
+            match policy {
+                Conflict::LastWriter => {}
+                Conflict::ParentWins => return Ok(store.yield_tag(repository, tag)?),
+                Conflict::KeepBoth => name = self.beside(tag, digest),
+            }
+        }
+        self.put_tag(parent, repository, &name, digest).await?;
+        if name == *tag {
+            self.agree(repository, tag, digest, asked);
+            return Ok(());
+        }
+        // Not before ours is there: what is not the meaning of a tag here is not sent.
+        Ok(store.yield_tag(repository, tag)?)
+    }
+
+    async fn put_tag(
+        &self,
+        parent: &Parent,
+        repository: &Repository,
+        tag: &Tag,
+        digest: &Digest,
+    ) -> Result<(), Trouble> {
+        let reference = Reference::Tag(tag.clone());
+        let held = self.shared.store.manifest_of(repository, digest).await?;
+        let held = held.ok_or(Trouble::Lost(*digest))?;
+        let manifest = Manifest::parse(held.bytes())
+            .map_err(|error| Trouble::Refused(format!("{digest} is no manifest: {error}")))?;
+        self.put(parent, repository, &reference, &held, &manifest).await?;
+        match self.has_manifest(parent, repository, &reference, digest).await? {
+            true => Ok(()),
+            false => Err(self.not_kept(parent, &reference)),
+        }
+    }
+
+    fn agree(&self, repository: &Repository, tag: &Tag, digest: &Digest, asked: std::time::Instant) {
+        let confirmed = Confirmed {
+            at: asked,
+            age: std::time::Duration::ZERO,
+        };
+        self.shared.store.agree(repository, tag, digest, confirmed);
+    }
+
+    /// Whether what the parent has under a tag is what it had when ours was pushed, or what we put there since.
+    pub(super) fn is_ours(
+        &self,
+        repository: &Repository,
+        number: u64,
+        tag: &Tag,
+        was: Option<Digest>,
+        there: &Digest,
+    ) -> bool {
+        if was == Some(*there) {
+            return true;
+        }
+        let debts = self.shared.store.debts(repository);
+        debts.iter().any(|other| {
+            let has = || other.tags().iter().any(|other| other.tag == *tag);
+            other.number < number && other.pushed() == Some(there) && has()
+        })
+    }
+
+    /// What ours is called where both are kept.
+    fn beside(&self, tag: &Tag, digest: &Digest) -> Tag {
+        let suffix = self.shared.config.suffix.replace("{node}", &self.shared.node);
+        let suffix: String = suffix
+            .chars()
+            .map(|c| {
+                if c.is_ascii_alphanumeric() || "._-".contains(c) {
+                    c
+                } else {
+                    '-'
+                }
+            })
+            .collect();
+        /// A tag is no longer (distribution spec, "Pulling manifests").
+        const LONGEST: usize = 128;
+        let room = LONGEST.saturating_sub(suffix.len());
+        let stem: String = tag.as_str().chars().take(room.max(1)).collect();
+        // A suffix that is no end of a tag was refused with the settings.
+        format!("{stem}{suffix}")
+            .parse()
+            .unwrap_or_else(|_| digest.hex()[..32].parse().expect("hexadecimal digits are a tag"))
+    }
+
+    /// A parent that keeps no lists of referrers has them under a tag, which whoever pushes one keeps (distribution spec,
+    /// "Referrers Tag Schema").
+    pub(super) async fn list_below(
+        &self,
+        parent: &Parent,
+        repository: &Repository,
+        subject: &Digest,
+        held: &Held,
+        manifest: &Manifest,
+    ) -> Result<(), Trouble> {
+        let hex: String = subject.hex().chars().take(64).collect();
+        let name = format!("{}-{hex}", subject.algorithm());
+        let Ok(tag) = name.parse::<Tag>() else { return Ok(()) };
+        let reference = Reference::Tag(tag);
+        let found = self.read(parent, repository, &reference, LIST).await?;
+        let mut index = match found.as_deref().map(serde_json::from_slice::<Map<String, Value>>) {
+            Some(Ok(index)) => index,
+            Some(Err(_)) => {
+                tracing::warn!(%repository, %reference, "what the parent has in the place of a list of referrers is none; it stays");
+                return Ok(());
+            }
+            None => Map::from_iter([
+                ("schemaVersion".to_owned(), json!(2)),
+                ("mediaType".to_owned(), json!(media::OCI_INDEX)),
+                ("manifests".to_owned(), json!([])),
+            ]),
+        };
+        let own = held.digest().to_string();
+        let Some(Value::Array(list)) = index.get_mut("manifests") else {
+            tracing::warn!(%repository, %reference, "what the parent has in the place of a list of referrers is none; it stays");
+            return Ok(());
+        };
+        if list.iter().any(|entry| entry["digest"] == json!(own)) {
+            return Ok(());
+        }
+        let media_type = match held.media_type() {
+            "" | media::OCTET_STREAM => manifest.media_type_guess(),
+            own => own,
+        };
+        let mut entry = Map::from_iter([
+            ("mediaType".to_owned(), json!(media_type)),
+            ("digest".to_owned(), json!(own)),
+            ("size".to_owned(), json!(held.bytes().len())),
+        ]);
+        if let Some(artifact_type) = manifest.effective_artifact_type() {
+            entry.insert("artifactType".to_owned(), json!(artifact_type));
+        }
+        if !manifest.annotations.is_empty() {
+            entry.insert("annotations".to_owned(), json!(manifest.annotations));
+        }
+        list.push(Value::Object(entry));
+        let bytes = serde_json::to_vec(&index).expect("what was read as JSON is written as JSON");
+        let put = parent.put_manifest(super::CLASS, repository, &reference, media::OCI_INDEX, bytes.into());
+        put.await.map(drop).map_err(Trouble::from)
+    }
+}

@@ -1,0 +1,481 @@
+//! What is owed to the parent: pushes and deletes that were taken in here and that it is to hear of.
+//!
+//! A debt is written down with the promise, in the same line of the journal, and has a number: its place in the order in
+//! which pushes were taken in. Once it is paid it is remembered for a while, as the parent may lose what it has.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::fact::{Fact, Key, stamp};
+use super::own::Wish;
+use super::records::{Records, Slot};
+use super::{Confirmed, Error, Held, Link, Store};
+use crate::oci::{Digest, Manifest, Reference, Repository, Tag};
+
+/// A push or a delete.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Debt {
+    /// Later ones have higher numbers.
+    pub number: u64,
+    /// The registry that it is owed to, by its URL.
+    pub to: String,
+    /// Who pushed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
+    /// When it was taken in: seconds since 1970.
+    pub at: u64,
+    /// What is owed.
+    pub what: What,
+    /// How far it is.
+    #[serde(default, skip_serializing_if = "State::is_owed")]
+    pub state: State,
+}
+
+/// What is owed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum What {
+    /// A manifest with all that it needs, and then its tags.
+    Push {
+        /// Of the manifest.
+        digest: Digest,
+        /// Names that it is to have.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        tags: Vec<Named>,
+    },
+    /// A tag or a manifest is to go.
+    Delete {
+        /// What was deleted here.
+        name: Reference,
+        /// What it meant here.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        was: Option<Digest>,
+    },
+}
+
+/// A tag that was moved here.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Named {
+    /// The tag.
+    pub tag: Tag,
+    /// What the parent had under it by then, if that was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub was: Option<Digest>,
+}
+
+/// How far a debt is.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// To be paid.
+    #[default]
+    Owed,
+    /// The parent refuses it, and an operator has to look at it.
+    Parked {
+        /// What the parent said.
+        reason: String,
+    },
+    /// The parent has it.
+    Paid {
+        /// Since when: seconds since 1970.
+        at: u64,
+    },
+}
+
+impl State {
+    fn is_owed(&self) -> bool {
+        matches!(self, Self::Owed)
+    }
+}
+
+impl Debt {
+    /// Whether the parent has it.
+    pub fn is_paid(&self) -> bool {
+        matches!(self.state, State::Paid { .. })
+    }
+
+    /// The manifest that is pushed.
+    pub fn pushed(&self) -> Option<&Digest> {
+        match &self.what {
+            What::Push { digest, .. } => Some(digest),
+            What::Delete { .. } => None,
+        }
+    }
+
+    /// The tags that are moved.
+    pub fn tags(&self) -> &[Named] {
+        match &self.what {
+            What::Push { tags, .. } => tags,
+            What::Delete { .. } => &[],
+        }
+    }
+}
+
+/// To whom a push is owed, and by whose doing.
+#[derive(Clone, Debug)]
+pub struct Owing {
+    /// The parent's URL.
+    pub to: String,
+    /// Who pushed.
+    pub by: String,
+}
+
+impl Owing {
+    /// A debt of this moment.
+    pub(super) fn debt(self, number: u64, what: What) -> Fact {
+        let Self { to, by } = self;
+        Fact::Debt(Debt {
+            number,
+            to,
+            by,
+            at: stamp(),
+            what,
+            state: State::Owed,
+        })
+    }
+}
+
+impl Store {
+    /// Whether something is owed, changes; it can be waited on.
+    pub fn debts_changed(&self) -> watch::Receiver<u64> {
+        self.shared.records.lock().debts_changed()
+    }
+
+    /// The repositories with debts that are not paid, in the order in which the oldest of each was taken in.
+    pub fn indebted(&self) -> Vec<Repository> {
+        self.shared.records.lock().indebted()
+    }
+
+    /// The debts of a repository, in their order.
+    pub fn debts(&self, repository: &Repository) -> Vec<Debt> {
+        let records = self.shared.records.lock();
+        records.debts(repository).cloned().collect()
+    }
+
+    /// The first that is to be paid to `to`.
+    pub fn first_owed(&self, repository: &Repository, to: &str) -> Option<Debt> {
+        let records = self.shared.records.lock();
+        let is_due = |debt: &&Debt| debt.state == State::Owed && debt.to == to;
+        records.unpaid(repository).find(is_due).cloned()
+    }
+
+    /// One of them.
+    pub fn debt(&self, repository: &Repository, number: u64) -> Option<Debt> {
+        match self.shared.records.lock().fact(repository, &Key::Debt(number)) {
+            Some(Fact::Debt(debt)) => Some(debt.clone()),
+            _ => None,
+        }
+    }
+
+    /// Every repository with a debt, paid ones included.
+    pub fn with_debts(&self) -> Vec<Repository> {
+        self.shared.records.lock().with_debts()
+    }
+
+    /// Writes down how far a debt is, if it is on record. A power cut may take that: then it is paid again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
+    pub fn set_debt(&self, repository: &Repository, number: u64, state: State) -> Result<(), Error> {
+        let wish = |records: &Records| {
+            let Some(Fact::Debt(debt)) = records.fact(repository, &Key::Debt(number)) else {
+                return None;
+            };
+            let state = state.clone();
+            (debt.state != state).then(|| Wish::to_say(vec![Fact::Debt(Debt { state, ..debt.clone() })]))
+        };
+        self.shared.say_if(repository, wish).map(drop)
+    }
+
+    /// Has the parent told of it what it is now owed for: of `number`, that it is owed to `to`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
+    pub fn turn_debt(&self, repository: &Repository, number: u64, to: &str) -> Result<(), Error> {
+        let wish = |records: &Records| {
+            let Some(Fact::Debt(debt)) = records.fact(repository, &Key::Debt(number)) else {
+                return None;
+            };
+            let (to, state) = (to.to_owned(), State::Owed);
+            Some(Wish::to_say(vec![Fact::Debt(Debt {
+                to,
+                state,
+                ..debt.clone()
+            })]))
+        };
+        self.shared.say_if(repository, wish).map(drop)
+    }
+
+    /// Forgets debts. What was pushed for one that is not paid is no more kept from being evicted, and its tags are the
+    /// parent's again. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
+    pub fn forget_debts(&self, repository: &Repository, numbers: &[u64]) -> Result<(), Error> {
+        let wish = |records: &Records| {
+            let mut unsay: Vec<Key> = numbers.iter().copied().map(Key::Debt).collect();
+            for debt in records.unpaid(repository).filter(|debt| numbers.contains(&debt.number)) {
+                let Some(digest) = debt.pushed() else { continue };
+                let is_moved = |named: &&Named| {
+                    let row = records.tag(repository, &Slot::Tag(named.tag.clone()));
+                    row.is_some_and(|row| row.digest != *digest)
+                };
+                let tags = debt.tags().iter().filter(|named| !is_moved(named));
+                unsay.extend(tags.map(|named| Key::Tag(named.tag.clone())));
+            }
+            Some(Wish::to_unsay(unsay))
+        };
+        let mark = self.shared.say_if(repository, wish)?;
+        mark.map_or(Ok(()), |mark| self.shared.journal.sync(mark))
+    }
+
+    /// Pushes a manifest that is here once more: the parent lost it. Whether all that it needs is here. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
+    pub fn owe_again(
+        &self,
+        repository: &Repository,
+        debt: &Debt,
+        needs: &[Digest],
+        subject: Option<Digest>,
+    ) -> Result<bool, Error> {
+        let Some(digest) = debt.pushed() else { return Ok(false) };
+        let at = stamp();
+        let wish = |records: &Records| {
+            let ledger = self.shared.ledger.lock();
+            let media_type = ledger.entry(digest)?.media_type.as_deref()?.to_owned();
+            let blobs: Option<Vec<Fact>> = needs
+                .iter()
+                .map(|digest| {
+                    let media_type = ledger.entry(digest)?.media_type.as_deref().map(str::to_owned);
+                    let digest = *digest;
+                    Some(Fact::Blob { digest, at, media_type })
+                })
+                .collect();
+            let mut say = blobs?;
+            // What has moved here since is not moved back.
+            let is_latest = |named: &&Named| {
+                let later = |other: &&Debt| {
+                    other.number > debt.number && other.tags().iter().any(|other| other.tag == named.tag)
+                };
+                !records.debts(repository).any(|other| later(&other))
+            };
+            let tags: Vec<Named> = debt.tags().iter().filter(is_latest).cloned().collect();
+            let digest = *digest;
+            say.push(Fact::Manifest {
+                digest,
+                media_type,
+                at,
+                subject,
+            });
+            say.extend(tags.iter().map(|named| Fact::Tag {
+                tag: named.tag.clone(),
+                digest,
+            }));
+            say.push(Fact::Debt(Debt {
+                number: self.shared.journal.next(),
+                what: What::Push { digest, tags },
+                state: State::Owed,
+                ..debt.clone()
+            }));
+            Some(Wish {
+                unsay: vec![Key::Debt(debt.number)],
+                ..Wish::to_say(say)
+            })
+        };
+        match self.shared.say_if(repository, wish) {
+            Ok(Some(mark)) => self.shared.journal.sync(mark).map(|()| true),
+            Ok(None) | Err(Error::Gone { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where a blob's upload to the parent goes on.
+    pub fn sending(&self, repository: &Repository, digest: &Digest) -> Option<String> {
+        match self.shared.records.lock().fact(repository, &Key::Sending(*digest)) {
+            Some(Fact::Sending { session, .. }) => Some(session.clone()),
+            _ => None,
+        }
+    }
+
+    /// Writes down where a blob's upload to the parent goes on; `None`: nowhere. A kill leaves it so.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
+    pub fn set_sending(&self, repository: &Repository, digest: &Digest, session: Option<String>) -> Result<(), Error> {
+        let digest = *digest;
+        let wish = |records: &Records| match session {
+            Some(session) => Some(Wish::to_say(vec![Fact::Sending { digest, session }])),
+            None => records
+                .fact(repository, &Key::Sending(digest))
+                .is_some()
+                .then(|| Wish::to_unsay(vec![Key::Sending(digest)])),
+        };
+        self.shared.say_if(repository, wish).map(drop)
+    }
+
+    /// The parent has `digest` under a tag that was pushed here: the tag is the parent's again.
+    pub fn agree(&self, repository: &Repository, tag: &Tag, digest: &Digest, confirmed: Confirmed) {
+        self.confirm(repository, &Slot::Tag(tag.clone()), digest, confirmed);
+    }
+
+    /// The parent's tag is what holds from now on, whatever was pushed here under it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
+    pub fn yield_tag(&self, repository: &Repository, tag: &Tag) -> Result<(), Error> {
+        let wish = |records: &Records| {
+            let key = Key::Tag(tag.clone());
+            records
+                .fact(repository, &key)
+                .is_some()
+                .then(|| Wish::to_unsay(vec![key]))
+        };
+        self.shared.say_if(repository, wish).map(drop)
+    }
+
+    /// Lets go of what was pushed to `repository` and is no more owed: the parent has it, so it may be evicted like
+    /// everything that was pulled. What a manifest still needs that nobody else has stays.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::ReadOnly`]: a manifest could not be read, or the disk refused. Nothing has changed.
+    pub async fn release(&self, repository: &Repository) -> Result<(), Error> {
+        let (facts, paid, owed) = {
+            let records = self.shared.records.lock();
+            let debts = || records.debts(repository);
+            let pushed = |is_paid: bool| {
+                let those = debts().filter(move |debt| debt.is_paid() == is_paid);
+                those.filter_map(|debt| debt.pushed().copied()).collect::<HashSet<_>>()
+            };
+            let facts: Vec<Fact> = records.facts_of(repository).cloned().collect();
+            (facts, pushed(true), pushed(false))
+        };
+        let is_pushed = |fact: &&Fact| matches!(fact, Fact::Manifest { .. });
+        let manifests = || facts.iter().filter(is_pushed).filter_map(Fact::content);
+        let goes = |digest: &&Digest| paid.contains(*digest) && !owed.contains(*digest);
+        let going: Vec<Digest> = manifests().filter(goes).copied().collect();
+        if going.is_empty() {
+            return Ok(());
+        }
+        let mut stays: Vec<Digest> = manifests().filter(|digest| !goes(digest)).copied().collect();
+        // What is pushed meanwhile says all that it needs again, and is seen below.
+        let needed = self.closure(&mut stays).await?;
+        let mut roots = going.clone();
+        let freed = self.closure(&mut roots).await?;
+        let accepted = {
+            let is_same = |fact: &&Fact| matches!(fact, Fact::Manifest { digest, .. } if !going.contains(digest));
+            facts
+                .iter()
+                .filter(is_same)
+                .filter_map(Fact::content)
+                .copied()
+                .collect::<BTreeSet<_>>()
+        };
+        let wish = |records: &Records| {
+            let now: BTreeSet<Digest> = records
+                .facts_of(repository)
+                .filter(|fact| matches!(fact, Fact::Manifest { digest, .. } if !going.contains(digest)))
+                .filter_map(Fact::content)
+                .copied()
+                .collect();
+            let is_owed = |digest: &Digest| records.unpaid(repository).any(|debt| debt.pushed() == Some(digest));
+            if now != accepted || going.iter().any(is_owed) {
+                // Another time.
+                return None;
+            }
+            let blobs = freed.iter().filter(|digest| !needed.contains(*digest)).copied();
+            let subjects = going
+                .iter()
+                .filter_map(|digest| match records.fact(repository, &Key::Manifest(*digest)) {
+                    Some(Fact::Manifest { subject, .. }) => *subject,
+                    _ => None,
+                });
+            Some(Wish {
+                forget: subjects.map(Slot::Referrers).collect(),
+                unsay: going
+                    .iter()
+                    .copied()
+                    .map(Key::Manifest)
+                    .chain(blobs.map(Key::Blob))
+                    .collect(),
+                is_kept: true,
+                ..Wish::default()
+            })
+        };
+        self.shared.say_if(repository, wish).map(drop)
+    }
+
+    /// Everything that these manifests need, and the manifests themselves among what others need.
+    async fn closure(&self, manifests: &mut Vec<Digest>) -> Result<HashSet<Digest>, Error> {
+        let mut needed = HashSet::new();
+        while let Some(digest) = manifests.pop() {
+            let Some(held) = self.held(&Link::new(digest)).await? else {
+                continue;
+            };
+            let Ok(manifest) = Manifest::parse(held.bytes()) else {
+                continue;
+            };
+            for child in manifest.children() {
+                if needed.insert(child.digest) && crate::oci::media::is_manifest(&child.media_type) {
+                    manifests.push(child.digest);
+                }
+            }
+        }
+        Ok(needed)
+    }
+
+    /// Content of a repository that is to be sent to the parent, whole: a manifest. `None` if it is not here.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::read`].
+    pub async fn manifest_of(&self, repository: &Repository, digest: &Digest) -> Result<Option<Arc<Held>>, Error> {
+        match self.linked(repository, digest) {
+            Some(link) => self.held(&link).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Room of what is here and may exist nowhere else, in bytes.
+    pub fn owned(&self) -> u64 {
+        self.shared.ledger.lock().owned()
+    }
+
+    /// Forgets what was paid more than `age` ago, and all but the last `most`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
+    pub fn forget_paid(&self, repository: &Repository, age: Duration, most: usize) -> Result<(), Error> {
+        let oldest = stamp().saturating_sub(age.as_secs());
+        let wish = |records: &Records| {
+            let paid: Vec<&Debt> = records.debts(repository).filter(|debt| debt.is_paid()).collect();
+            let many = paid.len().saturating_sub(most);
+            let is_old = |debt: &Debt| matches!(debt.state, State::Paid { at } if at < oldest);
+            let old = paid
+                .iter()
+                .enumerate()
+                .filter(|(place, debt)| *place < many || is_old(debt));
+            let unsay: Vec<Key> = old.map(|(_, debt)| Key::Debt(debt.number)).collect();
+            (!unsay.is_empty()).then(|| Wish::to_unsay(unsay))
+        };
+        self.shared.say_if(repository, wish).map(drop)
+    }
+}
+
+/// Seconds since 1970, for what is written down of debts.
+pub fn paid_now() -> State {
+    State::Paid { at: stamp() }
+}

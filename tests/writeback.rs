@@ -1,0 +1,210 @@
+//! What is pushed to a node reaches its parent, whatever happens in between: whole, in order, once.
+
+use crate::support::client::Request;
+use crate::support::content::{Image, random};
+use crate::support::eventually;
+use crate::support::node::{Node, Setup};
+use crate::support::pushing::Pusher;
+
+fn to(node: &Node, repository: &str) -> Pusher {
+    Pusher::of(node.client(), repository)
+}
+
+/// A registry without a parent.
+async fn cloud() -> Node {
+    Setup::alone().registry().named("cloud").start().await
+}
+
+/// A registry below another.
+fn below(parent: &Node) -> Setup {
+    Setup::below(&parent.url()).registry().tag_ttl("0s")
+}
+
+async fn items(node: &Node) -> Vec<serde_json::Value> {
+    let listing = node.admin("/api/queue").await;
+    assert_eq!(listing.status, 200, "{listing}");
+    listing.json()["items"].as_array().cloned().unwrap_or_default()
+}
+
+/// Waits until nothing is owed.
+async fn drained(node: &Node) {
+    eventually("nothing waits for the parent", async || items(node).await.is_empty()).await;
+}
+
+#[tokio::test]
+async fn an_image_pushed_while_all_above_is_down_reaches_the_top() {
+    let mut cloud = cloud().await;
+    let mut l5 = below(&cloud).named("l5").start().await;
+    let l4 = below(&l5).named("l4").start().await;
+    cloud.kill();
+    l5.kill();
+    let image = Image::of(&[100_000, 3 << 20]);
+
+    to(&l4, "plant/app").image("v1", &image).await;
+    to(&l4, "plant/app").assert_has("v1", &image).await;
+    assert_eq!(items(&l4).await.len(), 1);
+    l5.start().await;
+    drained(&l4).await;
+    to(&l5, "plant/app").assert_has("v1", &image).await;
+    assert!(!items(&l5).await.is_empty());
+    cloud.start().await;
+    drained(&l5).await;
+
+    to(&cloud, "plant/app").assert_has("v1", &image).await;
+    let metrics = l4.metrics().await;
+    assert_eq!(metrics.sum("wharf_queue_items", &[]), 0.0);
+}
+
+#[tokio::test]
+async fn what_the_parent_has_need_not_stay_and_is_served_as_before() {
+    let cloud = cloud().await;
+    let mut node = below(&cloud).start().await;
+    let image = Image::of(&[50_000]);
+    let app = to(&node, "a");
+    let artifact = Image::referring_to(&image.manifest, "application/vnd.example");
+    app.image("v1", &image).await;
+    app.blobs_of(&artifact).await;
+    app.manifest(&artifact.manifest.digest, &artifact.manifest).await;
+
+    drained(&node).await;
+    eventually("nothing is kept for the parent's sake", async || {
+        node.admin("/api/queue").await.json()["bytes"] == 0
+    })
+    .await;
+
+    app.assert_has("v1", &image).await;
+    assert_eq!(app.tags().await, ["v1"]);
+    assert_eq!(
+        app.referrers(&image.manifest.digest).await,
+        std::slice::from_ref(&artifact.manifest.digest)
+    );
+    node.restart().await;
+    to(&node, "a").assert_has("v1", &image).await;
+    to(&cloud, "a").assert_has("v1", &image).await;
+    assert_eq!(
+        to(&cloud, "a").referrers(&image.manifest.digest).await,
+        [artifact.manifest.digest]
+    );
+}
+
+#[tokio::test]
+async fn a_tag_that_moves_again_and_again_is_sent_as_it_is_at_last() {
+    let mut cloud = cloud().await;
+    let node = below(&cloud).start().await;
+    cloud.kill();
+    let app = to(&node, "a");
+    let images: Vec<Image> = (0..5).map(|_| Image::of(&[1000])).collect();
+    for image in &images {
+        app.image("latest", image).await;
+    }
+    assert_eq!(app.delete("manifests/latest").await.status, 202);
+    app.image("other", &images[0]).await;
+
+    cloud.start().await;
+    drained(&node).await;
+
+    let top = to(&cloud, "a");
+    assert_eq!(top.tags().await, ["other"]);
+    for image in &images {
+        top.assert_has(&image.manifest.digest, image).await;
+    }
+}
+
+#[tokio::test]
+async fn a_layer_that_repositories_share_is_sent_once_and_what_is_there_not_at_all() {
+    let cloud = cloud().await;
+    let node = below(&cloud).start().await;
+    let layer = random(2 << 20);
+    let first = Image::with_layers(vec![layer]);
+    to(&node, "a").image("v1", &first).await;
+    drained(&node).await;
+    for name in ["b", "c", "d"] {
+        to(&node, name).image("v1", &first).await;
+    }
+    drained(&node).await;
+
+    for name in ["a", "b", "c", "d"] {
+        to(&cloud, name).assert_has("v1", &first).await;
+    }
+    let came = cloud.metrics().await.sum("wharf_pushed_bytes_total", &[]);
+    assert!(came < 2.2 * 1024.0 * 1024.0, "{came} bytes came");
+}
+
+#[tokio::test]
+async fn deletes_travel_unless_the_policy_says_no() {
+    let cloud = cloud().await;
+    let node = below(&cloud)
+        .more("[[queue.rule]]\nrepositories = [\"kept\"]\ndeletes = false\n")
+        .start()
+        .await;
+    let image = Image::of(&[1000]);
+    for name in ["gone", "kept"] {
+        to(&node, name).image("v1", &image).await;
+        to(&node, name).manifest("v2", &image.manifest).await;
+    }
+    drained(&node).await;
+    for name in ["gone", "kept"] {
+        assert_eq!(to(&node, name).delete("manifests/v1").await.status, 202);
+    }
+    drained(&node).await;
+
+    assert_eq!(to(&cloud, "gone").tags().await, ["v2"]);
+    assert_eq!(to(&cloud, "kept").tags().await, ["v1", "v2"]);
+    assert_eq!(to(&node, "kept").tags().await, ["v2"]);
+    let digest = &image.manifest.digest;
+    assert_eq!(
+        to(&node, "gone").delete(&format!("manifests/{digest}")).await.status,
+        202
+    );
+    drained(&node).await;
+    to(&cloud, "gone")
+        .get(&format!("manifests/{digest}"))
+        .await
+        .assert_error(404, "MANIFEST_UNKNOWN");
+}
+
+#[tokio::test]
+async fn with_the_index_lost_what_is_owed_is_rebuilt_from_the_journal() {
+    let mut cloud = cloud().await;
+    let mut node = below(&cloud).start().await;
+    cloud.kill();
+    let image = Image::of(&[300_000]);
+    to(&node, "a").image("v1", &image).await;
+    to(&node, "b").image("v1", &image).await;
+
+    node.kill();
+    node.lose_index();
+    node.start().await;
+    assert_eq!(items(&node).await.len(), 2);
+    cloud.start().await;
+    drained(&node).await;
+
+    to(&cloud, "a").assert_has("v1", &image).await;
+    to(&cloud, "b").assert_has("v1", &image).await;
+}
+
+#[tokio::test]
+async fn an_operator_drops_what_is_not_to_be_delivered() {
+    let mut cloud = cloud().await;
+    let node = below(&cloud).start().await;
+    cloud.kill();
+    let image = Image::of(&[1000]);
+    to(&node, "a").image("v1", &image).await;
+    to(&node, "b").image("v1", &image).await;
+    let refused = node.admin_send(Request::new("POST", "/api/queue/drop")).await;
+    assert_eq!(refused.status, 400, "{refused}");
+
+    let number = items(&node).await[0]["number"].to_string();
+    let dropped = node
+        .admin_send(Request::new("POST", &format!("/api/queue/drop?number={number}")))
+        .await;
+    assert_eq!(dropped.status, 200, "{dropped}");
+    cloud.start().await;
+    drained(&node).await;
+
+    to(&cloud, "b").assert_has("v1", &image).await;
+    to(&cloud, "a")
+        .get("manifests/v1")
+        .await
+        .assert_error(404, "MANIFEST_UNKNOWN");
+}
