@@ -24,7 +24,7 @@ use crate::queue::Queue;
 use crate::router::{Named, Names, NamesError};
 use crate::select::Filter;
 use crate::serve::Serve;
-use crate::status::{Status, Wall};
+use crate::status::{Receipts, Status, Wall};
 use crate::store::Store;
 use crate::units::Clock;
 use crate::{admin, config, fetch, listener, parent, push, queue, serve, store};
@@ -151,6 +151,7 @@ impl App {
             counted,
         );
         let counted = push::Metrics::new(&metrics, &refused)?;
+        let (above, pushed_to) = (parent.clone(), registry.clone());
         let target = Target {
             registry,
             parent: parent.clone(),
@@ -180,7 +181,19 @@ impl App {
         fetching.spawn(queue.clone().watch());
         let (gate, shelf) = (Gate::new(filters), Shelf::new(store.clone(), fetch));
         let counted = serve::Metrics::new(&metrics)?;
-        let serve = Serve::new(id, names, gate, shelf, push.clone(), counted, clock, answer_within);
+        let receipts = Receipts::new(&id, store.clone(), above, pushed_to);
+        let told = receipts.clone();
+        let serve = Serve::new(
+            id,
+            names,
+            gate,
+            shelf,
+            push.clone(),
+            told,
+            counted,
+            clock,
+            answer_within,
+        );
 
         let refused = listener::Refused::new(&refused);
         let connections = connections(&listen, descriptors, refused.clone());
@@ -198,7 +211,7 @@ impl App {
             refused,
             log: request_log.clone(),
         }));
-        server.add_service(admin::service(&ports.admin, status, metrics, push, queue));
+        server.add_service(admin::service(&ports.admin, status, metrics, push, queue, receipts));
         Ok(Self {
             server,
             connections,

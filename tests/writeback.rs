@@ -208,3 +208,74 @@ async fn an_operator_drops_what_is_not_to_be_delivered() {
         .await
         .assert_error(404, "MANIFEST_UNKNOWN");
 }
+
+/// The layers of a receipt that have it, from the lowest up, and how many there are.
+async fn reached(node: &Node, repository: &str, digest: &str) -> (Vec<String>, usize) {
+    let target = format!("/v2/_wharf/receipts?repository={repository}&digest={digest}");
+    let receipt = node.get(&target).await;
+    assert_eq!(receipt.status, 200, "{receipt}");
+    let by_admin = node.admin(&target.replace("/v2/_wharf", "/api")).await;
+    assert_eq!(
+        by_admin.json()["layers"].as_array().unwrap().len(),
+        receipt.json()["layers"].as_array().unwrap().len()
+    );
+    let layers = receipt.json()["layers"].as_array().cloned().unwrap_or_default();
+    let has = layers.iter().filter(|layer| layer["has"] == true);
+    let names = has.filter_map(|layer| layer["node"].as_str().map(str::to_owned));
+    (names.collect(), layers.len())
+}
+
+#[tokio::test]
+async fn a_receipt_tells_at_every_layer_how_far_up_a_push_has_got() {
+    let mut cloud = cloud().await;
+    let l5 = below(&cloud).named("l5").start().await;
+    let mut l4 = below(&l5).named("l4").start().await;
+    let image = Image::of(&[1000]);
+    let digest = &image.manifest.digest;
+    cloud.kill();
+    to(&l4, "a").image("v1", &image).await;
+    drained(&l4).await;
+
+    assert_eq!(
+        reached(&l4, "a", digest).await,
+        (vec!["l4".to_owned(), "l5".to_owned()], 3)
+    );
+    let waiting = l5
+        .get(&format!("/v2/_wharf/receipts?repository=a&digest={digest}"))
+        .await
+        .json();
+    assert_eq!(waiting["layers"][0]["owed"], "pending", "{waiting}");
+    assert!(
+        waiting["unknown"].as_str().unwrap().contains("cannot be reached"),
+        "{waiting}"
+    );
+
+    cloud.start().await;
+    drained(&l5).await;
+    l4.restart().await;
+    assert_eq!(reached(&l4, "a", digest).await.0, ["l4", "l5", "cloud"]);
+    assert_eq!(reached(&cloud, "a", digest).await.0, ["cloud"]);
+    let known = l4
+        .get(&format!("/v2/_wharf/receipts?repository=a&digest={digest}"))
+        .await
+        .json();
+    for layer in known["layers"].as_array().unwrap() {
+        assert!(
+            layer["at"].as_u64().unwrap() > 1_700_000_000 || layer["node"] == "cloud",
+            "{known}"
+        );
+    }
+
+    // Nobody is told of what cannot be pulled, and a nonsense question is refused.
+    for (query, code) in [
+        ("digest=x&repository=a", "DIGEST_INVALID"),
+        (&*format!("digest={digest}"), "NAME_INVALID"),
+    ] {
+        let refused = l4.get(&format!("/v2/_wharf/receipts?{query}")).await;
+        refused.assert_error(400, code);
+    }
+    let post = l4
+        .send(Request::new("POST", "/v2/_wharf/receipts").header("Content-Length", "0"))
+        .await;
+    assert_eq!(post.status, 400, "{post}");
+}

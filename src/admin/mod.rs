@@ -18,7 +18,7 @@ pub use config::Config;
 
 use crate::push::Push;
 use crate::queue::Queue;
-use crate::status::Status;
+use crate::status::{Receipts, Status};
 
 /// The admin port's answers.
 pub struct Admin {
@@ -27,15 +27,24 @@ pub struct Admin {
     /// `None`: a mirror.
     push: Option<Push>,
     queue: Queue,
+    receipts: Receipts,
 }
 
 /// The admin port as a service for pingora's server.
-pub fn service(config: &Config, status: Status, metrics: Registry, push: Option<Push>, queue: Queue) -> Service<Admin> {
+pub fn service(
+    config: &Config,
+    status: Status,
+    metrics: Registry,
+    push: Option<Push>,
+    queue: Queue,
+    receipts: Receipts,
+) -> Service<Admin> {
     let admin = Admin {
         status,
         metrics,
         push,
         queue,
+        receipts,
     };
     let mut service = Service::new("admin".to_owned(), admin);
     service.threads = Some(1);
@@ -74,10 +83,14 @@ impl ServeHttp for Admin {
             "/readyz" => self.readiness().await,
             "/metrics" => self.metrics(),
             queue::LIST => queue::list(&self.queue),
+            queue::RECEIPTS => {
+                let query = head.uri.query().unwrap_or_default().to_owned();
+                queue::receipt(&self.receipts, &query).await
+            }
             _ if is_deed => words(405, "this takes POST\n"),
             _ => words(
                 404,
-                "there are /, /metrics, /healthz, /readyz, /api/queue and /api/cache/gc here\n",
+                "there are /, /metrics, /healthz, /readyz, /api/queue, /api/receipts and /api/cache/gc here\n",
             ),
         }
     }

@@ -5,7 +5,10 @@ use serde::Serialize;
 use url::form_urlencoded;
 
 use super::{json, refuse};
+use crate::oci::{Digest, Name};
+use crate::parent::Hops;
 use crate::queue::{Item, Queue, Which};
+use crate::status::Receipts;
 use crate::store;
 
 /// `GET`: everything that waits.
@@ -15,6 +18,9 @@ pub(super) const LIST: &str = "/api/queue";
 pub(super) const RETRY: &str = "/api/queue/retry";
 /// `POST`: gives up what is named likewise.
 pub(super) const DROP: &str = "/api/queue/drop";
+
+/// `GET`: how far up a push has got: `repository=a/b&digest=sha256:...`.
+pub(super) const RECEIPTS: &str = "/api/receipts";
 
 #[derive(Serialize)]
 struct Done {
@@ -30,6 +36,22 @@ struct Named {
 
 pub(super) fn list(queue: &Queue) -> Response<Vec<u8>> {
     json(200, &queue.list())
+}
+
+pub(super) async fn receipt(receipts: &Receipts, query: &str) -> Response<Vec<u8>> {
+    let (mut repository, mut digest) = (None, None);
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*key {
+            "repository" => repository = value.parse::<Name>().ok(),
+            "digest" => digest = value.parse::<Digest>().ok(),
+            _ => return refuse(400, &format!("{key} means nothing here; write repository and digest")),
+        }
+    }
+    let (Some(name), Some(digest)) = (repository, digest) else {
+        return refuse(400, "write repository=<name>&digest=sha256:<hex>");
+    };
+    let repository = receipts.named(name);
+    json(200, &receipts.of(&repository, &digest, &Hops::default()).await)
 }
 
 pub(super) async fn retry(queue: &Queue, query: &str) -> Response<Vec<u8>> {

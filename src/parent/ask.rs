@@ -56,6 +56,8 @@ pub enum What<'a> {
     Referrers(&'a Digest),
     /// end-12, a further page, as above.
     ReferrersPage(&'a Digest, &'a str),
+    /// Of a node: how far up a push has got.
+    Receipts(&'a Digest),
 }
 
 impl Ask<'_> {
@@ -67,9 +69,15 @@ impl Ask<'_> {
             What::Blob(digest) => format!("blobs/{digest}"),
             What::Tags { .. } | What::TagsPage(_) => "tags/list".to_owned(),
             What::Referrers(digest) | What::ReferrersPage(digest, _) => format!("referrers/{digest}"),
+            What::Receipts(_) => "receipts".to_owned(),
         };
         let mut url = base.clone();
-        url.set_path(&format!("{}v2/{name}/{tail}", base.path()));
+        let within = if matches!(self.what, What::Receipts(_)) {
+            "_wharf"
+        } else {
+            name
+        };
+        url.set_path(&format!("{}v2/{within}/{tail}", base.path()));
         match self.what {
             What::Tags { n, last } => {
                 let mut query = url.query_pairs_mut();
@@ -81,6 +89,11 @@ impl Ask<'_> {
             What::TagsPage(query) | What::ReferrersPage(_, query) => {
                 let query = without_ns(query);
                 url.set_query(Some(&query).filter(|query| !query.is_empty()).map(String::as_str));
+            }
+            What::Receipts(digest) => {
+                let mut query = url.query_pairs_mut();
+                query.append_pair("repository", name);
+                query.append_pair("digest", &digest.to_string());
             }
             What::Manifest(_) | What::Blob(_) | What::Referrers(_) => {}
         }

@@ -113,7 +113,7 @@ impl Shared {
                 came: length,
             });
         }
-        self.admit_bytes(size + body.length().unwrap_or(0))?;
+        self.admit_bytes(size + body.length().unwrap_or(0)).await?;
         let upload = turn.upload.take().ok_or(Error::Interrupted)?;
         let mut writing = Writing::new(upload, self.config.blob.bytes());
         let outcome = writing.take(body, announced).await;

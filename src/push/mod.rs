@@ -14,7 +14,9 @@ mod sessions;
 mod sound;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tokio::sync::Mutex;
 
 pub use body::{Broken, Incoming};
 pub use config::Config;
@@ -35,6 +37,8 @@ use crate::units::{Clock, Size};
 
 /// How often what took too long is looked for.
 const LOOK: Duration = Duration::from_secs(10);
+/// For how long it is believed how much is owed, where that has to be counted.
+const OWED_FOR: Duration = Duration::from_millis(500);
 /// How often what no manifest needs is looked for: every manifest is read for it.
 const SWEEP: Duration = Duration::from_secs(60 * 60);
 
@@ -54,6 +58,8 @@ struct Shared {
     /// The registry above, whose content a delete has to hide.
     parent: Option<Parent>,
     most_owed: Option<Size>,
+    /// What was owed when it was last counted, in bytes.
+    owed: Mutex<Option<(Instant, u64)>>,
     /// Whoever finds out whether that takes pushes.
     sound: Sound,
     full: Full,
@@ -97,6 +103,7 @@ impl Push {
                 fetch,
                 registry,
                 most_owed: most_owed.filter(|_| parent.is_some()),
+                owed: Mutex::default(),
                 parent,
                 sound: Sound::new(),
                 full: Full::default(),
@@ -182,6 +189,8 @@ impl Push {
     /// * [`Error::Elsewhere`]: the repository is not one that is pushed to here.
     /// * [`Error::TooManyUploads`]; [`Error::Store`].
     pub async fn begin(&self, permit: &Permit, algorithm: Algorithm) -> Result<SessionId, Error> {
+        self.shared.admit(permit)?;
+        self.shared.admit_bytes(1).await?;
         let (shared, permit) = (self.shared.clone(), permit.clone());
         let begun = beside(move || shared.begin(&permit, algorithm)).await?;
         begun.map_err(|error| self.shared.counted(error))
@@ -265,10 +274,22 @@ impl Shared {
     }
 
     /// Whether so many bytes more may wait for the parent.
-    fn admit_bytes(&self, more: u64) -> Result<(), Error> {
+    async fn admit_bytes(&self, more: u64) -> Result<(), Error> {
         let Some(most) = self.most_owed else { return Ok(()) };
-        let owed = self.store.owned();
-        if owed.saturating_add(more) <= most.bytes() {
+        let fits = |owed: u64| owed.saturating_add(more) <= most.bytes();
+        // What is owed is part of it, and it costs nothing to know.
+        if fits(self.store.owned()) {
+            return Ok(());
+        }
+        let mut seen = self.owed.lock().await;
+        let now = self.clock.now();
+        let (when, owed) = match *seen {
+            Some((when, owed)) if now.saturating_duration_since(when) < OWED_FOR => (when, owed),
+            _ => (now, self.store.owed_room().await?),
+        };
+        *seen = Some((when, owed));
+        drop(seen);
+        if fits(owed) {
             return Ok(());
         }
         Err(self.counted(Error::QueueFull { owed, most }))

@@ -96,8 +96,6 @@ impl Session {
 
 impl Shared {
     pub(super) fn begin(&self, permit: &Permit, algorithm: Algorithm) -> Result<SessionId, Error> {
-        self.admit(permit)?;
-        self.admit_bytes(1)?;
         let most = self.sessions.most;
         if self.sessions.len() >= most {
             self.expire_sessions();

@@ -55,6 +55,16 @@ pub fn parse(names: &Names, line: &Line<'_>) -> Result<Routed, Error> {
         Shape::Catalog => Route::Catalog {
             page: Page::read(query)?,
         },
+        Shape::Receipts => {
+            namespace = query.value("ns").map(String::from);
+            let name = query.value("repository").unwrap_or_default();
+            let registry = settle(names, line, namespace.as_deref(), before, &name)?;
+            let name: Name = without_prefix(names, registry, &name).parse()?;
+            Route::Receipts {
+                repository: Repository::new(registry.clone(), name),
+                digest: query.value("digest").unwrap_or_default().parse()?,
+            }
+        }
         Shape::Of(name, end) => {
             namespace = query.value("ns").map(String::from);
             let registry = settle(names, line, namespace.as_deref(), before, name)?;

@@ -17,6 +17,8 @@ pub(super) enum Shape<'a> {
     Ping,
     /// `/v2/_catalog`
     Catalog,
+    /// `/v2/_wharf/receipts`
+    Receipts,
     /// `/v2/<name>/...`
     Of(&'a str, End<'a>),
 }
@@ -66,6 +68,7 @@ impl<'a> Shape<'a> {
             "" => Some(Self::Root),
             "/" => Some(Self::Ping),
             "/_catalog" => Some(Self::Catalog),
+            "/_wharf/receipts" => Some(Self::Receipts),
             // No name begins so: extensions of the API live there.
             _ if below.starts_with("/_") => None,
             _ => Self::of(below.strip_prefix('/')?),

@@ -49,6 +49,13 @@ pub enum Route {
         /// Which part of the list.
         page: Page,
     },
+    /// How far up a push has got. No part of the distribution spec: ours.
+    Receipts {
+        /// Where.
+        repository: Repository,
+        /// The manifest.
+        digest: Digest,
+    },
     /// A change of the registry, or a step towards one; of a node that takes writes.
     Push(Push),
     /// Anything that would change the registry, uploads with all their requests among it; of a node that takes none.
@@ -67,6 +74,7 @@ impl Route {
             Self::Manifest { repository, .. }
             | Self::Blob { repository, .. }
             | Self::Tags { repository, .. }
+            | Self::Receipts { repository, .. }
             | Self::Referrers { repository, .. } => Some(repository),
             Self::Push(push) => Some(&push.repository),
             Self::Write { repository, .. } => repository.as_ref(),
@@ -91,6 +99,13 @@ impl Route {
             } => {
                 let uri = in_repository(repository, "referrers", digest);
                 uri.value("artifactType", artifact_type.as_deref()).page(page).finish()
+            }
+            Self::Receipts { repository, digest } => {
+                let Repository { registry, name } = repository;
+                let uri = Uri::new("/v2/_wharf/receipts".to_owned());
+                let uri = uri.value("ns", (!registry.is_own()).then(|| registry.as_str()));
+                let uri = uri.value("repository", Some(name.as_str()));
+                uri.value("digest", Some(&digest.to_string())).finish()
             }
             Self::Catalog { page } => Uri::new("/v2/_catalog".to_owned()).page(page).finish(),
             Self::Push(_) | Self::Write { .. } => return None,

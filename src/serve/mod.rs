@@ -9,6 +9,7 @@ mod manifest;
 mod metrics;
 mod ping;
 mod push;
+mod receipts;
 mod referrers;
 mod refusal;
 mod reply;
@@ -33,6 +34,7 @@ use crate::oci::Repository;
 use crate::parent::{self, Class, NodeId};
 use crate::push::{Incoming, Push};
 use crate::router::{self, Names, Route, Routed};
+use crate::status::Receipts;
 use crate::units::Clock;
 
 /// The registry of one node.
@@ -43,6 +45,7 @@ pub struct Serve {
     shelf: Shelf,
     /// `None`: a mirror.
     push: Option<Push>,
+    receipts: Receipts,
     metrics: Metrics,
     clock: Clock,
     answer_within: Duration,
@@ -57,6 +60,7 @@ impl Serve {
         gate: Gate,
         shelf: Shelf,
         push: Option<Push>,
+        receipts: Receipts,
         metrics: Metrics,
         clock: Clock,
         answer_within: Duration,
@@ -67,6 +71,7 @@ impl Serve {
             gate,
             shelf,
             push,
+            receipts,
             metrics,
             clock,
             answer_within,
@@ -154,6 +159,9 @@ impl Serve {
                 .await
             }
             Route::Catalog { page } => catalog::list(self, request, &page),
+            Route::Receipts { repository, digest } => {
+                Box::pin(receipts::tell(self, request, &repository, &digest)).await
+            }
             Route::Push(wanted) => match &self.push {
                 Some(push) => Box::pin(push::answer(self, push, request, wanted, body)).await,
                 None => Err(Refusal::ReadOnly { allow: "GET, HEAD" }),

@@ -65,6 +65,8 @@ pub enum Kind {
     Referrers,
     /// The list of repositories.
     Catalog,
+    /// How far up a push has got.
+    Receipts,
     /// Anything that would change something.
     Write,
     /// What no route leads to.
@@ -96,6 +98,7 @@ impl Kind {
             Self::Tags => "tags",
             Self::Referrers => "referrers",
             Self::Catalog => "catalog",
+            Self::Receipts => "receipts",
             Self::Write => "write",
             Self::Other => "other",
         }
@@ -109,6 +112,7 @@ impl Kind {
             Route::Tags { .. } => Self::Tags,
             Route::Referrers { .. } => Self::Referrers,
             Route::Catalog { .. } => Self::Catalog,
+            Route::Receipts { .. } => Self::Receipts,
             Route::Push(_) | Route::Write { .. } => Self::Write,
         }
     }

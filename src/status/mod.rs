@@ -1,6 +1,7 @@
 //! What this node says of itself: whether it is ready, and why not.
 
 mod panics;
+mod receipts;
 mod wall;
 
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use tokio::net::TcpStream;
 
 pub use panics::count_panics;
+pub use receipts::{Layer, Own, Receipt, Receipts};
 pub use wall::Wall;
 
 use crate::parent::Parent;

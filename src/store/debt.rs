@@ -448,6 +448,28 @@ impl Store {
         }
     }
 
+    /// Room of all that is pushed by debts that are not paid, in bytes: at most what [`Store::owned`] says. Reads their
+    /// manifests.
+    ///
+    /// # Errors
+    ///
+    /// As [`Store::read`].
+    pub async fn owed_room(&self) -> Result<u64, Error> {
+        let mut pushed: Vec<Digest> = {
+            let records = self.shared.records.lock();
+            let indebted = records.indebted();
+            let debts = indebted.iter().flat_map(|repository| records.unpaid(repository));
+            debts.filter_map(|debt| debt.pushed().copied()).collect()
+        };
+        pushed.sort_unstable();
+        pushed.dedup();
+        let mut owed = self.closure(&mut pushed.clone()).await?;
+        owed.extend(pushed);
+        let ledger = self.shared.ledger.lock();
+        let room = |digest: &Digest| ledger.entry(digest).map_or(0, |entry| entry.room);
+        Ok(owed.iter().map(room).sum())
+    }
+
     /// Room of what is here and may exist nowhere else, in bytes.
     pub fn owned(&self) -> u64 {
         self.shared.ledger.lock().owned()

@@ -12,6 +12,7 @@ use crate::oci::{Digest, media};
 /// What is pushed: content with its digest as we computed it.
 #[derive(Clone, Debug)]
 pub(super) struct Image {
+    pub(super) repository: &'static str,
     pub(super) manifest: Content,
     pub(super) config: Content,
     pub(super) layer: Content,
@@ -25,6 +26,7 @@ pub(super) struct Content {
 }
 
 pub(super) const REPOSITORY: &str = "plant/wharf";
+pub(super) const RECIPE: &str = "plant/recipe";
 pub(super) const TAG: &str = env!("CARGO_PKG_VERSION");
 
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -38,14 +40,34 @@ impl Image {
     ///
     /// [`Error::Io`]: the program cannot be read.
     pub(super) fn of(program: &Path) -> Result<Self, Error> {
-        let layer = Content::new(layer(program)?);
+        Ok(Self::with(REPOSITORY, layer(program)?))
+    }
+
+    /// What a plant makes itself: a recipe that says when it was written down.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`]: no memory to pack it in.
+    pub(super) fn recipe(words: &str) -> Result<Self, Error> {
+        let packed = packed("recipe.txt", 0o644, words.as_bytes());
+        let packed = packed.map_err(|source| Error::Io {
+            action: "packing",
+            path: "recipe.txt".into(),
+            source,
+        })?;
+        Ok(Self::with(RECIPE, packed))
+    }
+
+    fn with(repository: &'static str, layer: Vec<u8>) -> Self {
+        let layer = Content::new(layer);
         let config = Content::new(config(&layer.digest));
         let manifest = Content::new(manifest(&config, &layer));
-        Ok(Self {
+        Self {
+            repository,
             manifest,
             config,
             layer,
-        })
+        }
     }
 
     /// All content with what people call it, in the order of a pull.
@@ -88,14 +110,17 @@ fn layer(program: &Path) -> Result<Vec<u8>, Error> {
     let read = std::fs::File::open(program).and_then(|mut file| file.read_to_end(&mut content));
     read.map_err(io("reading"))?;
 
+    packed(PROGRAM, 0o755, &content).map_err(io("packing"))
+}
+
+/// An archive of one file.
+fn packed(name: &str, mode: u32, content: &[u8]) -> std::io::Result<Vec<u8>> {
     let mut header = tar::Header::new_gnu();
     header.set_size(content.len() as u64);
-    header.set_mode(0o755);
+    header.set_mode(mode);
     let mut archive = tar::Builder::new(Vec::with_capacity(content.len() + 4096));
-    archive
-        .append_data(&mut header, PROGRAM, &content[..])
-        .map_err(io("packing"))?;
-    archive.into_inner().map_err(io("packing"))
+    archive.append_data(&mut header, name, content)?;
+    archive.into_inner()
 }
 
 /// Image spec, "Image Configuration".

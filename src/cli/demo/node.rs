@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::cli::demo::Error;
 use crate::cli::demo::process::{self, Process};
+use crate::oci::Digest;
 use crate::units::Span;
 
 /// A node that knows its parent and nothing else.
@@ -16,6 +17,7 @@ use crate::units::Span;
 pub(super) struct Node {
     pub(super) name: &'static str,
     pub(super) parent: &'static str,
+    pub(super) mode: &'static str,
     address: SocketAddr,
     admin: SocketAddr,
     folder: PathBuf,
@@ -33,6 +35,7 @@ pub(super) struct Plan {
     /// Its own, empty.
     pub(super) folder: PathBuf,
     pub(super) tag_ttl: Span,
+    pub(super) mode: &'static str,
 }
 
 /// What a node has counted since it started, without the question whether it is there at all (`GET /v2/`).
@@ -54,6 +57,22 @@ struct Line {
     first_byte_ms: Option<f64>,
 }
 
+/// A push that waits for a node's parent.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Item {
+    pub(super) number: u64,
+    pub(super) state: String,
+    pub(super) repository: String,
+    pub(super) tags: Vec<String>,
+}
+
+/// A layer that a push has reached, or not.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Arrived {
+    pub(super) node: String,
+    pub(super) has: bool,
+}
+
 const PATIENCE: Duration = Duration::from_secs(5);
 const METRICS_BYTES: usize = 4 << 20;
 
@@ -73,6 +92,7 @@ impl Node {
         let Plan {
             name,
             parent,
+            mode,
             address,
             admin,
             folder,
@@ -81,6 +101,7 @@ impl Node {
         Ok(Self {
             name,
             parent,
+            mode,
             address,
             admin,
             folder,
@@ -135,6 +156,30 @@ impl Node {
         Ok(Counters::parse(&String::from_utf8_lossy(&bytes)))
     }
 
+    /// What `/api/queue` says waits for its parent.
+    pub(super) async fn queue(&self) -> Result<Vec<Item>, Error> {
+        #[derive(Deserialize)]
+        struct Queue {
+            items: Vec<Item>,
+        }
+        let queue: Queue = process::json(&format!("{}/api/queue", self.admin_url())).await?;
+        Ok(queue.items)
+    }
+
+    /// How far up it says that a push has got.
+    pub(super) async fn receipt(&self, repository: &str, digest: &Digest) -> Result<Vec<Arrived>, Error> {
+        #[derive(Deserialize)]
+        struct Receipt {
+            layers: Vec<Arrived>,
+        }
+        let url = format!(
+            "{}/v2/_wharf/receipts?repository={repository}&digest={digest}",
+            self.url()
+        );
+        let receipt: Receipt = process::json(&url).await?;
+        Ok(receipt.layers)
+    }
+
     /// How many lines the request log has.
     pub(super) fn logged(&self) -> usize {
         self.lines().len()
@@ -164,11 +209,12 @@ impl Plan {
             admin,
             folder,
             tag_ttl,
+            mode,
             ..
         } = self;
         let path = |name: &str| toml::Value::from(folder.join(name).display().to_string()).to_string();
         format!(
-            "mode = \"mirror\"\n\n\
+            "mode = \"{mode}\"\n\n\
              [node]\nname = \"{name}\"\n\n\
              [listen]\naddress = \"{address}\"\n\n\
              [admin]\naddress = \"{admin}\"\n\n\

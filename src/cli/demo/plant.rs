@@ -30,7 +30,7 @@ impl<'a> Plant<'a> {
     pub(super) async fn start(folder: &'a Folder) -> Result<Self, Error> {
         let [address, admin] = ports::free([5030, 5031])?;
         let cloud = Cloud::new(address, admin, folder.within("cloud")?).await?;
-        let node = async |name, parent, parent_url, port| {
+        let node = async |name, mode, parent, parent_url, port| {
             let folder = folder.within(name)?;
             let [address, admin] = ports::free([port, port + 1])?;
             Node::start(Plan {
@@ -41,12 +41,13 @@ impl<'a> Plant<'a> {
                 admin,
                 folder,
                 tag_ttl: TAG_TTL,
+                mode,
             })
             .await
         };
-        let l5 = node("l5-enterprise", "cloud", cloud.url(), 5020).await?;
-        let l4 = node("l4-site", l5.name, l5.url(), 5010).await?;
-        let l3 = node("l3-operations", l4.name, l4.url(), 5000).await?;
+        let l5 = node("l5-enterprise", "registry", "cloud", cloud.url(), 5020).await?;
+        let l4 = node("l4-site", "mirror", l5.name, l5.url(), 5010).await?;
+        let l3 = node("l3-operations", "mirror", l4.name, l4.url(), 5000).await?;
         Ok(Self {
             folder,
             cloud,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::demo::Error;
-use crate::cli::demo::image::{REPOSITORY, TAG};
+use crate::cli::demo::image::TAG;
 use crate::cli::demo::process;
 use crate::oci::{Digest, Manifest, media};
 use crate::parent::http::{Call, Client, Error as NoAnswer, Reply};
@@ -53,11 +53,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// # Errors
 ///
 /// [`Error::NoAnswer`], [`Error::Unexpected`], [`Error::Io`]: the pull failed; what came before lies in `into`.
-pub(super) async fn pull(url: &str, into: &Path) -> Result<Pull, Error> {
+pub(super) async fn pull(url: &str, repository: &str, into: &Path) -> Result<Pull, Error> {
     // As with Docker, no connection outlives the pull.
     let puller = Puller {
         client: process::client(url)?,
-        base: format!("{url}/v2/{REPOSITORY}"),
+        base: format!("{url}/v2/{repository}"),
         into,
     };
     let tag = puller.tag().await?;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::cli::demo::cloud;
 use crate::cli::demo::image::{Image, REPOSITORY, TAG};
-use crate::cli::demo::node::Node;
+use crate::cli::demo::node::{Arrived, Item, Node};
 use crate::cli::demo::plant::Plant;
 use crate::cli::demo::pull::Object;
 use crate::cli::demo::story::Chapter;
@@ -15,7 +15,8 @@ pub(super) fn plant(plant: &Plant<'_>) {
     say!("A plant on loopback, its files in {}\n", plant.folder.path().display());
     say!("  {:<15} {:<23} {}", "cloud", plant.cloud.url(), cloud::KIND);
     for node in plant.nodes().into_iter().rev() {
-        say!("  {:<15} {:<23} parent: {}", node.name, node.url(), node.parent);
+        let (name, mode) = (node.name, node.mode);
+        say!("  {name:<15} {:<23} mode: {mode}, parent: {}", node.url(), node.parent);
     }
 }
 
@@ -105,6 +106,46 @@ pub(super) fn chapter(plant: &Plant<'_>, chapter: &Chapter) {
     }
 }
 
+/// What waits for the cloud.
+pub(super) fn queue(node: &Node, items: &[Item]) {
+    for Item {
+        number,
+        state,
+        repository,
+        tags,
+    } in items
+    {
+        say!(
+            "  {} owes the cloud: {number} {state} {repository}:{}",
+            node.name,
+            tags.join(",")
+        );
+    }
+    say!("");
+}
+
+/// That the way is open again.
+pub(super) fn delivered(node: &Node, after: Duration) {
+    say!(
+        "  The cloud is started. {:.1} s later {} owes it nothing.\n",
+        after.as_secs_f64(),
+        node.name
+    );
+}
+
+/// How far up a push has got.
+pub(super) fn receipt(node: &Node, layers: &[Arrived]) {
+    let has = |layer: &Arrived| {
+        format!(
+            "{} {}",
+            layer.node,
+            if layer.has { "has it" } else { "does not have it" }
+        )
+    };
+    let layers: Vec<String> = layers.iter().map(has).collect();
+    say!("  The receipt, asked for at {}: {}\n", node.name, layers.join(", "));
+}
+
 /// One claim with what was seen.
 pub(super) fn claim(claim: &str, holds: bool, seen: &str) {
     let word = if holds {
@@ -122,12 +163,13 @@ pub(super) fn proved(claims: usize, witness: &str) {
 
 /// What to do with a plant that stays up.
 pub(super) fn to_try(plant: &Plant<'_>) {
-    let (top, lowest) = (plant.cloud.address(), plant.l3.address());
+    let (push, lowest) = (plant.l5.address(), plant.l3.address());
     say!("\n{}\n", paint(BOLD, "The plant is up, the cloud too. To try"));
     say!("  docker pull {lowest}/{REPOSITORY}:{TAG}");
     say!("  podman pull --tls-verify=false {lowest}/{REPOSITORY}:{TAG}");
     say!("  skopeo inspect --tls-verify=false docker://{lowest}/{REPOSITORY}:{TAG}");
-    say!("  docker tag IMAGE {top}/NAME && docker push {top}/NAME && docker pull {lowest}/NAME");
+    say!("  docker tag IMAGE {push}/NAME && docker push {push}/NAME && docker pull {lowest}/NAME");
+    say!("  wharf queue list --admin {}", plant.l5.admin_url());
     say!(
         "  wharf client docker --config {}      or containerd, podman",
         plant.l3.settings().display()

@@ -1,16 +1,20 @@
-//! The story: a pull nobody was prepared for, one that Level 3 serves alone, and one without the cloud.
+//! The story: a pull nobody was prepared for, one that Level 3 serves alone, one without the cloud, and a push without it.
 
 use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::cli::demo::cloud::Logged;
-use crate::cli::demo::image::Image;
+use crate::cli::demo::image::{Image, RECIPE, REPOSITORY, TAG};
 use crate::cli::demo::node::Counters;
 use crate::cli::demo::plant::Plant;
 use crate::cli::demo::proof::Proof;
 use crate::cli::demo::pull::{self, Pull};
 use crate::cli::demo::{Error, push, show, witness};
 use crate::units::Clock;
+
+/// How long the push may take once the cloud is back, and how often it is looked.
+const DELIVERY: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What all that stand above a pull had counted at one moment.
 struct Reading {
@@ -79,8 +83,75 @@ pub(super) async fn tell(plant: &mut Plant<'_>) -> Result<(), Error> {
     proof.digests(&third.pull, &wanted)?;
     old_and_said_so(&mut proof, &third);
 
+    show::heading("4. A push at Level 5 without the cloud");
+    pushed_below(plant, &mut proof).await?;
+
     let held = proof.conclude()?;
     show::proved(held, witness::PROGRAM);
+    Ok(())
+}
+
+/// Pushes at Level 5 while the cloud is stopped, and starts it again.
+async fn pushed_below(plant: &mut Plant<'_>, proof: &mut Proof) -> Result<(), Error> {
+    let recipe = Image::recipe("mix, wait, ship\n")?;
+    let wanted: Vec<String> = recipe
+        .contents()
+        .iter()
+        .map(|(_, content)| content.digest.hex())
+        .collect();
+    push::push(&plant.l5.url(), &recipe).await?;
+    let owed = plant.l5.queue().await?;
+    show::queue(&plant.l5, &owed);
+    let waits = owed.iter().any(|item| item.repository == RECIPE && item.tags == [TAG]);
+    proof.claim(
+        "Level 5 took it and owes it to the cloud",
+        waits,
+        &format!("{} in its queue", owed.len()),
+    );
+    let into = plant.folder.within("pulled/below")?;
+    let pulled = pull::pull(&plant.l3.url(), RECIPE, &into).await?;
+    proof.digests(&pulled, &wanted)?;
+
+    say!("");
+    plant.cloud.start().await?;
+    let started = Clock::system().now();
+    let mut left = plant.l5.queue().await?;
+    while !left.is_empty() && started.elapsed() < DELIVERY {
+        tokio::time::sleep(LOOK).await;
+        left = plant.l5.queue().await?;
+    }
+    if left.is_empty() {
+        show::delivered(&plant.l5, started.elapsed());
+    }
+    proof.claim(
+        "nothing is owed any more",
+        left.is_empty(),
+        &format!("{} in its queue", left.len()),
+    );
+    let into = plant.folder.within("pulled/cloud")?;
+    let pulled = pull::pull(&plant.cloud.url(), RECIPE, &into).await?;
+    proof.digests(&pulled, &wanted)?;
+    let logged = plant.cloud.requests().await?;
+    let puts = logged
+        .iter()
+        .filter(|logged| logged.method == "PUT" && logged.path.contains(RECIPE));
+    let last = puts.map(|logged| logged.path.as_str()).next_back().unwrap_or_default();
+    let is_tag = last.ends_with(&format!("/manifests/{TAG}"));
+    proof.claim(
+        "the tag came last of all",
+        is_tag,
+        &format!("the last PUT in the cloud's log: {last}"),
+    );
+    let layers = plant.l3.receipt(RECIPE, &recipe.manifest.digest).await?;
+    say!("");
+    show::receipt(&plant.l3, &layers);
+    let reached = layers.iter().filter(|layer| layer.has).count();
+    let all = layers.len() == 4 && reached == 4;
+    proof.claim(
+        "Level 3 is told that the push is in every layer",
+        all,
+        &format!("{reached} of 4"),
+    );
     Ok(())
 }
 
@@ -88,7 +159,7 @@ pub(super) async fn tell(plant: &mut Plant<'_>) -> Result<(), Error> {
 async fn chapter(plant: &Plant<'_>, folder: &str) -> Result<Chapter, Error> {
     let before = read(plant).await?;
     let into = plant.folder.within(&format!("pulled/{folder}"))?;
-    let pull = pull::pull(&plant.l3.url(), &into).await?;
+    let pull = pull::pull(&plant.l3.url(), REPOSITORY, &into).await?;
     let after = read(plant).await?;
     let counters = [0, 1, 2].map(|at| after.counters[at].since(before.counters[at]));
     let cloud = after.cloud.get(before.cloud.len()..).unwrap_or_default().to_vec();

@@ -1,0 +1,18 @@
+use super::{Refusal, Reply, Request, Serve};
+use crate::oci::{Digest, Repository};
+
+/// `GET /v2/_wharf/receipts?repository=<name>&digest=<digest>`: how far up a push has got, for whoever may pull.
+pub(super) async fn tell(
+    serve: &Serve,
+    request: &Request<'_>,
+    repository: &Repository,
+    digest: &Digest,
+) -> Result<Reply, Refusal> {
+    let permit = serve.permit(repository)?;
+    let hops = request.hops();
+    if hops.contains(&serve.node) || hops.is_too_long() {
+        return Err(Refusal::Loop);
+    }
+    let receipt = serve.receipts.of(permit.repository(), digest, &hops).await;
+    Ok(Reply::new(200).json(serde_json::to_vec(&receipt).expect("strings are JSON")))
+}
