@@ -78,6 +78,7 @@ bench: ## Pulls and pushes beside nginx and other registries, a cold pull throug
 	benches/cold_pulls_beside_peers --build $(RELEASE) $(ARGS) || missed=1; \
 	benches/cold_through_three_layers --build $(RELEASE) $(ARGS) || missed=1; \
 	benches/pushes_beside_peers --build $(RELEASE) $(ARGS) || missed=1; \
+	benches/writeback_beside_skopeo --build $(RELEASE) $(ARGS) || missed=1; \
 	exit $$missed
 
 dist: ## The binary that is shipped: static, optimised at link time, without failpoints

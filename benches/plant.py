@@ -33,9 +33,14 @@ class Server:
 
     def __init__(self, name, command, port, log):
         self.name, self.port = name, port
-        self.log = log
-        with open(log, "ab") as out:
-            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        self.command, self.log = command, log
+        # The admin port of a node.
+        self.admin = None
+        self.start()
+
+    def start(self):
+        with open(self.log, "ab") as out:
+            self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         self._wait_until_it_listens()
 
     def _wait_until_it_listens(self):
@@ -92,6 +97,13 @@ class Server:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+
+class Admin:
+    """The admin port of a node."""
+
+    def __init__(self, name, port):
+        self.name, self.port = f"{name}, its admin port", port
 
 
 class Plant:
@@ -166,8 +178,12 @@ class Plant:
         """A registry of its own, likewise."""
         return self._wharf(binary, name, "registry")
 
+    def wharf_below(self, binary, port, name="wharf"):
+        """A registry below the one on a port, likewise."""
+        return self._wharf(binary, name, "registry", f'[parent]\nurl = "http://127.0.0.1:{port}"')
+
     def _wharf(self, binary, name, mode, more=""):
-        place, port = self.place(name), free_port()
+        place, port, admin = self.place(name), free_port(), free_port()
         (place / "wharf.toml").write_text(
             f"""
             mode = "{mode}"
@@ -176,7 +192,7 @@ class Plant:
             [listen]
             address = "127.0.0.1:{port}"
             [admin]
-            address = "127.0.0.1:{free_port()}"
+            address = "127.0.0.1:{admin}"
             [storage]
             path = "{place / 'data'}"
             {more}
@@ -184,7 +200,9 @@ class Plant:
             requests = "{place / 'requests.log'}"
             """
         )
-        return self._start(name, [binary, "serve", "--config", place / "wharf.toml"], port)
+        server = self._start(name, [binary, "serve", "--config", place / "wharf.toml"], port)
+        server.admin = Admin(name, admin)
+        return server
 
 
 class Image:

@@ -120,7 +120,9 @@ impl Receipts {
         Own {
             node: self.node.clone(),
             has: self.store.linked(repository, digest).is_some(),
-            at: debt.map(|debt| debt.at),
+            at: debt
+                .map(|debt| debt.at)
+                .or_else(|| self.store.pushed_at(repository, digest)),
             owed: debt.and_then(|debt| match debt.state {
                 State::Owed => Some("pending"),
                 State::Parked { .. } => Some("parked"),

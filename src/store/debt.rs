@@ -171,6 +171,14 @@ impl Store {
         }
     }
 
+    /// When a manifest was last pushed here, if it is not let go of: seconds since 1970.
+    pub fn pushed_at(&self, repository: &Repository, digest: &Digest) -> Option<u64> {
+        match self.shared.records.lock().fact(repository, &Key::Manifest(*digest)) {
+            Some(Fact::Manifest { at, .. }) => Some(*at),
+            _ => None,
+        }
+    }
+
     /// Every repository with a debt, paid ones included.
     pub fn with_debts(&self) -> Vec<Repository> {
         self.shared.records.lock().with_debts()
