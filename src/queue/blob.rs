@@ -20,6 +20,9 @@ const CHUNK: u64 = 32 << 20;
 /// Bytes read at a time.
 const PIECE: usize = 512 << 10;
 
+/// Repositories that are asked for whether they can lend a blob.
+const ASKED: usize = 16;
+
 /// An upload that is over, or is not where it was, is begun anew so often before it counts as a failure.
 const ANEW: u32 = 3;
 
@@ -35,6 +38,33 @@ impl Queue {
             return Ok(());
         }
         let _turn = self.shared.turns.take(digest).await;
+        if let Some(begun) = self.begun_elsewhere(repository, digest) {
+            // What is there of it is not sent again: once it is whole, it is lent.
+            match self.send_in_turn(parent, &begun, digest).await {
+                Err(
+                    trouble @ Trouble::Moment {
+                        is_of_the_way: true, ..
+                    },
+                ) => return Err(trouble),
+                // That is for whoever pays there.
+                Ok(()) | Err(_) => self.forget_session(&begun, digest),
+            }
+        }
+        self.send_in_turn(parent, repository, digest).await
+    }
+
+    /// Another repository to which a part of the blob was sent, if none was to this one.
+    fn begun_elsewhere(&self, repository: &Repository, digest: &Digest) -> Option<Repository> {
+        let store = &self.shared.store;
+        if store.sending(repository, digest).is_some() {
+            return None;
+        }
+        let mut others = self.others(repository, digest).into_iter();
+        others.find(|other| store.sending(other, digest).is_some())
+    }
+
+    /// The same, while nobody else sends it.
+    async fn send_in_turn(&self, parent: &Parent, repository: &Repository, digest: &Digest) -> Result<(), Trouble> {
         if self.has_blob(parent, repository, digest).await? {
             self.forget_session(repository, digest);
             self.shared.seen.note(repository, digest);
@@ -149,7 +179,7 @@ impl Queue {
                 Err(error) => return Err(error),
             }
         }
-        let from = self.lender(repository, digest);
+        let from = self.lender(parent, repository, digest).await;
         let mount = from.as_ref().map(|from| (digest, from));
         let opened = match parent.open_upload(CLASS, repository, mount).await {
             // It may not be known to us what we may read there.
@@ -164,16 +194,39 @@ impl Queue {
         })
     }
 
-    /// A repository that may have the blob at the parent: best one to which it was sent lately.
-    fn lender(&self, repository: &Repository, digest: &Digest) -> Option<Name> {
-        let holders = self.shared.store.holders(digest);
-        let others = || {
-            let other = |holder: &&Repository| *holder != repository && holder.registry == repository.registry;
-            holders.iter().filter(other)
+    /// A repository that has the blob at the parent. Which one does is asked, as to be wrong is to send it again.
+    async fn lender(&self, parent: &Parent, repository: &Repository, digest: &Digest) -> Option<Name> {
+        let others = self.others(repository, digest);
+        let lender = match others.iter().find(|other| self.shared.seen.has(other, digest)) {
+            Some(known) => Some(known),
+            None => self.first_with(parent, &others, digest).await,
         };
-        let lender = others().find(|holder| self.shared.seen.has(holder, digest));
-        let lender = lender.or_else(|| others().next());
         lender.map(|lender| lender.name.clone())
+    }
+
+    async fn first_with<'a>(
+        &self,
+        parent: &Parent,
+        repositories: &'a [Repository],
+        digest: &Digest,
+    ) -> Option<&'a Repository> {
+        for repository in repositories.iter().take(ASKED) {
+            if matches!(self.has_blob(parent, repository, digest).await, Ok(true)) {
+                self.shared.seen.note(repository, digest);
+                return Some(repository);
+            }
+        }
+        None
+    }
+
+    /// The other repositories that hold the blob here; those last of which something is owed.
+    fn others(&self, repository: &Repository, digest: &Digest) -> Vec<Repository> {
+        let store = &self.shared.store;
+        let mut others = store.holders(digest);
+        others.retain(|other| other != repository && other.registry == repository.registry);
+        let indebted = store.indebted();
+        others.sort_by_key(|other| indebted.contains(other));
+        others
     }
 
     fn keep_session(&self, repository: &Repository, digest: &Digest, session: &Session) {
