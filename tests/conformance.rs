@@ -2,18 +2,16 @@
 //! below another registry, and against a mirror. What it leaves out stands in `docs/conformance.md`.
 
 use std::fs;
-use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::support::content::{Image, Manifest, sha256};
-use crate::support::eventually;
+use crate::support::docker_registry::DockerRegistry;
 use crate::support::needs;
 use crate::support::node::{Node, Setup};
-use crate::support::ports::{Family, free};
 use crate::support::pushing::Pusher;
 
 const ROOT: &str = "OCI Conformance Test";
@@ -126,10 +124,7 @@ async fn a_registry_below_docker_registry_passes_all_of_it_in_both_versions() {
         return;
     }
     let above = DockerRegistry::start().await;
-    let node = Setup::below(&format!("http://{}", above.address))
-        .registry()
-        .start()
-        .await;
+    let node = Setup::below(&above.url()).registry().start().await;
     for (version, least) in VERSIONS {
         Tree::of(&node, version, &[]).assert_passed(least, left_out(version));
     }
@@ -213,43 +208,4 @@ async fn an_image_without_its_layers_is_refused_and_an_index_without_its_manifes
         (taken.status, taken.header("docker-content-digest")),
         (201, &*sha256(&index.bytes))
     );
-}
-
-/// Debian's registry, with deletes.
-struct DockerRegistry {
-    address: SocketAddr,
-    child: Child,
-    _folder: TempDir,
-}
-
-impl DockerRegistry {
-    async fn start() -> Self {
-        let (folder, address) = (TempDir::new().unwrap(), free(Family::V4));
-        let settings = folder.path().join("config.yml");
-        let text = format!(
-            "version: 0.1\nstorage:\n  filesystem: {{rootdirectory: {:?}}}\n  delete: {{enabled: true}}\nhttp: {{addr: \"{address}\"}}\n",
-            folder.path().join("data").display().to_string()
-        );
-        fs::write(&settings, text).unwrap();
-        let mut command = Command::new("docker-registry");
-        command.env("PATH", needs::path()).arg("serve").arg(&settings);
-        let child = command
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("it runs");
-        eventually("docker-registry listens", async || TcpStream::connect(address).is_ok()).await;
-        Self {
-            address,
-            child,
-            _folder: folder,
-        }
-    }
-}
-
-impl Drop for DockerRegistry {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

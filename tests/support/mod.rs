@@ -12,6 +12,8 @@ pub mod client;
 pub mod content;
 /// A long way.
 pub mod distance;
+/// Debian's registry.
+pub mod docker_registry;
 /// Numbers that a node shows.
 pub mod metrics;
 /// The name service, as a test wants it.

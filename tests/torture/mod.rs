@@ -25,7 +25,13 @@ mod pushers;
 mod soak;
 /// Clients that ask for what nobody has, or in ways nobody should.
 mod strangers;
+/// What was pushed on its way up, while all goes to pieces.
+mod writeback;
+/// The node is killed, or its power fails, while it pays.
+mod writeback_power;
 
+/// The way to the parent, counted and cut.
+mod link;
 /// A client that is cheap and judges what it got.
 mod pull;
 /// A process looked at from outside, again and again.

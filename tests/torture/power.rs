@@ -22,14 +22,14 @@ const FS_IOC_SHUTDOWN: libc::c_ulong = 0x8004_587d;
 /// What becomes of the file system's own log when the power fails.
 #[derive(Clone, Copy, Debug)]
 #[repr(u32)]
-enum Log {
+pub enum Log {
     Flushed = 1,
     Lost = 2,
 }
 
 /// A node whose folder is an ext4 of its own, in a file.
 pub struct Machine {
-    parent: Upstream,
+    pub parent: Upstream,
     pub node: Node,
     disk: PathBuf,
     mounting: String,
@@ -49,7 +49,7 @@ impl Machine {
         Self::of(Upstream::start().await, node).await
     }
 
-    async fn of(parent: Upstream, mut node: Node) -> Self {
+    pub async fn of(parent: Upstream, mut node: Node) -> Self {
         let disk = node.folder().join("disk");
         let file = File::create(&disk).and_then(|file| file.set_len(320 << 20));
         file.expect("a file with holes");
@@ -66,7 +66,7 @@ impl Machine {
         }
     }
 
-    async fn start_without_index(&mut self) {
+    pub async fn start_without_index(&mut self) {
         let index = self.node.data().join("index.db");
         let index = index.display();
         self.node.mount(&format!("rm -f {index} {index}-wal {index}-shm"));
@@ -76,11 +76,16 @@ impl Machine {
     }
 
     /// The disk takes nothing any more, the node is gone, and what the disk has is all that there is.
-    async fn lose_power(&mut self, log: Log) {
+    pub async fn lose_power(&mut self, log: Log) {
         let seen = format!("/proc/{}/root{}", self.node.pid(), self.node.data().display());
         let folder = File::open(seen).expect("the node's folder");
         shut_down(&folder, log);
         drop(folder);
+        self.kill().await;
+    }
+
+    /// The node is gone, and the disk is free.
+    pub async fn kill(&mut self) {
         self.node.kill();
         // Its mounts go with it. Mounted a second time before that, the disk would still be the dead one.
         eventually("the disk is free", async || {
