@@ -33,7 +33,7 @@ fn the_demo_proves_that_a_warm_pull_needs_nobody_above_and_ends() {
     assert_eq!(
         said.matches("proved: sha256sum finds the digests that were pushed (3 of 3)")
             .count(),
-        3,
+        5,
         "{said}"
     );
     assert!(!said.contains('\u{1b}'), "colours in a file: {said}");

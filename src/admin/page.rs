@@ -13,7 +13,7 @@ const STYLE: &str = "
 :root { color-scheme: light dark; --quiet: light-dark(#5c6670, #9aa4ae); --line: light-dark(#d9dee3, #30363d); }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 46rem; padding: 0 1rem; }
 h1 { font-size: 1.4rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 0; } p { margin: .25rem 0; color: var(--quiet); }
-table { border-collapse: collapse; width: 100%; margin-top: 1.5rem; }
+table { border-collapse: collapse; table-layout: fixed; width: 100%; margin-top: 1.5rem; }
 th, td { text-align: left; padding: .5rem .25rem; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
 th { font-weight: 600; color: var(--quiet); } .up { color: light-dark(#1a7f37, #3fb950); } .down { color: light-dark(#b35900, #d29922); }
 ";
@@ -63,8 +63,8 @@ pub(super) fn render(readiness: &Readiness, queue: Option<&Listing>) -> String {
 fn render_queue(page: &mut String, queue: &Listing) {
     let waiting = match queue.items.len() {
         0 => "nothing waits".to_owned(),
-        1 => "1 push waits".to_owned(),
-        many => format!("{many} pushes wait"),
+        1 => "1 waits".to_owned(),
+        many => format!("{many} wait"),
     };
     let parent = queue.parent.as_deref().unwrap_or("a parent that is not configured");
     let _ = write!(
@@ -77,7 +77,7 @@ fn render_queue(page: &mut String, queue: &Listing) {
     if queue.items.is_empty() {
         return;
     }
-    page.push_str("<table><tr><th>Push</th><th>State</th></tr>");
+    page.push_str("<table><tr><th>Push or delete</th><th>State</th></tr>");
     for item in queue.items.iter().take(SHOWN) {
         let name = match item.tags.first() {
             Some(tag) => format!("{}:{tag}", item.repository),

@@ -258,7 +258,7 @@ fn show(items: &[Value]) {
         };
         say!(
             "{:>6}  {:8}  {:>8}  {name}{reason}",
-            item["number"],
+            item["number"].as_u64().unwrap_or_default(),
             text("state"),
             age.to_string()
         );

@@ -54,7 +54,8 @@ impl Trouble {
 impl From<parent::Error> for Trouble {
     fn from(error: parent::Error) -> Self {
         use parent::Error as E;
-        let words = crate::units::with_causes(&error);
+        // It says enough by itself; what lies below is for the log.
+        let words = error.to_string();
         match &error {
             E::Denied { status: 403, .. } => Self::Denied(words),
             E::Denied { .. } | E::Helper { .. } | E::Untrusted { .. } | E::NeedsWharf { .. } | E::Loop { .. } => {

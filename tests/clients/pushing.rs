@@ -10,6 +10,9 @@ use tempfile::TempDir;
 
 use crate::clients::image::{self, Layout};
 use crate::clients::running::{self, Running};
+use crate::support::content::sha256;
+use crate::support::docker_registry::DockerRegistry;
+use crate::support::eventually;
 use crate::support::needs::{self, path};
 use crate::support::node::{Node, Setup};
 use crate::support::upstream::Upstream;
@@ -247,23 +250,8 @@ async fn docker_pulls_back_what_it_pushed_and_need_not_push_what_is_there() {
     let Some(stage) = Stage::with("docker push", &["dockerd", "docker"]).await else {
         return;
     };
-    let path = |name: &str| stage.at(name).display().to_string();
-    let socket = format!("unix://{}", path("sock"));
-    let docker = |arguments: &[&str]| run("docker", &[&["--host", &socket], arguments].concat());
-    let mut daemon = command("dockerd", &["--iptables=false", "--ip6tables=false", "--bridge=none"]);
-    daemon.args([
-        "--storage-driver=vfs",
-        "--data-root",
-        &path("data"),
-        "--exec-root",
-        &path("exec"),
-    ]);
-    daemon.args(["--pidfile", &path("pid"), "--host", &socket]);
-    let daemon = Running::start("dockerd", daemon, stage.at("log")).ended_gently();
-    let _daemon = daemon.until("it answers", || {
-        let info = command("docker", &["--host", &socket, "info"]).output();
-        info.is_ok_and(|info| info.status.success())
-    });
+    let engine = Engine::start(&stage);
+    let docker = |arguments: &[&str]| engine.docker(arguments);
     let archive = stage.archive("docker-archive", "app:1");
     docker(&["load", "--input", text(&archive)]);
     let [first, third] = stage.everywhere("plant/app:1");
@@ -287,6 +275,129 @@ async fn docker_pulls_back_what_it_pushed_and_need_not_push_what_is_there() {
     }
     assert!(again.contains("Layer already exists"), "{again}");
     assert!(mounted.contains("Mounted from"), "{mounted}");
+}
+
+/// A daemon of Docker's.
+struct Engine {
+    socket: String,
+    _daemon: Running,
+}
+
+impl Engine {
+    fn start(stage: &Stage) -> Self {
+        let path = |name: &str| stage.at(name).display().to_string();
+        let socket = format!("unix://{}", path("sock"));
+        let mut daemon = command("dockerd", &["--iptables=false", "--ip6tables=false", "--bridge=none"]);
+        daemon.args([
+            "--storage-driver=vfs",
+            "--data-root",
+            &path("data"),
+            "--exec-root",
+            &path("exec"),
+        ]);
+        daemon.args(["--pidfile", &path("pid"), "--host", &socket]);
+        let daemon = Running::start("dockerd", daemon, stage.at("log")).ended_gently();
+        let daemon = daemon.until("it answers", || {
+            let info = command("docker", &["--host", &socket, "info"]).output();
+            info.is_ok_and(|info| info.status.success())
+        });
+        Self {
+            socket,
+            _daemon: daemon,
+        }
+    }
+
+    fn docker(&self, arguments: &[&str]) -> String {
+        run("docker", &[&["--host", &self.socket], arguments].concat())
+    }
+}
+
+/// What is at the top of a chain.
+enum Cloud {
+    Debian(DockerRegistry),
+    Wharf(Node),
+}
+
+impl Cloud {
+    fn url(&self) -> String {
+        match self {
+            Self::Debian(registry) => registry.url(),
+            Self::Wharf(node) => node.url(),
+        }
+    }
+
+    fn kill(&mut self) {
+        match self {
+            Self::Debian(registry) => registry.kill(),
+            Self::Wharf(node) => node.kill(),
+        }
+    }
+
+    async fn start(&mut self) {
+        match self {
+            Self::Debian(registry) => registry.start_again().await,
+            Self::Wharf(node) => node.start().await,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_pushes_at_level_4_while_all_above_is_stopped_and_the_cloud_has_it_in_the_end() {
+    let Some(stage) = Stage::with("docker push", &["dockerd", "docker", "docker-registry"]).await else {
+        return;
+    };
+    let engine = Engine::start(&stage);
+    let archive = stage.archive("docker-archive", "app:1");
+    engine.docker(&["load", "--input", text(&archive)]);
+    let clouds = [
+        Cloud::Debian(DockerRegistry::start().await),
+        Cloud::Wharf(Setup::alone().registry().named("cloud").start().await),
+    ];
+
+    for mut cloud in clouds {
+        let mut l5 = Setup::below(&cloud.url()).registry().named("l5").start().await;
+        let l4 = Setup::below(&l5.url()).registry().named("l4").start().await;
+        l5.kill();
+        cloud.kill();
+        let pushed = format!("{}/plant/app:1", l4.address());
+        engine.docker(&["tag", "app:1", &pushed]);
+        engine.docker(&["push", &pushed]);
+        let raw = |url: &str| {
+            let reference = format!("docker://{}/plant/app:1", url.trim_start_matches("http://"));
+            run("skopeo", &["inspect", "--raw", "--tls-verify=false", &reference])
+        };
+        let manifest = raw(&l4.url());
+
+        l5.start().await;
+        cloud.start().await;
+        for node in [&l4, &l5] {
+            eventually("nothing waits for the parent", async || {
+                let listing = node.admin("/api/queue").await.json();
+                listing["items"].as_array().is_some_and(Vec::is_empty)
+            })
+            .await;
+        }
+
+        assert_eq!(raw(&cloud.url()), manifest);
+        // Every blob is hashed on its way.
+        let from = format!("docker://{}/plant/app:1", cloud.url().trim_start_matches("http://"));
+        let folder = TempDir::new().expect("a temporary folder");
+        let to = format!("dir:{}", folder.path().display());
+        run(
+            "skopeo",
+            &["copy", "--src-tls-verify=false", "--preserve-digests", &from, &to],
+        );
+        let digest = sha256(manifest.trim_end().as_bytes());
+        let target = format!("/v2/_wharf/receipts?repository=plant/app&digest={digest}");
+        let receipt = l4.get(&target).await.json();
+        let layers = receipt["layers"].as_array().cloned().unwrap_or_default();
+        assert_eq!(layers.len(), 3, "{receipt}");
+        assert!(
+            layers.iter().all(|layer| layer["has"] == true && layer["at"].is_u64()),
+            "{receipt}"
+        );
+        engine.docker(&["image", "rm", "--force", &pushed]);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
