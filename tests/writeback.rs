@@ -5,6 +5,7 @@ use crate::support::content::{Image, random};
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
 use crate::support::pushing::Pusher;
+use crate::support::upstream::{Cut, Fault, Upstream};
 
 fn to(node: &Node, repository: &str) -> Pusher {
     Pusher::of(node.client(), repository)
@@ -128,6 +129,50 @@ async fn a_layer_that_repositories_share_is_sent_once_and_what_is_there_not_at_a
     }
     let came = cloud.metrics().await.sum("wharf_pushed_bytes_total", &[]);
     assert!(came < 2.2 * 1024.0 * 1024.0, "{came} bytes came");
+}
+
+#[tokio::test]
+async fn a_layer_that_one_of_many_repositories_has_there_is_not_sent_again_after_a_restart() {
+    let mut cloud = cloud().await;
+    let mut node = below(&cloud).start().await;
+    let image = Image::of(&[2 << 20]);
+    to(&node, "c").image("v1", &image).await;
+    drained(&node).await;
+    let before = cloud.metrics().await.sum("wharf_pushed_bytes_total", &[]);
+    cloud.kill();
+    for name in ["a", "b", "d"] {
+        to(&node, name).image("v1", &image).await;
+    }
+
+    node.restart().await;
+    cloud.start().await;
+    drained(&node).await;
+
+    for name in ["a", "b", "c", "d"] {
+        to(&cloud, name).assert_has("v1", &image).await;
+    }
+    assert!(before > 2e6, "{before} bytes came");
+    let came = cloud.metrics().await.sum("wharf_pushed_bytes_total", &[]);
+    assert!(came < 0.2 * 1024.0 * 1024.0, "{came} bytes came again");
+}
+
+#[tokio::test]
+async fn an_upload_that_the_parent_keeps_for_an_attempt_that_broke_off_goes_on_once_it_lets_go() {
+    let parent = Upstream::start().await;
+    parent.takes_pushes();
+    parent.fault(Fault::patch("").cut_arrival_after(2 << 20, Cut::Rst));
+    // It has not heard yet that nobody is there any more.
+    parent.fault(Fault::patch("").status(409).unread().times(2));
+    let node = Setup::below(&parent.url()).registry().start().await;
+    let image = Image::of(&[3 << 20]);
+
+    to(&node, "a").image("v1", &image).await;
+    drained(&node).await;
+
+    assert_eq!(parent.tag_of("a", "v1").as_ref(), Some(&image.manifest.digest));
+    assert_eq!(parent.count("PATCH", ""), 4);
+    let came = parent.blob_bytes_received();
+    assert!(came < (3 << 20) + 10_000, "{came} bytes came");
 }
 
 #[tokio::test]

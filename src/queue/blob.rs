@@ -26,6 +26,9 @@ const ASKED: usize = 16;
 /// An upload that is over, or is not where it was, is begun anew so often before it counts as a failure.
 const ANEW: u32 = 3;
 
+/// Attempts, about two minutes, after which nobody else is believed to send it.
+const HELD: u32 = 8;
+
 impl Queue {
     /// Has the parent have a blob in `repository`.
     pub(super) async fn send_blob(
@@ -91,10 +94,13 @@ impl Queue {
             );
             // What is to go on is written down, and is not there any more.
             let was_known = store.sending(repository, digest).is_some();
-            if !is_over {
+            if !is_over || (was_known && self.is_held(repository, &error)) {
                 return Err(error.into());
             }
-            self.forget_session(repository, digest);
+            // It may have got on when it was asked how far it is.
+            if !matches!(error, parent::Error::RangeUnsatisfiable { .. }) || anew > 0 {
+                self.forget_session(repository, digest);
+            }
             anew += 1;
             if !was_known || anew >= ANEW {
                 self.judge_blob(&blob).await?;
@@ -105,6 +111,18 @@ impl Queue {
         self.forget_session(repository, digest);
         self.shared.seen.note(repository, digest);
         Ok(())
+    }
+
+    /// Whether the parent may not have heard yet that an earlier attempt broke off, and keeps the upload for that.
+    fn is_held(&self, repository: &Repository, error: &parent::Error) -> bool {
+        let is_conflict = matches!(error, parent::Error::Failed { status: 409, .. });
+        is_conflict
+            && self
+                .shared
+                .state
+                .lock()
+                .later(repository)
+                .is_none_or(|later| later.tries < HELD)
     }
 
     /// Whether our own copy is to blame for what the parent refuses.

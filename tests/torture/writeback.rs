@@ -293,6 +293,8 @@ async fn run(parent: Parent, plan: Plan) -> Outcome {
         link.up(),
         link.down(),
     ));
+    let anew = node.log().matches("is begun anew").count();
+    progress(&format!("{anew} uploads were begun anew"));
     assert_no_trouble(&node).await;
     Outcome {
         acknowledged,
