@@ -185,7 +185,12 @@ impl Queue {
         }
         list.push(Value::Object(entry));
         let bytes = serde_json::to_vec(&index).expect("what was read as JSON is written as JSON");
+        let digest = Digest::of(&bytes);
         let put = parent.put_manifest(super::CLASS, repository, &reference, media::OCI_INDEX, bytes.into());
-        put.await.map(drop).map_err(Trouble::from)
+        put.await?;
+        match self.has_manifest(parent, repository, &reference, &digest).await? {
+            true => Ok(()),
+            false => Err(self.not_kept(parent, &reference)),
+        }
     }
 }
