@@ -79,6 +79,8 @@ struct Write<'a> {
     action: Action,
     headers: HeaderMap,
     body: Outgoing,
+    /// Whether the registry reads all of a blob before it answers.
+    is_hashed: bool,
 }
 
 impl Parent {
@@ -170,7 +172,9 @@ impl Parent {
         let mut url = session.location.clone();
         url.query_pairs_mut().append_pair("digest", &digest.to_string());
         let mut write = Write::new(Method::PUT, url, repository);
+        let is_whole = rest.is_none();
         write.bring(rest.unwrap_or_default(), OCTET_STREAM);
+        write.is_hashed = is_whole;
         let response = self.write(class, write).await?;
         wire::drain(response).await;
         Ok(())
@@ -294,6 +298,7 @@ impl Parent {
             action,
             mut headers,
             body,
+            is_hashed,
         } = write;
         let (load, progress) = match &body {
             Outgoing::Opened(_, progress) => (Load::Upload, Some(Arc::clone(progress))),
@@ -312,7 +317,9 @@ impl Parent {
             action,
         };
         let exchange = Exchange::new(shared, method, url, headers, load, want, body);
-        let sent = self.with_progress(exchange.run(), progress.as_deref()).await?;
+        // What was read of a body may still be on its way.
+        let last = if is_hashed { HASHING } else { shared.read_timeout * 2 };
+        let sent = self.with_progress(exchange.run(), progress.as_deref(), last).await?;
         drop(pass);
         let reply = sent.inspect_err(|error| shared.limited(error))?;
         let response = reply.response;
@@ -339,25 +346,26 @@ impl Parent {
         Err(error)
     }
 
-    /// Waits for the answer for as long as the body gets on, and then a while.
+    /// Waits for the answer for as long as the body gets on, and then for as long as `last`.
     async fn with_progress<T>(
         &self,
         sending: impl Future<Output = T>,
         progress: Option<&Progress>,
+        last: Duration,
     ) -> Result<T, Error> {
         let shared = &*self.shared;
         let mut sending = std::pin::pin!(sending);
-        let (mut last, mut since) = (0, shared.clock.now());
+        let (mut before, mut since) = (0, shared.clock.now());
         loop {
             if let Ok(outcome) = tokio::time::timeout(LOOK, &mut sending).await {
                 return Ok(outcome);
             }
             let (bytes, is_read) = progress.map_or((0, true), |progress| (progress.bytes(), progress.is_read()));
             let now = shared.clock.now();
-            if bytes != last {
-                (last, since) = (bytes, now);
+            if bytes != before {
+                (before, since) = (bytes, now);
             }
-            let limit = if is_read { HASHING } else { shared.read_timeout };
+            let limit = if is_read { last } else { shared.read_timeout };
             if now.saturating_duration_since(since) > limit {
                 shared.wire.note_late();
                 return Err(shared.timed_out(limit));
@@ -379,6 +387,7 @@ impl<'a> Write<'a> {
             action: Action::Push,
             headers,
             body: Outgoing::Nothing,
+            is_hashed: false,
         }
     }
 
