@@ -9,7 +9,7 @@ use super::trouble::Trouble;
 use super::{CLASS, Queue, Seen};
 use crate::oci::{Digest, Name, Repository};
 use crate::parent::{self, Opened, Parent, Part, Session};
-use crate::store::Blob;
+use crate::store::{self, Blob};
 
 /// What is no larger goes with the request that ends the upload.
 const SMALL: u64 = 256 << 10;
@@ -41,7 +41,7 @@ impl Queue {
             return Ok(());
         }
         let _turn = self.shared.turns.take(digest).await;
-        if let Some(begun) = self.begun_elsewhere(repository, digest) {
+        if let Some(begun) = self.begun_elsewhere(parent, repository, digest) {
             // What is there of it is not sent again: once it is whole, it is lent.
             match self.send_in_turn(parent, &begun, digest).await {
                 Err(
@@ -57,13 +57,13 @@ impl Queue {
     }
 
     /// Another repository to which a part of the blob was sent, if none was to this one.
-    fn begun_elsewhere(&self, repository: &Repository, digest: &Digest) -> Option<Repository> {
-        let store = &self.shared.store;
-        if store.sending(repository, digest).is_some() {
+    fn begun_elsewhere(&self, parent: &Parent, repository: &Repository, digest: &Digest) -> Option<Repository> {
+        let (store, to) = (&self.shared.store, parent.address());
+        if store.sending(repository, digest, &to).is_some() {
             return None;
         }
         let mut others = self.others(repository, digest).into_iter();
-        others.find(|other| store.sending(other, digest).is_some())
+        others.find(|other| store.sending(other, digest, &to).is_some())
     }
 
     /// The same, while nobody else sends it.
@@ -93,7 +93,7 @@ impl Queue {
                     }
             );
             // What is to go on is written down, and is not there any more.
-            let was_known = store.sending(repository, digest).is_some();
+            let was_known = store.sending(repository, digest, &parent.address()).is_some();
             if !is_over || (was_known && self.is_held(repository, &error)) {
                 return Err(error.into());
             }
@@ -162,7 +162,7 @@ impl Queue {
             self.report(repository, digest, blob.size(), 0);
             return parent.finish(CLASS, repository, &session, digest, Some(bytes)).await;
         }
-        self.keep_session(repository, digest, &session);
+        self.keep_session(parent, repository, digest, &session);
         while session.size < blob.size() {
             let left = blob.size() - session.size;
             let length = if parent.is_wharf() { left.min(CHUNK) } else { left };
@@ -175,7 +175,7 @@ impl Queue {
                     layer: parent.name().to_owned(),
                 });
             }
-            self.keep_session(repository, digest, &session);
+            self.keep_session(parent, repository, digest, &session);
             self.got_on(repository);
         }
         parent.finish(CLASS, repository, &session, digest, None).await
@@ -188,7 +188,7 @@ impl Queue {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Option<Session>, parent::Error> {
-        if let Some(location) = self.shared.store.sending(repository, digest) {
+        if let Some(location) = self.shared.store.sending(repository, digest, &parent.address()) {
             match parent.find_upload(CLASS, repository, &location).await {
                 Ok(session) => return Ok(Some(session)),
                 Err(parent::Error::Absent { .. } | parent::Error::Failed { status: 400..500, .. }) => {
@@ -247,22 +247,23 @@ impl Queue {
         others
     }
 
-    fn keep_session(&self, repository: &Repository, digest: &Digest, session: &Session) {
-        let location = session.location().to_owned();
-        if self.shared.store.sending(repository, digest).as_ref() == Some(&location) {
-            return;
+    fn keep_session(&self, parent: &Parent, repository: &Repository, digest: &Digest, session: &Session) {
+        let (store, to) = (&self.shared.store, parent.address());
+        let location = session.location();
+        if store.sending(repository, digest, &to).as_deref() != Some(location) {
+            not_written(repository, digest, store.set_sending(repository, digest, &to, location));
         }
-        self.note_session(repository, digest, Some(location));
     }
 
     fn forget_session(&self, repository: &Repository, digest: &Digest) {
-        self.note_session(repository, digest, None);
+        not_written(repository, digest, self.shared.store.forget_sending(repository, digest));
     }
+}
 
-    fn note_session(&self, repository: &Repository, digest: &Digest, location: Option<String>) {
-        if let Err(error) = self.shared.store.set_sending(repository, digest, location) {
-            tracing::warn!(%repository, %digest, %error, "where an upload goes on could not be written down");
-        }
+/// Without it an upload is begun anew where it could go on, or the other way round.
+fn not_written(repository: &Repository, digest: &Digest, outcome: Result<(), store::Error>) {
+    if let Err(error) = outcome {
+        tracing::warn!(%repository, %digest, %error, "where an upload goes on could not be written down");
     }
 }
 

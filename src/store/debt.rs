@@ -307,27 +307,39 @@ impl Store {
         }
     }
 
-    /// Where a blob's upload to the parent goes on.
-    pub fn sending(&self, repository: &Repository, digest: &Digest) -> Option<String> {
+    /// Where a blob's upload to the parent `to` goes on.
+    pub fn sending(&self, repository: &Repository, digest: &Digest, to: &str) -> Option<String> {
         match self.shared.records.lock().fact(repository, &Key::Sending(*digest)) {
-            Some(Fact::Sending { session, .. }) => Some(session.clone()),
+            Some(Fact::Sending { session, to: whose, .. }) if whose == to => Some(session.clone()),
             _ => None,
         }
     }
 
-    /// Writes down where a blob's upload to the parent goes on; `None`: nowhere. A kill leaves it so.
+    /// Writes down where a blob's upload to the parent `to` goes on. A kill leaves it so.
     ///
     /// # Errors
     ///
     /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
-    pub fn set_sending(&self, repository: &Repository, digest: &Digest, session: Option<String>) -> Result<(), Error> {
-        let digest = *digest;
-        let wish = |records: &Records| match session {
-            Some(session) => Some(Wish::to_say(vec![Fact::Sending { digest, session }])),
-            None => records
-                .fact(repository, &Key::Sending(digest))
-                .is_some()
-                .then(|| Wish::to_unsay(vec![Key::Sending(digest)])),
+    pub fn set_sending(&self, repository: &Repository, digest: &Digest, to: &str, session: &str) -> Result<(), Error> {
+        let sending = Fact::Sending {
+            digest: *digest,
+            to: to.to_owned(),
+            session: session.to_owned(),
+        };
+        let wish = |_: &Records| Some(Wish::to_say(vec![sending]));
+        self.shared.say_if(repository, wish).map(drop)
+    }
+
+    /// Writes down that a blob is not on its way any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
+    pub fn forget_sending(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
+        let key = Key::Sending(*digest);
+        let wish = |records: &Records| {
+            let is_known = records.fact(repository, &key).is_some();
+            is_known.then(|| Wish::to_unsay(vec![key.clone()]))
         };
         self.shared.say_if(repository, wish).map(drop)
     }

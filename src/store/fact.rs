@@ -43,8 +43,13 @@ pub(super) enum Fact {
     },
     /// A push or a delete that the parent is to hear of, or has heard of.
     Debt(Debt),
-    /// A blob is on its way to the parent: where that has what came of it.
-    Sending { digest: Digest, session: String },
+    /// A blob is on its way to the parent `to`: where that has what came of it.
+    Sending {
+        digest: Digest,
+        #[serde(default)]
+        to: String,
+        session: String,
+    },
 }
 
 /// What a fact is about: of each there is one at the most in a repository.
