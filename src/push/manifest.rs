@@ -42,9 +42,9 @@ impl Push {
         let (digest, tags) = named(reference, tags, &bytes)?;
         let manifest = shared.judge(media_type, &bytes)?;
         let held = Held::new(digest, media_type.map(media::essence), bytes);
-        shared.admit_bytes(held.bytes().len() as u64).await?;
         shared.judge_shape(&held).map_err(|error| shared.counted(error))?;
         let Found { needs, elsewhere } = shared.look_for(permit.repository(), &manifest, asker).await?;
+        shared.admit_image(held.bytes().len() as u64, &needs).await?;
         let subject = manifest.subject.map(|subject| subject.digest);
         let pushed = Pushed {
             held: held.into(),

@@ -285,10 +285,24 @@ impl Shared {
         let now = self.clock.now();
         let (when, owed) = match *seen {
             Some((when, owed)) if now.saturating_duration_since(when) < OWED_FOR => (when, owed),
-            _ => (now, self.store.owed_room().await?),
+            _ => (now, self.store.owed_room(&[]).await?),
         };
         *seen = Some((when, owed));
         drop(seen);
+        if fits(owed) {
+            return Ok(());
+        }
+        Err(self.counted(Error::QueueFull { owed, most }))
+    }
+
+    /// The same of a manifest of so many bytes and what it `needs`, which lies here: from then on all of it is owed.
+    async fn admit_image(&self, bytes: u64, needs: &[Digest]) -> Result<(), Error> {
+        let Some(most) = self.most_owed else { return Ok(()) };
+        let fits = |owed: u64| owed.saturating_add(bytes) <= most.bytes();
+        if fits(self.store.owned()) {
+            return Ok(());
+        }
+        let owed = self.store.owed_room(needs).await?;
         if fits(owed) {
             return Ok(());
         }

@@ -240,7 +240,7 @@ fn judge_push(error: push::Error, absent: Code, what: &str) -> Verdict {
         E::Missing(_) => Verdict::new(400, Code::ManifestBlobUnknown, message),
         E::Fetch(error) => judge_fetch(error, absent, what),
         E::TooMuch { .. } => Verdict::new(400, Code::ManifestInvalid, message),
-        E::NoRoomForUploads(_) | E::NoRoom(_) => Verdict::new(507, Code::Unavailable, message),
+        E::NoRoomForUploads(_) | E::NoRoom(_) | E::QueueFull { .. } => Verdict::new(507, Code::Unavailable, message),
         E::Store(_) => soon(503, Code::Unavailable, message),
         _ => Verdict::new(500, Code::Unknown, message),
     }

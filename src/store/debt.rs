@@ -468,13 +468,13 @@ impl Store {
         }
     }
 
-    /// Room of all that is pushed by debts that are not paid, in bytes: at most what [`Store::owned`] says. Reads their
+    /// Room of all that is pushed by debts that are not paid, and of `more`, which is about to be, in bytes. Reads their
     /// manifests.
     ///
     /// # Errors
     ///
     /// As [`Store::read`].
-    pub async fn owed_room(&self) -> Result<u64, Error> {
+    pub async fn owed_room(&self, more: &[Digest]) -> Result<u64, Error> {
         let mut pushed: Vec<Digest> = {
             let records = self.shared.records.lock();
             let indebted = records.indebted();
@@ -517,6 +517,7 @@ impl Store {
     }
 }
 
+        owed.extend(more);
 /// Seconds since 1970, for what is written down of debts.
 pub fn paid_now() -> State {
     State::Paid { at: stamp() }
