@@ -1,7 +1,9 @@
 //! The manifest that turns uploads into an image.
 
+use std::collections::HashMap;
+
 use bytes::{Bytes, BytesMut};
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
 use super::{Error, Incoming, Limit, Push, Shared, beside};
 use crate::auth::Permit;
@@ -43,7 +45,13 @@ impl Push {
         let manifest = shared.judge(media_type, &bytes)?;
         let held = Held::new(digest, media_type.map(media::essence), bytes);
         shared.judge_shape(&held).map_err(|error| shared.counted(error))?;
-        let Found { needs, elsewhere } = shared.look_for(permit.repository(), &manifest, asker).await?;
+        let repository = permit.repository();
+        let found = join(
+            shared.look_for(repository, &manifest, asker),
+            shared.look_above(repository, &tags, asker),
+        );
+        let (found, above) = found.await;
+        let Found { needs, elsewhere } = found?;
         shared.admit_image(held.bytes().len() as u64, &needs).await?;
         let subject = manifest.subject.map(|subject| subject.digest);
         let pushed = Pushed {
@@ -52,6 +60,7 @@ impl Push {
             subject,
             needs,
             owing: shared.owing(permit),
+            above,
         };
         let (store, repository) = (shared.store.clone(), permit.repository().clone());
         let accepted = beside(move || store.accept(&repository, pushed)).await?;
@@ -171,6 +180,19 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// What the parent has under tags of which that is not known: who moves one of them moves it from there.
+    async fn look_above(&self, repository: &Repository, tags: &[Tag], asker: &Asker) -> HashMap<Tag, Digest> {
+        let Some(parent) = &self.parent else {
+            return HashMap::new();
+        };
+        let unknown = tags.iter().filter(|tag| !self.store.knows_above(repository, tag));
+        let asked = unknown.filter(|_| parent.away().is_none()).map(|tag| async move {
+            let known = self.fetch.parent_has(repository, tag, asker).await.ok()?;
+            Some((tag.clone(), known?))
+        });
+        join_all(asked).await.into_iter().flatten().collect()
     }
 
     /// What the manifest needs, once all of it is found: here, or at the parent in this repository.

@@ -24,6 +24,8 @@ pub struct Pushed {
     pub needs: Vec<Digest>,
     /// To whom it is owed; `None` without a parent.
     pub owing: Option<Owing>,
+    /// What the parent has under its tags, where that was asked for.
+    pub above: HashMap<Tag, Digest>,
 }
 
 /// That what the parent has is to be hidden.
@@ -96,6 +98,7 @@ impl Store {
             subject,
             needs,
             owing,
+            above,
         } = pushed;
         let digest = *held.digest();
         let mut file = self.begin_document(repository, digest.algorithm())?;
@@ -134,7 +137,8 @@ impl Store {
         unsay.extend(tags.into_iter().map(|tag| Key::Buried(Reference::Tag(tag))));
         let named: Vec<Tag> = say.iter().filter_map(Fact::tag).cloned().collect();
         let wish = |records: &Records| {
-            let was = |tag: &Tag| records.tag(repository, &Slot::Tag(tag.clone()))?.parent_digest;
+            let known = |tag: &Tag| records.tag(repository, &Slot::Tag(tag.clone()))?.parent_digest;
+            let was = |tag: &Tag| known(tag).or_else(|| above.get(tag).copied());
             let tags = named.into_iter().map(|tag| Named { was: was(&tag), tag }).collect();
             let number = self.shared.journal.next();
             say.extend(owing.map(|owing| owing.debt(number, What::Push { digest, tags })));
@@ -182,6 +186,13 @@ impl Store {
         };
         let mark = self.shared.say_if(repository, wish)?;
         mark.map_or(Ok(()), |mark| self.shared.journal.sync(mark))
+    }
+
+    /// Whether it is known what the parent has under a tag.
+    pub fn knows_above(&self, repository: &Repository, tag: &Tag) -> bool {
+        let records = self.shared.records.lock();
+        let row = records.tag(repository, &Slot::Tag(tag.clone()));
+        row.is_some_and(|row| row.parent_digest.is_some())
     }
 
     /// Whether a manifest or a tag was pushed here, and not deleted since; it may be lost.
