@@ -153,6 +153,11 @@ impl Authority {
         Ok(None)
     }
 
+    /// What was refused lately is asked for again: an operator says that it is mended.
+    pub(super) fn forget_refusals(&self) {
+        self.refused.forget();
+    }
+
     /// `shown` was refused for good: who asks for this repository within the next seconds is refused
     /// without a request. A password that the upstream itself refuses is bad for all repositories.
     pub(super) fn blame(&self, wire: &Wire, want: Want<'_>, status: u16, shown: &Credential) {

@@ -226,6 +226,11 @@ impl Parent {
         self.shared.gate.wanted.notify_one();
     }
 
+    /// Shows it our login again, though it refused that lately: an operator says that it is mended.
+    pub fn show_login_again(&self) {
+        self.shared.authority.forget_refusals();
+    }
+
     /// Somebody with something old to serve waited for its answer in vain.
     pub fn let_down(&self) {
         self.shared.wire.let_down();

@@ -41,6 +41,11 @@ impl Refused {
         until.insert(repository.map(str::to_owned), self.clock.now() + span);
     }
 
+    /// Nothing was.
+    pub(super) fn forget(&self) {
+        self.until.lock().clear();
+    }
+
     /// Whether `repository` or everything was refused lately.
     pub(super) fn holds(&self, repository: &str) -> bool {
         let until = self.until.lock();

@@ -191,6 +191,9 @@ impl Queue {
             let debt = self.shared.store.debt(&repository, debt.number).unwrap_or(debt);
             tried.push((repository, debt));
         }
+        if let Some(parent) = &self.shared.parent {
+            parent.show_login_again();
+        }
         self.shared.state.lock().unpause();
         self.shared.seen.forget();
         self.shared.wake.notify_one();
