@@ -3,12 +3,19 @@
 use std::time::Duration;
 
 use super::{Queue, Seen};
-use crate::oci::{Descriptor, Manifest, Reference, Repository, media};
+use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, media};
 use crate::parent::{Parent, What};
-use crate::store::Debt;
+use crate::store::{Debt, Named};
 
 /// Between two questions: nobody waits for them.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// What is looked for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Look {
+    Manifests,
+    Tags,
+}
 
 impl Queue {
     /// Looks for what was delivered, for as long as the node runs.
@@ -25,40 +32,56 @@ impl Queue {
     async fn check_all(&self, parent: &Parent) {
         let address = parent.address();
         let store = &self.shared.store;
-        for repository in store.with_debts() {
-            let _ = store.forget_paid(&repository, self.shared.config.remember, super::REMEMBERED);
-            let debts = store.debts(&repository);
-            for debt in debts.iter().filter(|debt| debt.is_paid() && debt.to == address) {
-                if parent.away().is_some() {
-                    return;
+        let mut has_lost = false;
+        // A tag alone may have been deleted there; a parent that lost more lost that too.
+        for look in [Look::Manifests, Look::Tags] {
+            for repository in store.with_debts() {
+                self.tidy(&repository).await;
+                let debts = store.debts(&repository);
+                for debt in debts.iter().filter(|debt| debt.is_paid() && debt.to == address) {
+                    if parent.away().is_some() {
+                        return;
+                    }
+                    match self.check(parent, &repository, debt, look).await {
+                        Ok(lost) => has_lost |= lost,
+                        Err(words) => {
+                            tracing::warn!(%repository, reason = words, "whether the parent still has what was delivered could not be found out");
+                            break;
+                        }
+                    }
+                    tokio::time::sleep(PAUSE).await;
                 }
-                if let Err(words) = self.check(parent, &repository, debt).await {
-                    tracing::warn!(%repository, reason = words, "whether the parent still has what was delivered could not be found out");
-                    return;
-                }
-                tokio::time::sleep(PAUSE).await;
+            }
+            if !has_lost {
+                return;
             }
         }
     }
 
-    /// Pushes a manifest again that the parent has lost.
-    async fn check(&self, parent: &Parent, repository: &Repository, debt: &Debt) -> Result<(), String> {
-        let Some(digest) = debt.pushed() else { return Ok(()) };
+    /// Pushes again what the parent has lost of a push; whether it has.
+    async fn check(&self, parent: &Parent, repository: &Repository, debt: &Debt, look: Look) -> Result<bool, String> {
+        let Some(digest) = debt.pushed() else { return Ok(false) };
         let reference = Reference::Digest(*digest);
-        match self.ask(parent, repository, What::Manifest(&reference)).await {
-            Ok(Seen::There(_) | Seen::Unknown) => return Ok(()),
-            Ok(Seen::Missing) => {}
-            Err(trouble) => return Err(trouble.words()),
-        }
         if self.shared.store.hides(repository, &reference, digest) {
             // It was deleted here, and there.
-            return Ok(());
+            return Ok(false);
+        }
+        let seen = self.ask(parent, repository, What::Manifest(&reference)).await;
+        let has_it = match (look, seen.map_err(|trouble| trouble.words())?) {
+            (Look::Manifests, Seen::Missing) => false,
+            (Look::Tags, Seen::There(_)) => true,
+            _ => return Ok(false),
+        };
+        let tags = self.lost_tags(parent, repository, debt, digest, has_it).await?;
+        if has_it && tags.is_empty() {
+            return Ok(false);
         }
         let needs = self.needs(repository, digest).await;
         let (store, named, debt) = (self.shared.store.clone(), repository.clone(), debt.clone());
+        let number = debt.number;
         let owed = match needs {
             Some((needs, subject)) => {
-                let owe = move || store.owe_again(&named, &debt, &needs, subject);
+                let owe = move || store.owe_again(&named, &debt, tags, &needs, subject);
                 let owed = tokio::task::spawn_blocking(owe).await;
                 owed.map_err(|error| error.to_string())?
                     .map_err(|error| error.to_string())?
@@ -72,28 +95,40 @@ impl Queue {
         } else {
             tracing::error!(%repository, %digest, "the parent lost what it had taken, and it is not whole here any more; push it again");
             self.shared.metrics.lost.inc();
-            let _ = self
-                .shared
-                .store
-                .forget_debts(repository, &[self.number_of(repository, digest)]);
+            let _ = self.shared.store.forget_debt(repository, number);
         }
-        Ok(())
+        Ok(true)
     }
 
-    fn number_of(&self, repository: &Repository, digest: &crate::oci::Digest) -> u64 {
-        let debts = self.shared.store.debts(repository);
-        let paid = debts
-            .iter()
-            .find(|debt| debt.is_paid() && debt.pushed() == Some(digest));
-        paid.map_or(0, |debt| debt.number)
+    /// The tags of a push that the parent has no more, or has as they were before. What others put there since is theirs.
+    async fn lost_tags(
+        &self,
+        parent: &Parent,
+        repository: &Repository,
+        debt: &Debt,
+        digest: &Digest,
+        has_it: bool,
+    ) -> Result<Vec<Named>, String> {
+        let mut lost = Vec::new();
+        for named in self.shared.store.standing_tags(repository, debt) {
+            let reference = Reference::Tag(named.tag.clone());
+            let seen = self.ask(parent, repository, What::Manifest(&reference)).await;
+            let is_lost = match seen.map_err(|trouble| trouble.words())? {
+                Seen::Missing => true,
+                Seen::There(Some(there)) if !has_it => {
+                    there == *digest || self.is_ours(repository, debt.number, &named.tag, named.was, &there)
+                }
+                Seen::There(_) | Seen::Unknown => false,
+            };
+            if is_lost {
+                lost.push(named);
+            }
+        }
+        Ok(lost)
     }
 
     /// All that a manifest needs and that lies here, and what it is about. `None` if the manifest is not here.
-    async fn needs(
-        &self,
-        repository: &Repository,
-        digest: &crate::oci::Digest,
-    ) -> Option<(Vec<crate::oci::Digest>, Option<crate::oci::Digest>)> {
+    async fn needs(&self, repository: &Repository, digest: &Digest) -> Option<(Vec<Digest>, Option<Digest>)> {
         let store = &self.shared.store;
         let held = store.manifest_of(repository, digest).await.ok().flatten()?;
         let manifest = Manifest::parse(held.bytes()).ok()?;

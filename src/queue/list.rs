@@ -116,7 +116,7 @@ impl Queue {
     fn unpaid(&self) -> Vec<(Repository, Debt)> {
         let store = &self.shared.store;
         let of = |repository: Repository| {
-            let debts = store.debts(&repository).into_iter().filter(|debt| !debt.is_paid());
+            let debts = store.debts(&repository).into_iter().filter(|debt| !debt.is_settled());
             debts.map(|debt| (repository.clone(), debt)).collect::<Vec<_>>()
         };
         store.indebted().into_iter().flat_map(of).collect()
@@ -217,8 +217,10 @@ impl Queue {
             }
             dropped.push(self.item(&repository, &debt, address.as_deref()));
             tracing::warn!(%repository, number = debt.number, what = what(&debt), "a push is given up by an operator");
-            self.shared.store.forget_debts(&repository, &[debt.number])?;
+            self.shared.store.drop_debt(&repository, debt.number)?;
             self.shared.state.lock().forget(&repository);
+            let queue = self.clone();
+            tokio::spawn(async move { queue.tidy(&repository).await });
         }
         self.shared.wake.notify_one();
         Ok(dropped)

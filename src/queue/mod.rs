@@ -17,6 +17,7 @@ mod turns;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fail::fail_point;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -137,6 +138,10 @@ impl Queue {
     /// Pays for as long as the node runs.
     pub async fn run(self) {
         let mut changed = self.shared.store.debts_changed();
+        // It may have ended before it could.
+        for repository in self.shared.store.with_debts() {
+            self.tidy(&repository).await;
+        }
         loop {
             let wait = self.begin();
             tokio::select! {
@@ -254,12 +259,13 @@ impl Queue {
 
     /// Writes down that a debt is no more.
     fn settle(&self, repository: &Repository, debt: &Debt, outcome: Outcome) -> Result<(), store::Error> {
+        fail_point!("queue.settle");
         let store = &self.shared.store;
         self.shared.state.lock().succeeds(repository);
-        let is_push = debt.pushed().is_some();
         match outcome {
-            Outcome::Paid if is_push => store.set_debt(repository, debt.number, store::paid_now())?,
-            _ => store.forget_debts(repository, &[debt.number])?,
+            Outcome::Void if debt.pushed().is_some() => store.forget_debt(repository, debt.number)?,
+            // A delete is remembered as well: what it took away is not to come again.
+            Outcome::Paid | Outcome::Void => store.set_debt(repository, debt.number, store::paid_now())?,
         }
         if outcome == Outcome::Paid {
             self.shared.metrics.paid.inc();
@@ -319,12 +325,16 @@ impl Drop for Turn {
 }
 
 impl Queue {
-    /// Nothing more is to be paid in a repository: what the parent has may be evicted again.
+    /// What the parent has, or is not to have, may be evicted again.
     async fn tidy(&self, repository: &Repository) {
         let store = &self.shared.store;
-        let released = store.release(repository).await;
-        let forgotten = released.and_then(|()| store.forget_paid(repository, self.shared.config.remember, REMEMBERED));
-        if let Err(error) = forgotten {
+        let tidied = match store.release(repository).await {
+            Ok(true) => store.forget_paid(repository, self.shared.config.remember, REMEMBERED),
+            // More is pushed: another time.
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = tidied {
             tracing::warn!(%repository, %error, "what the parent has could not be let go of; it stays, and is tried again");
         }
     }

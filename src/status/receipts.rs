@@ -126,7 +126,7 @@ impl Receipts {
             owed: debt.and_then(|debt| match debt.state {
                 State::Owed => Some("pending"),
                 State::Parked { .. } => Some("parked"),
-                State::Paid { .. } => None,
+                State::Paid { .. } | State::Dropped => None,
             }),
         }
     }

@@ -84,6 +84,8 @@ pub enum State {
         /// Since when: seconds since 1970.
         at: u64,
     },
+    /// An operator gave it up: what was pushed for it may be let go of.
+    Dropped,
 }
 
 impl State {
@@ -96,6 +98,19 @@ impl Debt {
     /// Whether the parent has it.
     pub fn is_paid(&self) -> bool {
         matches!(self.state, State::Paid { .. })
+    }
+
+    /// Whether nothing is to be done about it any more.
+    pub fn is_settled(&self) -> bool {
+        matches!(self.state, State::Paid { .. } | State::Dropped)
+    }
+
+    /// Whether it moves or deletes a tag.
+    fn is_about(&self, tag: &Tag) -> bool {
+        match &self.what {
+            What::Push { tags, .. } => tags.iter().any(|named| named.tag == *tag),
+            What::Delete { name, .. } => matches!(name, Reference::Tag(deleted) if deleted == tag),
+        }
     }
 
     /// The manifest that is pushed.
@@ -220,31 +235,52 @@ impl Store {
         self.shared.say_if(repository, wish).map(drop)
     }
 
-    /// Forgets debts. What was pushed for one that is not paid is no more kept from being evicted, and its tags are the
-    /// parent's again. Blocks.
+    /// Forgets a debt, as if it had never been. Blocks.
     ///
     /// # Errors
     ///
     /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
-    pub fn forget_debts(&self, repository: &Repository, numbers: &[u64]) -> Result<(), Error> {
+    pub fn forget_debt(&self, repository: &Repository, number: u64) -> Result<(), Error> {
+        let wish = |_: &Records| Some(Wish::to_unsay(vec![Key::Debt(number)]));
+        let mark = self.shared.say_if(repository, wish)?;
+        mark.map_or(Ok(()), |mark| self.shared.journal.sync(mark))
+    }
+
+    /// Gives a debt up: its tags are the parent's again, and [`Store::release`] lets go of what was pushed for it. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
+    pub fn drop_debt(&self, repository: &Repository, number: u64) -> Result<(), Error> {
         let wish = |records: &Records| {
-            let mut unsay: Vec<Key> = numbers.iter().copied().map(Key::Debt).collect();
-            for debt in records.unpaid(repository).filter(|debt| numbers.contains(&debt.number)) {
-                let Some(digest) = debt.pushed() else { continue };
-                let is_moved = |named: &&Named| {
-                    let row = records.tag(repository, &Slot::Tag(named.tag.clone()));
-                    row.is_some_and(|row| row.digest != *digest)
-                };
-                let tags = debt.tags().iter().filter(|named| !is_moved(named));
-                unsay.extend(tags.map(|named| Key::Tag(named.tag.clone())));
-            }
-            Some(Wish::to_unsay(unsay))
+            let debt = records.unpaid(repository).find(|debt| debt.number == number)?;
+            let is_moved = |named: &&Named| {
+                let row = records.tag(repository, &Slot::Tag(named.tag.clone()));
+                row.is_some_and(|row| Some(&row.digest) != debt.pushed())
+            };
+            let tags = debt.tags().iter().filter(|named| !is_moved(named));
+            let unsay = tags.map(|named| Key::Tag(named.tag.clone())).collect();
+            let state = State::Dropped;
+            Some(Wish {
+                unsay,
+                ..Wish::to_say(vec![Fact::Debt(Debt { state, ..debt.clone() })])
+            })
         };
         let mark = self.shared.say_if(repository, wish)?;
         mark.map_or(Ok(()), |mark| self.shared.journal.sync(mark))
     }
 
-    /// Pushes a manifest that is here once more: the parent lost it. Whether all that it needs is here. Blocks.
+    /// The tags of a debt that were neither moved nor deleted here since.
+    pub fn standing_tags(&self, repository: &Repository, debt: &Debt) -> Vec<Named> {
+        let records = self.shared.records.lock();
+        let tags = debt.tags().iter();
+        tags.filter(|named| is_standing(&records, repository, debt, &named.tag))
+            .cloned()
+            .collect()
+    }
+
+    /// Pushes a manifest that is here once more, and these of its tags: the parent lost them. Whether all that it needs is
+    /// here. Blocks.
     ///
     /// # Errors
     ///
@@ -253,6 +289,7 @@ impl Store {
         &self,
         repository: &Repository,
         debt: &Debt,
+        tags: Vec<Named>,
         needs: &[Digest],
         subject: Option<Digest>,
     ) -> Result<bool, Error> {
@@ -270,14 +307,8 @@ impl Store {
                 })
                 .collect();
             let mut say = blobs?;
-            // What has moved here since is not moved back.
-            let is_latest = |named: &&Named| {
-                let later = |other: &&Debt| {
-                    other.number > debt.number && other.tags().iter().any(|other| other.tag == named.tag)
-                };
-                !records.debts(repository).any(|other| later(&other))
-            };
-            let tags: Vec<Named> = debt.tags().iter().filter(is_latest).cloned().collect();
+            let mut tags = tags;
+            tags.retain(|named| is_standing(records, repository, debt, &named.tag));
             let digest = *digest;
             say.push(Fact::Manifest {
                 digest,
@@ -366,17 +397,18 @@ impl Store {
     }
 
     /// Lets go of what was pushed to `repository` and is no more owed: the parent has it, so it may be evicted like
-    /// everything that was pulled. What a manifest still needs that nobody else has stays.
+    /// everything that was pulled. What a manifest still needs that nobody else has stays. Whether all of it could go: not
+    /// while more is pushed.
     ///
     /// # Errors
     ///
     /// [`Error::Io`], [`Error::ReadOnly`]: a manifest could not be read, or the disk refused. Nothing has changed.
-    pub async fn release(&self, repository: &Repository) -> Result<(), Error> {
-        let (facts, paid, owed) = {
+    pub async fn release(&self, repository: &Repository) -> Result<bool, Error> {
+        let (facts, settled, owed) = {
             let records = self.shared.records.lock();
             let debts = || records.debts(repository);
-            let pushed = |is_paid: bool| {
-                let those = debts().filter(move |debt| debt.is_paid() == is_paid);
+            let pushed = |is_settled: bool| {
+                let those = debts().filter(move |debt| debt.is_settled() == is_settled);
                 those.filter_map(|debt| debt.pushed().copied()).collect::<HashSet<_>>()
             };
             let facts: Vec<Fact> = records.facts_of(repository).cloned().collect();
@@ -384,10 +416,10 @@ impl Store {
         };
         let is_pushed = |fact: &&Fact| matches!(fact, Fact::Manifest { .. });
         let manifests = || facts.iter().filter(is_pushed).filter_map(Fact::content);
-        let goes = |digest: &&Digest| paid.contains(*digest) && !owed.contains(*digest);
+        let goes = |digest: &&Digest| settled.contains(*digest) && !owed.contains(*digest);
         let going: Vec<Digest> = manifests().filter(goes).copied().collect();
         if going.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let mut stays: Vec<Digest> = manifests().filter(|digest| !goes(digest)).copied().collect();
         // What is pushed meanwhile says all that it needs again, and is seen below.
@@ -434,7 +466,7 @@ impl Store {
                 ..Wish::default()
             })
         };
-        self.shared.say_if(repository, wish).map(drop)
+        Ok(self.shared.say_if(repository, wish)?.is_some())
     }
 
     /// Everything that these manifests need, and the manifests themselves among what others need.
@@ -485,6 +517,7 @@ impl Store {
         pushed.dedup();
         let mut owed = self.closure(&mut pushed.clone()).await?;
         owed.extend(pushed);
+        owed.extend(more);
         let ledger = self.shared.ledger.lock();
         let room = |digest: &Digest| ledger.entry(digest).map_or(0, |entry| entry.room);
         Ok(owed.iter().map(room).sum())
@@ -495,7 +528,7 @@ impl Store {
         self.shared.ledger.lock().owned()
     }
 
-    /// Forgets what was paid more than `age` ago, and all but the last `most`.
+    /// Forgets what was dropped, what was paid more than `age` ago, and all but the last `most` that were.
     ///
     /// # Errors
     ///
@@ -503,9 +536,12 @@ impl Store {
     pub fn forget_paid(&self, repository: &Repository, age: Duration, most: usize) -> Result<(), Error> {
         let oldest = stamp().saturating_sub(age.as_secs());
         let wish = |records: &Records| {
-            let paid: Vec<&Debt> = records.debts(repository).filter(|debt| debt.is_paid()).collect();
+            let paid: Vec<&Debt> = records.debts(repository).filter(|debt| debt.is_settled()).collect();
             let many = paid.len().saturating_sub(most);
-            let is_old = |debt: &Debt| matches!(debt.state, State::Paid { at } if at < oldest);
+            let is_old = |debt: &Debt| match debt.state {
+                State::Paid { at } => at < oldest,
+                _ => true,
+            };
             let old = paid
                 .iter()
                 .enumerate()
@@ -517,7 +553,12 @@ impl Store {
     }
 }
 
-        owed.extend(more);
+/// Whether no later debt moves or deletes a tag of this one.
+fn is_standing(records: &Records, repository: &Repository, debt: &Debt, tag: &Tag) -> bool {
+    let mut debts = records.debts(repository);
+    !debts.any(|other| other.number > debt.number && other.is_about(tag))
+}
+
 /// Seconds since 1970, for what is written down of debts.
 pub fn paid_now() -> State {
     State::Paid { at: stamp() }

@@ -485,7 +485,7 @@ impl Entry {
 
     fn say(&mut self, fact: Fact) {
         if let Fact::Debt(debt) = &fact {
-            match debt.is_paid() {
+            match debt.is_settled() {
                 true => self.unpaid.remove(&debt.number),
                 false => self.unpaid.insert(debt.number),
             };
