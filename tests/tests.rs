@@ -38,6 +38,14 @@ mod uploads;
 mod promises;
 // What was pushed on its way to the parent.
 mod writeback;
+// Kills, losses, refusals, a full queue on that way.
+mod writeback_faults;
+// Parents that are slow, break off, lie, or forget.
+mod writeback_transfers;
+// What comes before what, and under which tag where both moved it.
+mod writeback_order;
+// Another mode, another parent.
+mod writeback_changes;
 // The conformance program of the specification.
 mod conformance;
 // What was pushed here beside what the parent has.

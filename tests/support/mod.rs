@@ -22,6 +22,8 @@ pub mod names;
 pub mod needs;
 /// The program under test, running.
 pub mod node;
+/// What a node owes its parent.
+pub mod owing;
 /// Ports that nobody else will take.
 pub mod ports;
 /// What the kernel knows of a running process.

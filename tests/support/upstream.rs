@@ -32,6 +32,7 @@ use crate::support::content::{Image, Manifest, sha256};
 use crate::support::ports::{Family, free};
 use crate::support::transport;
 
+pub use arrival::Arrival;
 pub use fault::{Cut, Fault, Gate, Length, RangeRule};
 pub use ledger::Seen;
 pub use pushes::Locations;

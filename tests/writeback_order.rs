@@ -1,0 +1,350 @@
+//! What comes before what on the way to the parent; and whose tag it is that was moved here and there.
+
+use crate::support::client::Client;
+use crate::support::content::{Image, Manifest, OCI_INDEX, index};
+use crate::support::node::Node;
+use crate::support::owing::{below, parent};
+use crate::support::pushing::Pusher;
+use crate::support::upstream::{Arrival, Upstream, What};
+
+/// The place among all arrivals of the first manifest, and of the last blob.
+fn first_manifest_and_last_blob(parent: &Upstream, repository: &str) -> (usize, usize) {
+    let arrivals = parent.arrivals();
+    let is_of = |arrival: &Arrival| arrival.repository == repository && arrival.method == "PUT";
+    let is_manifest = |arrival: &Arrival| is_of(arrival) && matches!(arrival.what, What::Manifest(_));
+    let is_blob = |arrival: &Arrival| is_of(arrival) && arrival.brings_a_blob();
+    let manifest = arrivals.iter().position(is_manifest).unwrap();
+    (manifest, arrivals.iter().rposition(is_blob).unwrap())
+}
+
+#[tokio::test]
+async fn pushes_of_a_repository_arrive_in_the_order_in_which_they_were_taken_in() {
+    let mut parent = parent().await;
+    let mut node = below(&parent).start().await;
+    parent.stop().await;
+    let images: Vec<Image> = [3 << 20, 10, 1 << 20, 1000]
+        .iter()
+        .map(|size| Image::of(&[*size]))
+        .collect();
+    for (at, image) in images.iter().enumerate() {
+        node.to("a").image(&format!("v{at}"), image).await;
+        node.to("b").image(&format!("v{at}"), image).await;
+    }
+    assert_eq!(node.owed().await.len(), 8);
+    node.restart().await;
+
+    parent.start_again().await;
+    node.drained().await;
+
+    let expected = |at: usize| [images[at].manifest.digest.clone(), format!("v{at}")];
+    let expected: Vec<String> = (0..4).flat_map(expected).collect();
+    assert_eq!(parent.manifests_kept("a"), expected);
+    assert_eq!(parent.manifests_kept("b"), expected);
+}
+
+#[tokio::test]
+async fn blobs_come_before_the_manifests_that_need_them_these_before_their_index_and_the_tag_last() {
+    let mut parent = parent().await;
+    let node = below(&parent).start().await;
+    let [one, two] = [Image::of(&[1 << 20, 10]), Image::of(&[1000])];
+    let both = index(&[&one, &two]);
+    parent.stop().await;
+    for image in [&one, &two] {
+        node.to("a").blobs_of(image).await;
+        node.to("a").manifest(&image.manifest.digest, &image.manifest).await;
+    }
+    node.to("a").manifest("multi", &both).await;
+
+    parent.start_again().await;
+    node.drained().await;
+
+    let [one, two] = [one.manifest.digest, two.manifest.digest];
+    assert_eq!(parent.manifests_kept("a"), [&one, &two, &both.digest, "multi"]);
+    // The second image's blobs may come after the first image.
+    let (first_manifest, _) = first_manifest_and_last_blob(&parent, "a");
+    assert!(first_manifest >= 3, "{first_manifest}");
+}
+
+#[tokio::test]
+async fn an_index_is_delivered_with_all_that_it_names_though_only_it_is_still_owed() {
+    let mut parent = parent().await;
+    let node = below(&parent).start().await;
+    let [one, two] = [Image::of(&[1 << 20]), Image::of(&[1000])];
+    let both = index(&[&one, &two]);
+    for image in [&one, &two] {
+        node.to("a").blobs_of(image).await;
+        node.to("a").manifest(&image.manifest.digest, &image.manifest).await;
+    }
+    node.drained().await;
+    parent.stop().await;
+    node.to("a").manifest("multi", &both).await;
+    parent.restore(Upstream::start().await.backup());
+
+    parent.start_again().await;
+    node.drained().await;
+
+    let [one, two] = [one.manifest.digest, two.manifest.digest];
+    let kept = parent.manifests_kept("a");
+    let place = |name: &str| kept.iter().rposition(|kept| kept == name).unwrap();
+    assert!(place(&one) < place(&both.digest) && place(&two) < place(&both.digest));
+    assert_eq!(kept.last().unwrap(), "multi");
+    let (_, last_blob) = first_manifest_and_last_blob(&parent, "a");
+    let arrivals = parent.arrivals();
+    let index = arrivals
+        .iter()
+        .rposition(|arrival| arrival.what == What::Manifest(both.digest.clone()));
+    assert!(last_blob < index.unwrap());
+}
+
+#[tokio::test]
+async fn what_refers_to_an_image_comes_after_it_and_is_listed() {
+    let mut parent = parent().await;
+    let node = below(&parent).start().await;
+    let image = Image::of(&[1000]);
+    let [sbom, signature] = ["sbom", "signature"]
+        .map(|kind| Image::referring_to(&image.manifest, &format!("application/vnd.example.{kind}")));
+    parent.stop().await;
+    node.to("a").image("v1", &image).await;
+    for artifact in [&sbom, &signature] {
+        node.to("a").blobs_of(artifact).await;
+        node.to("a")
+            .manifest(&artifact.manifest.digest, &artifact.manifest)
+            .await;
+    }
+
+    parent.start_again().await;
+    node.drained().await;
+
+    let [image, sbom, signature] = [image, sbom, signature].map(|image| image.manifest.digest);
+    assert_eq!(parent.manifests_kept("a"), [&image, "v1", &sbom, &signature]);
+}
+
+#[tokio::test]
+async fn a_parent_without_lists_of_referrers_gets_them_under_the_fallback_tag_beside_those_of_others() {
+    let parent = parent().await;
+    parent.referrers(false);
+    let node = below(&parent).start().await;
+    let image = Image::of(&[1000]);
+    let [theirs, sbom, signature] = ["theirs", "sbom", "signature"]
+        .map(|kind| Image::referring_to(&image.manifest, &format!("application/vnd.example.{kind}")));
+    let fallback = image.manifest.digest.replacen(':', "-", 1);
+    node.to("a").image("v1", &image).await;
+    node.drained().await;
+    let list = serde_json::json!({
+        "schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [theirs.manifest.descriptor()],
+        "annotations": { "org.example.kept": "yes" },
+    });
+    parent.image("a", "theirs", &theirs);
+    parent.manifest("a", Some(&fallback), &Manifest::new(OCI_INDEX, &list));
+
+    for artifact in [&sbom, &signature, &sbom] {
+        node.to("a").blobs_of(artifact).await;
+        node.to("a")
+            .manifest(&artifact.manifest.digest, &artifact.manifest)
+            .await;
+        node.drained().await;
+    }
+
+    let there = Pusher::of(Client::of(parent.address()), "a");
+    let list = there.get(&format!("manifests/{fallback}")).await.json();
+    let digests: Vec<&str> = list["manifests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["digest"].as_str().unwrap())
+        .collect();
+    let expected = [&theirs, &sbom, &signature].map(|artifact| artifact.manifest.digest.as_str());
+    assert_eq!(digests, expected);
+    assert_eq!(list["annotations"]["org.example.kept"], "yes");
+    let entry = &list["manifests"][1];
+    assert_eq!(entry["artifactType"], "application/vnd.example.sbom", "{entry}");
+    assert_eq!(entry["size"], sbom.manifest.bytes.len(), "{entry}");
+    assert_eq!(
+        entry["annotations"]["org.example.kind"], "application/vnd.example.sbom",
+        "{entry}"
+    );
+}
+
+#[tokio::test]
+async fn a_fallback_tag_that_the_parent_only_says_that_it_took_is_sent_again() {
+    use crate::support::upstream::Fault;
+    let parent = parent().await;
+    parent.referrers(false);
+    let node = below(&parent).start().await;
+    let image = Image::of(&[1000]);
+    let artifact = Image::referring_to(&image.manifest, "application/vnd.example");
+    node.to("a").image("v1", &image).await;
+    node.drained().await;
+    parent.fault(Fault::put("/manifests/sha256-").not_kept().times(1));
+
+    node.to("a").blobs_of(&artifact).await;
+    node.to("a")
+        .manifest(&artifact.manifest.digest, &artifact.manifest)
+        .await;
+    node.drained().await;
+
+    let fallback = image.manifest.digest.replacen(':', "-", 1);
+    assert!(parent.tag_of("a", &fallback).is_some());
+}
+
+/// `v1` of three repositories, moved here and at the parent while it was away. What the parent has, and what was pushed.
+async fn moved(parent: &mut Upstream, node: &Node, repository: &str) -> [Image; 2] {
+    let before = parent.new_image(repository, "v1", &[1000]);
+    node.to(repository).assert_has("v1", &before).await;
+    parent.stop().await;
+    let ours = Image::of(&[2000]);
+    node.to(repository).image("v1", &ours).await;
+    let theirs = parent.new_image(repository, "v1", &[3000]);
+    parent.start_again().await;
+    node.drained().await;
+    [theirs, ours]
+}
+
+const RULES: &str = "[[queue.rule]]\nrepositories = [\"theirs/*\"]\nconflict = \"parent-wins\"\n\
+                     [[queue.rule]]\nrepositories = [\"both/*\"]\nconflict = \"keep-both\"\n";
+
+async fn conflicts(node: &Node) -> [f64; 3] {
+    let metrics = node.metrics().await;
+    let of = |policy| metrics.sum("wharf_queue_conflicts_total", &[("policy", policy)]);
+    ["last-writer", "parent-wins", "keep-both"].map(of)
+}
+
+const SAID: &str = "a tag that was pushed here was moved at the parent too";
+
+#[tokio::test]
+async fn of_a_tag_that_both_moved_the_last_writer_wins_by_default_and_it_is_said() {
+    let mut parent = parent().await;
+    let node = below(&parent).more(RULES).start().await;
+
+    let [theirs, ours] = moved(&mut parent, &node, "a/b").await;
+
+    assert!(parent.has_image("a/b", "v1", &ours));
+    node.to("a/b").assert_has("v1", &ours).await;
+    node.to("a/b").assert_has(&theirs.manifest.digest, &theirs).await;
+    assert_eq!(conflicts(&node).await, [1.0, 0.0, 0.0]);
+    assert!(node.log().contains(SAID) && node.log().contains("last-writer"));
+}
+
+#[tokio::test]
+async fn of_a_tag_that_both_moved_the_parents_holds_here_too_where_the_policy_says_so() {
+    let mut parent = parent().await;
+    let mut node = below(&parent).more(RULES).start().await;
+
+    let [theirs, ours] = moved(&mut parent, &node, "theirs/b").await;
+
+    assert!(parent.has_image("theirs/b", "v1", &theirs));
+    let has = |digest: &str| parent.manifests().contains(&("theirs/b".to_owned(), digest.to_owned()));
+    assert!(has(&ours.manifest.digest), "ours can be had by its digest");
+    node.to("theirs/b").assert_has("v1", &theirs).await;
+    node.to("theirs/b").assert_has(&ours.manifest.digest, &ours).await;
+    assert_eq!(conflicts(&node).await, [0.0, 1.0, 0.0]);
+    assert!(node.log().contains(SAID) && node.log().contains("parent-wins"));
+    node.restart().await;
+    node.to("theirs/b").assert_has("v1", &theirs).await;
+}
+
+#[tokio::test]
+async fn of_a_tag_that_both_moved_both_are_kept_where_the_policy_says_so() {
+    let mut parent = parent().await;
+    let node = below(&parent).named("plant-1").more(RULES).start().await;
+
+    let [theirs, ours] = moved(&mut parent, &node, "both/b").await;
+
+    assert!(parent.has_image("both/b", "v1", &theirs));
+    assert!(parent.has_image("both/b", "v1-plant-1", &ours));
+    node.to("both/b").assert_has("v1", &theirs).await;
+    node.to("both/b").assert_has("v1-plant-1", &ours).await;
+    assert_eq!(node.to("both/b").tags().await, ["v1", "v1-plant-1"]);
+    assert_eq!(conflicts(&node).await, [0.0, 0.0, 1.0]);
+    assert!(node.log().contains(SAID) && node.log().contains("keep-both"));
+}
+
+#[tokio::test]
+async fn a_tag_that_nobody_else_moved_is_no_conflict_however_often_it_is_pushed() {
+    let mut parent = parent().await;
+    let conflict = "[queue]\nconflict = \"parent-wins\"\n";
+    let mut node = below(&parent).more(conflict).start().await;
+    let images: Vec<Image> = (0..6).map(|_| Image::of(&[1000])).collect();
+
+    node.to("a").image("v1", &images[0]).await;
+    node.drained().await;
+    node.to("a").image("v1", &images[1]).await;
+    node.drained().await;
+    node.restart().await;
+    node.to("a").image("v1", &images[2]).await;
+    node.drained().await;
+    parent.stop().await;
+    node.to("a").image("v1", &images[3]).await;
+    node.restart().await;
+    node.to("a").image("v1", &images[4]).await;
+    node.to("a").image("v1", &images[5]).await;
+    parent.start_again().await;
+    node.drained().await;
+
+    assert!(parent.has_image("a", "v1", &images[5]));
+    assert_eq!(conflicts(&node).await, [0.0; 3]);
+}
+
+#[tokio::test]
+async fn a_tag_of_the_parents_that_was_never_asked_for_here_may_be_moved_like_any_other() {
+    let parent = parent().await;
+    parent.new_image("a", "v1", &[1000]);
+    let conflict = "[queue]\nconflict = \"parent-wins\"\n";
+    let node = below(&parent).more(conflict).start().await;
+    let ours = Image::of(&[2000]);
+
+    node.to("a").image("v1", &ours).await;
+    node.drained().await;
+
+    assert!(parent.has_image("a", "v1", &ours));
+    assert_eq!(conflicts(&node).await, [0.0; 3]);
+}
+
+#[tokio::test]
+async fn a_tag_that_was_deleted_here_and_moved_at_the_parent_stays_there_and_it_is_said() {
+    let mut parent = parent().await;
+    let before = parent.new_image("a", "v1", &[1000]);
+    let node = below(&parent).start().await;
+    node.to("a").assert_has("v1", &before).await;
+    parent.stop().await;
+
+    assert_eq!(node.to("a").delete("manifests/v1").await.status, 202);
+    let theirs = parent.new_image("a", "v1", &[2000]);
+    parent.start_again().await;
+    node.drained().await;
+
+    assert!(parent.has_image("a", "v1", &theirs));
+    node.to("a").assert_has("v1", &theirs).await;
+    let metrics = node.metrics().await;
+    assert_eq!(metrics.sum("wharf_queue_undone_total", &[("reason", "moved")]), 1.0);
+    assert!(
+        node.log()
+            .contains("the parent has something else by now under a tag that was deleted here")
+    );
+}
+
+#[tokio::test]
+async fn a_parent_that_deletes_nothing_keeps_what_was_deleted_here_hidden_and_it_is_said() {
+    let parent = parent().await;
+    parent.deletes(false);
+    let node = below(&parent).start().await;
+    let image = Image::of(&[1000]);
+    node.to("a").image("v1", &image).await;
+    node.to("a").manifest("v2", &image.manifest).await;
+    node.drained().await;
+
+    assert_eq!(node.to("a").delete("manifests/v1").await.status, 202);
+    node.drained().await;
+
+    assert!(parent.has_image("a", "v1", &image));
+    assert_eq!(node.to("a").tags().await, ["v2"]);
+    node.to("a")
+        .get("manifests/v1")
+        .await
+        .assert_error(404, "MANIFEST_UNKNOWN");
+    let metrics = node.metrics().await;
+    assert_eq!(
+        metrics.sum("wharf_queue_undone_total", &[("reason", "unsupported")]),
+        1.0
+    );
+}
