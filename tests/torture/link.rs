@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
@@ -109,7 +109,10 @@ impl Drop for Link {
 
 impl Shared {
     async fn connect(&self, near: TcpStream) {
-        let Ok(far) = TcpStream::connect(self.far).await else {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        // What waits here was not sent: little does.
+        let _ = socket.set_send_buffer_size(2 * PIECE as u32);
+        let Ok(far) = socket.connect(self.far).await else {
             return;
         };
         for end in [&near, &far] {
