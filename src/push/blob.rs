@@ -12,6 +12,9 @@ use crate::store::{self, Upload};
 /// Bytes gathered before each write: measured, four times cheaper than each piece for itself.
 const GATHERED: usize = 1 << 20;
 
+/// Fewer are enough when nothing is written: what comes slowly is not lost by the mebibyte when the process is killed.
+const ENOUGH: usize = 128 << 10;
+
 /// What a part says of its place: `Content-Range: <first>-<last>` (distribution spec, "Pushing a blob in chunks").
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Part {
@@ -185,11 +188,15 @@ impl Writing {
             }
             self.bytes += piece.len();
             self.gathered.push(piece);
-            if self.bytes >= GATHERED {
+            if self.bytes >= GATHERED || (self.bytes >= ENOUGH && self.is_idle()) {
                 self.write().await?;
             }
         }
         Ok(())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.running.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
     fn bound(&self, more: u64) -> Result<(), Error> {
