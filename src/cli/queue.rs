@@ -145,6 +145,7 @@ impl Retry {
         let path = format!("/api/queue/retry?{}{turn}", self.which.query());
         let done = self.node.call("POST", &path).await?;
         let tried = items(&done);
+        self.which.found(tried)?;
         show(tried);
         eprintln!("{} tried again", tried.len());
         let held = tried.iter().filter(|item| item["state"] == "held").count();
@@ -171,6 +172,7 @@ impl Drop {
         let path = format!("/api/queue/drop?{}", self.which.query());
         let done = self.node.call("POST", &path).await?;
         let dropped = items(&done);
+        self.which.found(dropped)?;
         show(dropped);
         eprintln!("{} dropped: the parent will not have them", dropped.len());
         Ok(())
@@ -178,6 +180,15 @@ impl Drop {
 }
 
 impl Which {
+    /// Whether what is named waits at all.
+    fn found(&self, items: &[Value]) -> Result<(), Failure> {
+        if items.is_empty() && !self.all {
+            let named = self.items.join(", ");
+            return Err(format!("nothing waits under {named}; see `wharf queue list`").into());
+        }
+        Ok(())
+    }
+
     fn query(&self) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         if self.all {

@@ -45,6 +45,8 @@ pub(super) struct Authority {
 pub(super) enum Action {
     Pull,
     Push,
+    /// Into it, from another: what may not be read there is no reason not to push.
+    Mount,
     Delete,
 }
 
@@ -66,6 +68,7 @@ impl<'a> Want<'a> {
         match self.action {
             Action::Pull => Cow::Borrowed(self.repository),
             Action::Push => Cow::Owned(format!("{} push", self.repository)),
+            Action::Mount => Cow::Owned(format!("{} mount", self.repository)),
             Action::Delete => Cow::Owned(format!("{} delete", self.repository)),
         }
     }
@@ -74,7 +77,7 @@ impl<'a> Want<'a> {
     fn scope(self) -> String {
         let actions = match self.action {
             Action::Pull => "pull",
-            Action::Push => "pull,push",
+            Action::Push | Action::Mount => "pull,push",
             Action::Delete => "delete",
         };
         format!("repository:{}:{actions}", self.repository)
@@ -163,7 +166,9 @@ impl Authority {
     pub(super) fn blame(&self, wire: &Wire, want: Want<'_>, status: u16, shown: &Credential) {
         let repository = &*want.key();
         match &shown.shown {
-            Shown::Password(_) if status == 401 => self.blame_login(wire),
+            Shown::Password(_) if status == 401 && want.action == Action::Pull => self.blame_login(wire),
+            // Who may pull is not kept from it because it may not push.
+            Shown::Password(_) if status == 401 => self.refused.remember(Some(repository), refused::LOGIN),
             Shown::Password(_) => {}
             Shown::Token(..) if self.is_anonymous() => self.refused.remember(Some(repository), refused::ANONYMOUS),
             Shown::Token(..) => {

@@ -237,8 +237,10 @@ impl Gate {
         match load {
             Load::Question => Ok(Vec::new()),
             Load::Upload => {
-                let place = Arc::clone(&self.uploads).acquire_owned();
-                Ok(vec![self.in_time(until, "transfers", place).await?])
+                // Nobody waits for it, and a thin line takes its time.
+                let _waiting = Counted::new(self.series.waiting());
+                let place = Arc::clone(&self.uploads).acquire_owned().await;
+                Ok(vec![place.map_err(|_| self.busy("transfers"))?])
             }
             Load::Part => Ok(vec![at_once(&self.parts)?, at_once(&self.transfers)?]),
             Load::Transfer if kept.is_some_and(Place::is_taken) => Ok(Vec::new()),

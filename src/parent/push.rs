@@ -101,9 +101,11 @@ impl Parent {
             query.append_pair("mount", &digest.to_string());
             query.append_pair("from", from.as_str());
         }
-        let response = self
-            .write(class, Write::new(Method::POST, url.clone(), repository))
-            .await?;
+        let mut write = Write::new(Method::POST, url.clone(), repository);
+        if mount.is_some() {
+            write.action = Action::Mount;
+        }
+        let response = self.write(class, write).await?;
         if mount.is_some() && response.status() == 201 {
             wire::drain(response).await;
             return Ok(Opened::Mounted);
@@ -258,13 +260,24 @@ impl Parent {
             layer: self.shared.wire.layer.clone(),
             reason: reason.to_owned(),
         };
+        let said_by = response.url();
         let location = match text(header::LOCATION) {
-            Some(written) => base.join(written).ok(),
+            Some(written) => said_by.join(written).ok(),
             // Of a status it may be left out.
             None if size.is_none() => Some(base.clone()),
             None => None,
         };
-        let location = location.ok_or_else(|| garbled("an upload that is nowhere"))?;
+        let mut location = location.ok_or_else(|| garbled("an upload that is nowhere"))?;
+        if !location.username().is_empty() || location.password().is_some() {
+            return Err(garbled("an upload at a URL that names a user"));
+        }
+        if said_by.scheme() == "https" && location.scheme() == "http" {
+            // A proxy in front speaks TLS, and what is behind it does not know. Nothing is sent in the clear for that.
+            let is_same = location.host() == said_by.host() && location.port().is_none();
+            if !is_same || location.set_scheme("https").is_err() || location.set_port(said_by.port()).is_err() {
+                return Err(self.shared.untrusted("it has uploads sent from https:// to http://"));
+            }
+        }
         if !self.shared.wire.is_home(&location) && !self.shared.egress.admits(&location) {
             return Err(self.shared.untrusted(
                 "it has uploads sent to an address inside the network; if that is right, list the host in redirect_hosts",

@@ -78,7 +78,7 @@ impl Queue {
             Some(link) => store.read(&link)?,
             None => None,
         };
-        let blob = Arc::new(blob.ok_or(Trouble::Lost(*digest))?);
+        let blob = Arc::new(blob.ok_or_else(|| self.lost(digest))?);
         let mut anew = 0;
         loop {
             let outcome = self.send_bytes(parent, repository, &blob).await;
@@ -191,7 +191,11 @@ impl Queue {
         if let Some(location) = self.shared.store.sending(repository, digest, &parent.address()) {
             match parent.find_upload(CLASS, repository, &location).await {
                 Ok(session) => return Ok(Some(session)),
-                Err(parent::Error::Absent { .. } | parent::Error::Failed { status: 400..500, .. }) => {
+                Err(
+                    parent::Error::Absent { .. }
+                    | parent::Error::Denied { .. }
+                    | parent::Error::Failed { status: 400..500, .. },
+                ) => {
                     self.forget_session(repository, digest);
                 }
                 Err(error) => return Err(error),

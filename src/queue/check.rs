@@ -62,7 +62,8 @@ impl Queue {
     async fn check(&self, parent: &Parent, repository: &Repository, debt: &Debt, look: Look) -> Result<bool, String> {
         let Some(digest) = debt.pushed() else { return Ok(false) };
         let reference = Reference::Digest(*digest);
-        if self.shared.store.hides(repository, &reference, digest) {
+        // Delivered again once, it was deleted there.
+        if debt.is_again || self.shared.store.hides(repository, &reference, digest) {
             // It was deleted here, and there.
             return Ok(false);
         }

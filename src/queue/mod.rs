@@ -173,7 +173,7 @@ impl Queue {
         if let Some(until) = state.paused_until(now) {
             return until - now;
         }
-        for repository in indebted {
+        for repository in self.shared.store.due(&address) {
             if state.is_paying(&repository) {
                 continue;
             }
@@ -183,9 +183,6 @@ impl Queue {
             }
             if state.payers() >= self.shared.config.repositories {
                 break;
-            }
-            if self.shared.store.first_owed(&repository, &address).is_none() {
-                continue;
             }
             state.begins(&repository);
             let turn = Turn {
@@ -235,7 +232,10 @@ impl Queue {
                 false
             }
             Trouble::Shut(_) => {
-                if state.pauses(&words, now) {
+                // Where others may push meanwhile it is this repository alone.
+                let is_alone = state.is_shut_alone(repository);
+                state.shuts(repository, debt.number, &words, now);
+                if !is_alone && state.pauses(&words, now) {
                     tracing::error!(
                         reason = words,
                         "the parent lets this node push nothing; what is owed is kept, and tried again now and then"

@@ -18,6 +18,9 @@ const BLOBS: usize = 3;
 /// Indexes that name each other go no deeper.
 const DEEPEST: usize = 8;
 
+/// Bytes of a manifest.
+const DOCUMENT: usize = 4 << 20;
+
 /// How long the parent may take to say what it has; and a node, which may ask further up, for that.
 const ANSWER: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -63,7 +66,7 @@ impl Queue {
             let is_there = self.has_manifest(parent, repository, &reference, &digest).await?;
             let held = self.shared.store.manifest_of(repository, &digest).await?;
             let Some(held) = held else {
-                return if is_there { Ok(()) } else { Err(Trouble::Lost(digest)) };
+                return if is_there { Ok(()) } else { Err(self.lost(&digest)) };
             };
             let manifest = Manifest::parse(held.bytes())
                 .map_err(|error| Trouble::Refused(format!("{digest} is no manifest: {error}")))?;
@@ -144,6 +147,18 @@ impl Queue {
         })
     }
 
+    /// What is not to be had here: for a moment, or for good.
+    pub(super) fn lost(&self, digest: &Digest) -> Trouble {
+        if self.shared.store.is_on_record(digest) {
+            return Trouble::Moment {
+                words: format!("the disk does not give {digest} back"),
+                wish: None,
+                is_of_the_way: false,
+            };
+        }
+        Trouble::Lost(*digest)
+    }
+
     pub(super) fn not_kept(&self, parent: &Parent, reference: &Reference) -> Trouble {
         self.shared.seen.forget();
         Trouble::Moment {
@@ -163,7 +178,12 @@ impl Queue {
         match self.ask(parent, repository, What::Manifest(reference)).await? {
             Seen::There(Some(there)) => Ok(there == *digest),
             // Asked for by digest it has nothing else.
-            Seen::There(None) => Ok(matches!(reference, Reference::Digest(_))),
+            Seen::There(None) if matches!(reference, Reference::Digest(_)) => Ok(true),
+            // It does not say what a tag means.
+            Seen::There(None) => {
+                let bytes = self.read(parent, repository, reference, DOCUMENT).await?;
+                Ok(bytes.is_some_and(|bytes| Digest::of_with(digest.algorithm(), &bytes) == *digest))
+            }
             Seen::Missing | Seen::Unknown => Ok(false),
         }
     }
@@ -199,7 +219,8 @@ impl Queue {
         name: &Reference,
         was: Option<Digest>,
     ) -> Result<Outcome, Trouble> {
-        if !self.shared.config.policy_of(repository).deletes {
+        let is_pushed_since = self.shared.store.is_pushed_since(repository, number, name);
+        if is_pushed_since || !self.shared.config.policy_of(repository).deletes {
             return Ok(Outcome::Void);
         }
         if let Reference::Tag(tag) = name {

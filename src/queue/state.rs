@@ -18,6 +18,7 @@ const SEEK: Duration = Duration::from_secs(2);
 /// What takes an operator is tried again all the same: he may have mended it.
 const FIRST_DENIAL: Duration = Duration::from_secs(30);
 const LONGEST_DENIAL: Duration = Duration::from_secs(10 * 60);
+const AFTER_OTHERS: Duration = Duration::from_secs(5);
 
 /// Who pays, who waits, and why.
 #[derive(Default)]
@@ -27,6 +28,8 @@ pub(super) struct State {
     paused: Option<Later>,
     /// When a parent that is away was last sought.
     sought: Option<Instant>,
+    /// Debts paid since the start.
+    paid: u64,
 }
 
 /// What is paid just now.
@@ -46,6 +49,8 @@ pub(super) struct Later {
     pub(super) words: String,
     /// Whether an operator has to do something.
     pub(super) is_denied: bool,
+    /// Debts that were paid before.
+    paid: u64,
 }
 
 impl Later {
@@ -137,6 +142,7 @@ impl State {
             tries,
             words: words.to_owned(),
             is_denied: false,
+            paid: self.paid,
         };
         self.later.insert(repository.clone(), later.clone());
         later
@@ -146,9 +152,20 @@ impl State {
     pub(super) fn denies(&mut self, repository: &Repository, number: u64, words: &str, now: Instant) -> bool {
         let before = self.later.get(repository).filter(|later| later.is_denied);
         let tries = before.map_or(0, |later| later.tries) + 1;
-        let later = denied(number, tries, words, now);
+        let later = denied(number, tries, words, now, self.paid);
         self.later.insert(repository.clone(), later);
         tries == 1
+    }
+
+    /// Whether others were paid since this repository was last denied.
+    pub(super) fn is_shut_alone(&self, repository: &Repository) -> bool {
+        let before = self.later.get(repository).filter(|later| later.is_denied);
+        before.is_some_and(|later| self.paid > later.paid)
+    }
+
+    /// Our account is not let in, as far as this repository can tell: others are tried first after the pause.
+    pub(super) fn shuts(&mut self, repository: &Repository, number: u64, words: &str, now: Instant) {
+        self.denies(repository, number, words, now + AFTER_OTHERS);
     }
 
     /// Nothing can be pushed; whether that is new.
@@ -159,12 +176,13 @@ impl State {
             return false;
         }
         let tries = self.paused.as_ref().map_or(0, |paused| paused.tries) + 1;
-        self.paused = Some(denied(0, tries, words, now));
+        self.paused = Some(denied(0, tries, words, now, self.paid));
         tries == 1
     }
 
     /// A debt was paid: what the parent refused it takes again.
     pub(super) fn succeeds(&mut self, repository: &Repository) {
+        self.paid += 1;
         self.later.remove(repository);
         if self.paused.take().is_some() {
             tracing::info!("the parent takes pushes of this node again");
@@ -199,13 +217,14 @@ impl State {
     }
 }
 
-fn denied(number: u64, tries: u32, words: &str, now: Instant) -> Later {
+fn denied(number: u64, tries: u32, words: &str, now: Instant, paid: u64) -> Later {
     Later {
         number,
         until: now + doubled(FIRST_DENIAL, tries, LONGEST_DENIAL),
         tries,
         words: words.to_owned(),
         is_denied: true,
+        paid,
     }
 }
 
@@ -236,6 +255,23 @@ mod tests {
             assert!(wait(None) <= LONGEST * 3 / 2);
         }
         assert!(wait(None) >= LONGEST / 2);
+    }
+
+    #[test]
+    fn a_repository_that_alone_is_not_let_in_pauses_nobody_a_second_time() {
+        let mut state = State::default();
+        let [bad, good] = ["bad", "good"].map(|name| Repository::new(Registry::own(), name.parse().unwrap()));
+        let now = crate::units::Clock::manual().0.now();
+
+        assert!(!state.is_shut_alone(&bad));
+        state.shuts(&bad, 1, "401", now);
+        assert!(!state.is_shut_alone(&bad), "nobody was let in since");
+        assert!(
+            state.waits_until(&bad, now).unwrap() > now + FIRST_DENIAL,
+            "others come first"
+        );
+        state.succeeds(&good);
+        assert!(state.is_shut_alone(&bad));
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Queue {
     ) -> Result<(), Trouble> {
         let reference = Reference::Tag(tag.clone());
         let held = self.shared.store.manifest_of(repository, digest).await?;
-        let held = held.ok_or(Trouble::Lost(*digest))?;
+        let held = held.ok_or_else(|| self.lost(digest))?;
         let manifest = Manifest::parse(held.bytes())
             .map_err(|error| Trouble::Refused(format!("{digest} is no manifest: {error}")))?;
         self.put(parent, repository, &reference, &held, &manifest).await?;
@@ -105,8 +105,10 @@ impl Queue {
         }
         let debts = self.shared.store.debts(repository);
         debts.iter().any(|other| {
-            let has = || other.tags().iter().any(|other| other.tag == *tag);
-            other.number < number && other.pushed() == Some(there) && has()
+            // What it had when an earlier of ours was pushed, or what that put there.
+            let is_known = |other: &Named| other.tag == *tag && other.was == Some(*there);
+            let put = other.pushed() == Some(there) && other.tags().iter().any(|other| other.tag == *tag);
+            other.number < number && (put || other.tags().iter().any(is_known))
         })
     }
 

@@ -61,7 +61,11 @@ impl From<parent::Error> for Trouble {
             E::Denied { .. } | E::Helper { .. } | E::Untrusted { .. } | E::NeedsWharf { .. } | E::Loop { .. } => {
                 Self::Shut(words)
             }
-            E::Failed { status: 405 | 501, .. } => Self::Shut(words),
+            // A redirect that would turn a push into something else, too.
+            E::Failed {
+                status: 300..=399 | 405 | 501,
+                ..
+            } => Self::Shut(words),
             // These are said of a moment.
             E::Failed {
                 status: 408 | 409 | 423 | 425,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::oci::{Digest, Name, Registry, Repository};
+use crate::oci::{Digest, Name, Reference, Registry, Repository};
 use crate::parent::{Ask, Class, Error, Hops, NodeId, Parent, What};
 use crate::store::{Debt, State, Store};
 
@@ -54,8 +54,8 @@ pub enum Layer {
 pub struct Own {
     /// The node's name, or the registry's.
     pub node: String,
-    /// Whether it is there.
-    pub has: bool,
+    /// Whether it is there; `null` if nobody can tell now.
+    pub has: Option<bool>,
     /// Since when, if it was pushed there: seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<u64>,
@@ -98,7 +98,6 @@ impl Receipts {
             unknown: None,
         };
         let parent = self.parent.as_ref().filter(|_| repository.registry == self.registry);
-        let is_here = own.has;
         receipt.layers.push(Layer::Own(own));
         let Some(parent) = parent else { return receipt };
         match self.above(parent, repository, digest, hops).await {
@@ -106,10 +105,14 @@ impl Receipts {
                 receipt.layers.extend(layers.into_iter().map(Layer::Above));
                 receipt.unknown = unknown;
             }
-            // It keeps no receipts: what we know of it is all.
-            Ok(None) => receipt.layers.push(Layer::Own(below(parent, debt, is_here))),
+            // It keeps no receipts: it is asked whether it has it.
+            Ok(None) => {
+                let has = self.is_above(parent, repository, digest, hops).await;
+                receipt.unknown = has.as_ref().err().map(ToString::to_string);
+                receipt.layers.push(Layer::Own(delivered(parent, debt, has.ok())));
+            }
             Err(error) => {
-                receipt.layers.push(Layer::Own(below(parent, debt, is_here)));
+                receipt.layers.push(Layer::Own(delivered(parent, debt, None)));
                 receipt.unknown = Some(error.to_string());
             }
         }
@@ -119,7 +122,7 @@ impl Receipts {
     fn own(&self, repository: &Repository, digest: &Digest, debt: Option<&Debt>) -> Own {
         Own {
             node: self.node.clone(),
-            has: self.store.linked(repository, digest).is_some(),
+            has: Some(self.store.linked(repository, digest).is_some()),
             at: debt
                 .map(|debt| debt.at)
                 .or_else(|| self.store.pushed_at(repository, digest)),
@@ -128,6 +131,34 @@ impl Receipts {
                 State::Parked { .. } => Some("parked"),
                 State::Paid { .. } | State::Dropped => None,
             }),
+        }
+    }
+
+    /// Whether a registry that keeps no receipts has it.
+    async fn is_above(
+        &self,
+        parent: &Parent,
+        repository: &Repository,
+        digest: &Digest,
+        hops: &Hops,
+    ) -> Result<bool, Error> {
+        let reference = Reference::Digest(*digest);
+        let ask = Ask {
+            class: Class::Interactive,
+            head: true,
+            repository,
+            what: What::Manifest(&reference),
+            range: None,
+            hops,
+            budget: ANSWER,
+            patience: ANSWER,
+            is_spare: true,
+            place: None,
+        };
+        match parent.ask(ask).await {
+            Ok(_) => Ok(true),
+            Err(Error::Absent { .. }) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -181,16 +212,15 @@ impl Receipts {
     }
 }
 
-/// What this node knows of the registry above.
-fn below(parent: &Parent, debt: Option<&Debt>, is_here: bool) -> Own {
+/// A registry above, and when this node delivered it there.
+fn delivered(parent: &Parent, debt: Option<&Debt>, has: Option<bool>) -> Own {
     let at = debt.and_then(|debt| match debt.state {
         State::Paid { at } => Some(at),
         _ => None,
     });
     Own {
         node: parent.name().to_owned(),
-        // What was not pushed here came from there.
-        has: at.is_some() || debt.is_none() && is_here,
+        has,
         at,
         owed: None,
     }

@@ -33,6 +33,9 @@ pub struct Debt {
     /// How far it is.
     #[serde(default, skip_serializing_if = "State::is_owed")]
     pub state: State,
+    /// Whether the parent had it before, and lost it: it may have been deleted there, so that happens once.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_again: bool,
 }
 
 /// What is owed.
@@ -150,6 +153,7 @@ impl Owing {
             at: stamp(),
             what,
             state: State::Owed,
+            is_again: false,
         })
     }
 }
@@ -163,6 +167,35 @@ impl Store {
     /// The repositories with debts that are not paid, in the order in which the oldest of each was taken in.
     pub fn indebted(&self) -> Vec<Repository> {
         self.shared.records.lock().indebted()
+    }
+
+    /// The repositories that have something to be paid to `to`, in the order in which the first of it was taken in.
+    pub fn due(&self, to: &str) -> Vec<Repository> {
+        let records = self.shared.records.lock();
+        let first = |repository: &Repository| {
+            let is_due = |debt: &&Debt| debt.state == State::Owed && debt.to == to;
+            records.unpaid(repository).find(is_due).map(|debt| debt.number)
+        };
+        let mut due: Vec<(u64, Repository)> = records
+            .indebted()
+            .into_iter()
+            .filter_map(|repository| Some((first(&repository)?, repository)))
+            .collect();
+        due.sort_by_key(|(number, _)| *number);
+        due.into_iter().map(|(_, repository)| repository).collect()
+    }
+
+    /// Whether a later debt than `number` pushes what a delete is about.
+    pub fn is_pushed_since(&self, repository: &Repository, number: u64, name: &Reference) -> bool {
+        let records = self.shared.records.lock();
+        let pushes = |debt: &&Debt| match name {
+            Reference::Tag(tag) => debt.tags().iter().any(|named| named.tag == *tag),
+            Reference::Digest(digest) => debt.pushed() == Some(digest),
+        };
+        records
+            .debts(repository)
+            .filter(|debt| debt.number > number)
+            .any(|debt| pushes(&debt))
     }
 
     /// The debts of a repository, in their order.
@@ -210,7 +243,9 @@ impl Store {
                 return None;
             };
             let state = state.clone();
-            (debt.state != state).then(|| Wish::to_say(vec![Fact::Debt(Debt { state, ..debt.clone() })]))
+            // What an operator settled meanwhile stays settled.
+            let is_due = !debt.is_settled() && debt.state != state;
+            is_due.then(|| Wish::to_say(vec![Fact::Debt(Debt { state, ..debt.clone() })]))
         };
         self.shared.say_if(repository, wish).map(drop)
     }
@@ -226,11 +261,13 @@ impl Store {
                 return None;
             };
             let (to, state) = (to.to_owned(), State::Owed);
-            Some(Wish::to_say(vec![Fact::Debt(Debt {
-                to,
-                state,
-                ..debt.clone()
-            })]))
+            (!debt.is_settled()).then(|| {
+                Wish::to_say(vec![Fact::Debt(Debt {
+                    to,
+                    state,
+                    ..debt.clone()
+                })])
+            })
         };
         self.shared.say_if(repository, wish).map(drop)
     }
@@ -254,11 +291,8 @@ impl Store {
     pub fn drop_debt(&self, repository: &Repository, number: u64) -> Result<(), Error> {
         let wish = |records: &Records| {
             let debt = records.unpaid(repository).find(|debt| debt.number == number)?;
-            let is_moved = |named: &&Named| {
-                let row = records.tag(repository, &Slot::Tag(named.tag.clone()));
-                row.is_some_and(|row| Some(&row.digest) != debt.pushed())
-            };
-            let tags = debt.tags().iter().filter(|named| !is_moved(named));
+            let stands = |named: &&Named| is_standing(records, repository, debt, &named.tag);
+            let tags = debt.tags().iter().filter(stands);
             let unsay = tags.map(|named| Key::Tag(named.tag.clone())).collect();
             let state = State::Dropped;
             Some(Wish {
@@ -294,6 +328,13 @@ impl Store {
         subject: Option<Digest>,
     ) -> Result<bool, Error> {
         let Some(digest) = debt.pushed() else { return Ok(false) };
+        let mut closure = needs.to_vec();
+        closure.push(*digest);
+        match self.shared.make_durable(&closure) {
+            Ok(()) => {}
+            Err(Error::Gone { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        }
         let at = stamp();
         let wish = |records: &Records| {
             let ledger = self.shared.ledger.lock();
@@ -324,6 +365,7 @@ impl Store {
                 number: self.shared.journal.next(),
                 what: What::Push { digest, tags },
                 state: State::Owed,
+                is_again: true,
                 ..debt.clone()
             }));
             Some(Wish {
@@ -417,15 +459,17 @@ impl Store {
         let is_pushed = |fact: &&Fact| matches!(fact, Fact::Manifest { .. });
         let manifests = || facts.iter().filter(is_pushed).filter_map(Fact::content);
         let goes = |digest: &&Digest| settled.contains(*digest) && !owed.contains(*digest);
-        let going: Vec<Digest> = manifests().filter(goes).copied().collect();
-        if going.is_empty() {
+        if !manifests().any(|digest| goes(&digest)) {
             return Ok(true);
         }
-        let mut stays: Vec<Digest> = manifests().filter(|digest| !goes(digest)).copied().collect();
-        // What is pushed meanwhile says all that it needs again, and is seen below.
-        let needed = self.closure(&mut stays).await?;
-        let mut roots = going.clone();
-        let freed = self.closure(&mut roots).await?;
+        let stays: Vec<Digest> = manifests().filter(|digest| !goes(digest)).copied().collect();
+        // What is pushed meanwhile says all that it needs again, and is seen below. What cannot be read now may need anything.
+        let Some(needed) = self.closure(stays).await? else {
+            return Ok(false);
+        };
+        let is_free = |digest: &&Digest| goes(digest) && !needed.contains(*digest);
+        let going: Vec<Digest> = manifests().filter(is_free).copied().collect();
+        let freed = self.closure(going.clone()).await?.unwrap_or_default();
         let accepted = {
             let is_same = |fact: &&Fact| matches!(fact, Fact::Manifest { digest, .. } if !going.contains(digest));
             facts
@@ -469,11 +513,15 @@ impl Store {
         Ok(self.shared.say_if(repository, wish)?.is_some())
     }
 
-    /// Everything that these manifests need, and the manifests themselves among what others need.
-    async fn closure(&self, manifests: &mut Vec<Digest>) -> Result<HashSet<Digest>, Error> {
+    /// Everything that these manifests need, and the manifests among it that others need. `None` if one of them lies here and
+    /// cannot be read.
+    async fn closure(&self, mut manifests: Vec<Digest>) -> Result<Option<HashSet<Digest>>, Error> {
         let mut needed = HashSet::new();
         while let Some(digest) = manifests.pop() {
             let Some(held) = self.held(&Link::new(digest)).await? else {
+                if self.is_on_record(&digest) {
+                    return Ok(None);
+                }
                 continue;
             };
             let Ok(manifest) = Manifest::parse(held.bytes()) else {
@@ -485,7 +533,12 @@ impl Store {
                 }
             }
         }
-        Ok(needed)
+        Ok(Some(needed))
+    }
+
+    /// Whether the content was not lost, though the disk may not give it back just now.
+    pub fn is_on_record(&self, digest: &Digest) -> bool {
+        self.shared.ledger.lock().holds(digest)
     }
 
     /// Content of a repository that is to be sent to the parent, whole: a manifest. `None` if it is not here.
@@ -515,7 +568,8 @@ impl Store {
         };
         pushed.sort_unstable();
         pushed.dedup();
-        let mut owed = self.closure(&mut pushed.clone()).await?;
+        // What cannot be read now is not counted.
+        let mut owed = self.closure(pushed.clone()).await?.unwrap_or_default();
         owed.extend(pushed);
         owed.extend(more);
         let ledger = self.shared.ledger.lock();

@@ -70,7 +70,8 @@ pub(super) struct Item {
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Arrived {
     pub(super) node: String,
-    pub(super) has: bool,
+    /// `None`: nobody can tell.
+    pub(super) has: Option<bool>,
 }
 
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -139,7 +139,11 @@ pub(super) fn receipt(node: &Node, layers: &[Arrived]) {
         format!(
             "{} {}",
             layer.node,
-            if layer.has { "has it" } else { "does not have it" }
+            if layer.has == Some(true) {
+                "has it"
+            } else {
+                "does not have it"
+            }
         )
     };
     let layers: Vec<String> = layers.iter().map(has).collect();

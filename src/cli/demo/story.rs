@@ -145,7 +145,7 @@ async fn pushed_below(plant: &mut Plant<'_>, proof: &mut Proof) -> Result<(), Er
     let layers = plant.l3.receipt(RECIPE, &recipe.manifest.digest).await?;
     say!("");
     show::receipt(&plant.l3, &layers);
-    let reached = layers.iter().filter(|layer| layer.has).count();
+    let reached = layers.iter().filter(|layer| layer.has == Some(true)).count();
     let all = layers.len() == 4 && reached == 4;
     proof.claim(
         "Level 3 is told that the push is in every layer",
