@@ -26,7 +26,7 @@ const ASKED: usize = 16;
 /// An upload that is over, or is not where it was, is begun anew so often before it counts as a failure.
 const ANEW: u32 = 3;
 
-/// Attempts, about two minutes, after which nobody else is believed to send it.
+/// Attempts, about two minutes, after which it is not waited any more for what an earlier one began.
 const HELD: u32 = 8;
 
 impl Queue {
@@ -44,13 +44,10 @@ impl Queue {
         if let Some(begun) = self.begun_elsewhere(parent, repository, digest) {
             // What is there of it is not sent again: once it is whole, it is lent.
             match self.send_in_turn(parent, &begun, digest).await {
-                Err(
-                    trouble @ Trouble::Moment {
-                        is_of_the_way: true, ..
-                    },
-                ) => return Err(trouble),
+                Err(trouble @ Trouble::Moment { .. }) if self.is_patient(repository) => return Err(trouble),
                 // That is for whoever pays there.
-                Ok(()) | Err(_) => self.forget_session(&begun, digest),
+                Ok(()) | Err(Trouble::Moment { .. }) => {}
+                Err(_) => self.forget_session(&begun, digest),
             }
         }
         self.send_in_turn(parent, repository, digest).await
@@ -115,14 +112,12 @@ impl Queue {
 
     /// Whether the parent may not have heard yet that an earlier attempt broke off, and keeps the upload for that.
     fn is_held(&self, repository: &Repository, error: &parent::Error) -> bool {
-        let is_conflict = matches!(error, parent::Error::Failed { status: 409, .. });
-        is_conflict
-            && self
-                .shared
-                .state
-                .lock()
-                .later(repository)
-                .is_none_or(|later| later.tries < HELD)
+        matches!(error, parent::Error::Failed { status: 409, .. }) && self.is_patient(repository)
+    }
+
+    /// Whether what keeps a repository from being paid for may be a moment.
+    fn is_patient(&self, repository: &Repository) -> bool {
+        self.shared.state.lock().moments(repository) < HELD
     }
 
     /// Whether our own copy is to blame for what the parent refuses.
@@ -192,10 +187,11 @@ impl Queue {
             match parent.find_upload(CLASS, repository, &location).await {
                 Ok(session) => return Ok(Some(session)),
                 Err(
-                    parent::Error::Absent { .. }
+                    error @ (parent::Error::Absent { .. }
                     | parent::Error::Denied { .. }
-                    | parent::Error::Failed { status: 400..500, .. },
+                    | parent::Error::Failed { status: 400..500, .. }),
                 ) => {
+                    tracing::info!(%repository, %digest, %error, "an upload to the parent is begun anew");
                     self.forget_session(repository, digest);
                 }
                 Err(error) => return Err(error),

@@ -27,7 +27,7 @@ pub use list::{Item, Listing, Which};
 pub use metrics::Metrics;
 
 use self::pay::Outcome;
-use self::state::{Later, State};
+use self::state::{Failure, Later, State};
 use self::trouble::Trouble;
 use self::turns::Turns;
 use crate::oci::{Digest, Repository};
@@ -205,12 +205,13 @@ impl Queue {
             Trouble::Moment {
                 wish, is_of_the_way, ..
             } => {
-                let later = state.fails(repository, debt.number, &words, now, *wish, *is_of_the_way);
+                let failure = if *is_of_the_way { Failure::Way } else { Failure::Moment };
+                let later = state.fails(repository, debt.number, &words, now, *wish, failure);
                 tracing::info!(%repository, number = debt.number, tries = later.tries, wait_ms = later.wait(now).as_millis(), reason = words, "a push waits for the parent");
                 false
             }
             Trouble::Refused(_) => {
-                let later = state.fails(repository, debt.number, &words, now, None, false);
+                let later = state.fails(repository, debt.number, &words, now, None, Failure::Refusal);
                 if later.tries < Later::TRIES {
                     return false;
                 }

@@ -40,11 +40,24 @@ pub(super) struct Paying {
     pub(super) blob: Option<(Digest, u64, u64)>,
 }
 
+/// How an attempt came to nothing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Failure {
+    /// The parent could not be reached.
+    Way,
+    /// It had a bad moment.
+    Moment,
+    /// It does not take this one thing.
+    Refusal,
+}
+
 /// What is tried again.
 #[derive(Clone, Debug)]
 pub(super) struct Later {
     pub(super) number: u64,
+    failure: Failure,
     until: Instant,
+    /// Attempts in a row that came to nothing in the same way.
     pub(super) tries: u32,
     pub(super) words: String,
     /// Whether an operator has to do something.
@@ -131,13 +144,14 @@ impl State {
         words: &str,
         now: Instant,
         wish: Option<Duration>,
-        is_of_the_way: bool,
+        failure: Failure,
     ) -> Later {
-        let tries = self.tries(repository, number) + 1;
-        let longest = if is_of_the_way { SOON } else { LONGEST };
+        let tries = self.tries(repository, number, failure) + 1;
+        let longest = if failure == Failure::Way { SOON } else { LONGEST };
         let pause = doubled(FIRST, tries, longest).mul_f64(0.5 + rand::random::<f64>());
         let later = Later {
             number,
+            failure,
             until: now + pause.max(wish.unwrap_or_default()),
             tries,
             words: words.to_owned(),
@@ -211,8 +225,16 @@ impl State {
         self.paused = None;
     }
 
-    fn tries(&self, repository: &Repository, number: u64) -> u32 {
-        let later = self.later.get(repository).filter(|later| later.number == number);
+    /// Bad moments in a row that the parent had when a repository was to be paid for.
+    pub(super) fn moments(&self, repository: &Repository) -> u32 {
+        let later = self.later.get(repository);
+        let later = later.filter(|later| later.failure == Failure::Moment);
+        later.map_or(0, |later| later.tries)
+    }
+
+    fn tries(&self, repository: &Repository, number: u64, failure: Failure) -> u32 {
+        let later = self.later.get(repository);
+        let later = later.filter(|later| later.number == number && later.failure == failure);
         later.map_or(0, |later| later.tries)
     }
 }
@@ -220,6 +242,7 @@ impl State {
 fn denied(number: u64, tries: u32, words: &str, now: Instant, paid: u64) -> Later {
     Later {
         number,
+        failure: Failure::Refusal,
         until: now + doubled(FIRST_DENIAL, tries, LONGEST_DENIAL),
         tries,
         words: words.to_owned(),
@@ -245,7 +268,7 @@ mod tests {
         let now = crate::units::Clock::manual().0.now();
         let mut wait = |wish: Option<u64>| {
             let wish = wish.map(Duration::from_secs);
-            state.fails(&repository, 1, "x", now, wish, false).wait(now)
+            state.fails(&repository, 1, "x", now, wish, Failure::Moment).wait(now)
         };
 
         assert!((250..=750).contains(&wait(None).as_millis()));
@@ -272,6 +295,21 @@ mod tests {
         );
         state.succeeds(&good);
         assert!(state.is_shut_alone(&bad));
+    }
+
+    #[test]
+    fn that_a_parent_was_away_for_long_makes_nothing_of_what_it_says_first() {
+        let mut state = State::default();
+        let repository = Repository::new(Registry::own(), "a".parse().unwrap());
+        let now = crate::units::Clock::manual().0.now();
+        let mut fails = |failure| state.fails(&repository, 1, "x", now, None, failure);
+        for _ in 0..20 {
+            assert!(fails(Failure::Way).wait(now) <= SOON * 3 / 2);
+        }
+
+        assert_eq!(fails(Failure::Refusal).tries, 1);
+        assert_eq!(fails(Failure::Refusal).tries, 2);
+        assert!(fails(Failure::Moment).wait(now) <= FIRST * 3 / 2);
     }
 
     #[test]
