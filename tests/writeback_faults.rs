@@ -692,3 +692,47 @@ async fn what_a_registry_was_pushed_before_it_had_a_parent_fills_no_queue() {
     assert!(parent.has_image("b", "v1", &image));
     node.to("a").assert_has("v0", &old).await;
 }
+
+#[tokio::test]
+async fn a_delete_that_was_refused_takes_nothing_away_that_was_pushed_since() {
+    let parent = parent().await;
+    let node = below(&parent).start().await;
+    let image = Image::of(&[1000]);
+    node.to("a").image("v1", &image).await;
+    node.drained().await;
+    let refuses = Fault::write("/v2/a/manifests/v1").status(422).code("DENIED_FOR_NOW");
+    parent.fault(refuses.clone());
+    assert_eq!(node.to("a").delete("manifests/v1").await.status, 202);
+    node.stands("a", &["parked"]).await;
+    refuses.end();
+    node.to("a").manifest("v1", &image.manifest).await;
+    node.stands("a", &["parked"]).await;
+
+    node.settle("retry?all=true").await;
+    node.drained().await;
+
+    assert!(parent.has_image("a", "v1", &image));
+    node.to("a").assert_has("v1", &image).await;
+}
+
+#[tokio::test]
+async fn who_drops_one_of_two_pushes_of_a_tag_leaves_the_other_its_tag() {
+    let parent = parent().await;
+    let node = below(&parent).start().await;
+    let image = Image::of(&[1000]);
+    let refuses = Fault::put("/v2/a/manifests/sha256:").status(413);
+    parent.fault(refuses.clone());
+    node.to("a").image("v1", &image).await;
+    node.stands("a", &["parked"]).await;
+    node.to("a").manifest("v1", &image.manifest).await;
+    node.stands("a", &["parked", "parked"]).await;
+
+    let first = node.owed().await[0]["number"].clone();
+    node.settle(&format!("drop?number={first}")).await;
+    refuses.end();
+    node.settle("retry?all=true").await;
+    node.drained().await;
+
+    assert!(parent.has_image("a", "v1", &image));
+    node.to("a").assert_has("v1", &image).await;
+}

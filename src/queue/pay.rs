@@ -205,6 +205,8 @@ impl Queue {
         match parent.ask(ask).await {
             Ok(answer) => Ok(Seen::There(answer.head.digest)),
             Err(Error::Absent { .. }) => Ok(Seen::Missing),
+            // Registries refuse to show what does not exist yet, and accounts that may only push: the push will tell.
+            Err(Error::Denied { .. }) => Ok(Seen::Unknown),
             // What it says of those above it is no reason to keep it from what it can have.
             Err(error) if parent.is_wharf() && is_from_above(parent, &error) => Ok(Seen::Unknown),
             Err(error) => Err(error.into()),
