@@ -336,6 +336,7 @@ async fn a_tag_that_was_pushed_is_the_parents_again_once_that_has_the_same() {
     app.assert_has("v1", &ours).await;
 
     parent.image("a", "v1", &ours);
+    parent.forget();
     eventually("the parent was asked", async || {
         app.assert_has("v1", &ours).await;
         parent.count("HEAD", "/v2/a/manifests/v1") > 1
