@@ -17,6 +17,9 @@ const SMALL: u64 = 256 << 10;
 /// Bytes that a request to a node brings: it keeps them through a restart, and passes the whole on as its own.
 const CHUNK: u64 = 32 << 20;
 
+/// Bytes that are sent to see whether an upload goes on: those that are refused were sent for nothing.
+const TRIED: u64 = 32 << 10;
+
 /// Bytes read at a time.
 const PIECE: usize = 512 << 10;
 
@@ -157,10 +160,16 @@ impl Queue {
             self.report(repository, digest, blob.size(), 0);
             return parent.finish(CLASS, repository, &session, digest, Some(bytes)).await;
         }
+        // Of what an earlier attempt began it may not be true how far it is, or it may be kept for that one.
+        let mut most = match self.shared.store.sending(repository, digest, &parent.address()) {
+            Some(_) => TRIED,
+            None => CHUNK,
+        };
         self.keep_session(parent, repository, digest, &session);
         while session.size < blob.size() {
             let left = blob.size() - session.size;
-            let length = if parent.is_wharf() { left.min(CHUNK) } else { left };
+            let length = if parent.is_wharf() { left.min(most) } else { left };
+            most = CHUNK;
             self.report(repository, digest, blob.size(), session.size);
             let part = part(blob, session.size, length);
             let before = session.size;
