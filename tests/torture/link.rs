@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::support::ports::{Family, free};
 
 /// Bytes that are under way on a connection: a cut loses them.
-const PIECE: usize = 16 << 10;
+const PIECE: usize = 4 << 10;
 
 /// Dropping it cuts it.
 pub struct Link {
@@ -111,7 +111,7 @@ impl Shared {
     async fn connect(&self, near: TcpStream) {
         let socket = TcpSocket::new_v4().expect("a socket");
         // What waits here was not sent: little does.
-        let _ = socket.set_send_buffer_size(2 * PIECE as u32);
+        let _ = socket.set_send_buffer_size(PIECE as u32);
         let Ok(far) = socket.connect(self.far).await else {
             return;
         };
@@ -142,10 +142,7 @@ impl Shared {
 
     async fn carry_down(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
         let mut piece = vec![0; PIECE];
-        loop {
-            let Ok(count @ 1..) = from.read(&mut piece).await else {
-                break;
-            };
+        while let Ok(count @ 1..) = from.read(&mut piece).await {
             self.is_heard().await;
             self.down.fetch_add(count as u64, Ordering::Relaxed);
             if to.write_all(&piece[..count]).await.is_err() {

@@ -413,8 +413,8 @@ async fn all_that_is_pushed_while_the_parent_flaps_and_the_node_is_killed_arrive
     let plan = Plan {
         pushes: sized(100, 1000),
         kills: sized(5, 20),
-        layer: 8 * MIB,
-        pace: sized(48, 32) << 20,
+        layer: sized(4, 8) * MIB,
+        pace: 24 << 20,
         pause: Duration::from_millis(sized(150, 350)),
         kill_within: Duration::from_secs(sized(3, 15)),
     };
