@@ -315,7 +315,7 @@ impl Engine {
 /// What is at the top of a chain.
 enum Cloud {
     Debian(DockerRegistry),
-    Wharf(Node),
+    Wharf(Box<Node>),
 }
 
 impl Cloud {
@@ -351,7 +351,7 @@ async fn docker_pushes_at_level_4_while_all_above_is_stopped_and_the_cloud_has_i
     engine.docker(&["load", "--input", text(&archive)]);
     let clouds = [
         Cloud::Debian(DockerRegistry::start().await),
-        Cloud::Wharf(Setup::alone().registry().named("cloud").start().await),
+        Cloud::Wharf(Box::new(Setup::alone().registry().named("cloud").start().await)),
     ];
 
     for mut cloud in clouds {
