@@ -4,12 +4,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bytes::Bytes;
-use serde_json::Value;
-
+use super::node::{self, Failure};
 use super::report;
 use crate::config::{Config, Overrides, environment};
-use crate::parent::http::{Call, Client, Error as CallError};
 use crate::store::{self, Store};
 use crate::units::{Size, Span};
 
@@ -68,8 +65,6 @@ impl Args {
     }
 }
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
 impl Gc {
     async fn run(self) -> Result<(), Failure> {
         if self.config.is_none() && self.data.is_none() {
@@ -117,35 +112,12 @@ impl Gc {
 
     /// A node that runs.
     async fn ask(&self) -> Result<(), Failure> {
-        let mut url = format!(
-            "{}/api/cache/gc?dry_run={}",
-            self.admin.trim_end_matches('/'),
-            self.dry_run
-        );
+        let mut path = format!("/api/cache/gc?dry_run={}", self.dry_run);
         if let Some(unused) = self.unused {
-            url += &format!("&unused={unused}");
+            path += &format!("&unused={unused}");
         }
-        let call = Call {
-            method: "POST",
-            url: &url,
-            headers: &[],
-            body: Bytes::new(),
-            within: Duration::from_secs(600),
-        };
-        let reply = match Client::new(None)?.call(call).await {
-            Err(CallError::Unreachable { host, .. }) => {
-                let words = format!(
-                    "no node answers at {host}; name its admin port with --admin, or the store of one that is stopped with --data"
-                );
-                return Err(words.into());
-            }
-            other => other?,
-        };
-        let status = reply.status;
-        let body: Value = serde_json::from_slice(&reply.bytes(64 << 20).await?)?;
-        if status != 200 {
-            return Err(body["error"].as_str().unwrap_or("the node refused").to_owned().into());
-        }
+        let remedy = "name its admin port with --admin, or the store of one that is stopped with --data";
+        let body = node::call(&self.admin, "POST", &path, Duration::from_secs(600), remedy).await?;
         let blobs = body["blobs"].as_array().map_or(&[][..], Vec::as_slice);
         for blob in blobs {
             let text = |key: &str| blob[key].as_str().unwrap_or_default().to_owned();

@@ -11,6 +11,7 @@ mod cache;
 mod check;
 mod client;
 mod demo;
+mod node;
 mod queue;
 mod report;
 mod serve;

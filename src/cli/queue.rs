@@ -3,12 +3,11 @@
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
-use bytes::Bytes;
 use serde_json::Value;
 use url::form_urlencoded;
 
+use super::node::{self, Failure};
 use super::report;
-use crate::parent::http::{Call, Client, Error as CallError};
 use crate::units::{Clock, Size, Span};
 
 /// See and settle what waits for the parent.
@@ -91,8 +90,6 @@ struct Node {
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5001")]
     admin: String,
 }
-
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 impl Args {
     pub(super) fn run(self) -> ExitCode {
@@ -214,28 +211,8 @@ fn is_number(text: &str) -> bool {
 
 impl Node {
     async fn call(&self, method: &'static str, path: &str) -> Result<Value, Failure> {
-        let url = format!("{}{path}", self.admin.trim_end_matches('/'));
-        let call = Call {
-            method,
-            url: &url,
-            headers: &[],
-            body: Bytes::new(),
-            within: Duration::from_secs(60),
-        };
-        let reply = match Client::new(None)?.call(call).await {
-            Err(CallError::Unreachable { host, .. }) => {
-                let words = format!("no node answers at {host}; name its admin port with --admin");
-                return Err(words.into());
-            }
-            other => other?,
-        };
-        let status = reply.status;
-        let bytes = reply.bytes(256 << 20).await?;
-        let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-        if status != 200 {
-            return Err(body["error"].as_str().unwrap_or("the node refused").to_owned().into());
-        }
-        Ok(body)
+        let remedy = "name its admin port with --admin";
+        node::call(&self.admin, method, path, Duration::from_secs(60), remedy).await
     }
 }
 

@@ -28,6 +28,13 @@ pub struct Descriptor {
     pub platform: Option<Box<RawValue>>,
 }
 
+impl Descriptor {
+    /// Whether the content may not be distributed, and lies elsewhere (image spec, "Non-Distributable Layers").
+    pub fn is_foreign(&self) -> bool {
+        self.media_type.contains(".nondistributable.") || self.media_type.contains(".foreign.")
+    }
+}
+
 /// A descriptor as it may stand in a document: Go writes `null` for what is empty, and the digest
 /// may be of an algorithm that is unknown here.
 #[derive(Deserialize)]

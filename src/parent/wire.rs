@@ -111,32 +111,20 @@ impl Wire {
         headers: &HeaderMap,
         load: Load,
     ) -> Result<Response, Error> {
-        self.dispatch(method, url, headers, load, &Outgoing::Nothing).await
-    }
-
-    /// Sends one request with what it carries.
-    pub(super) async fn send_with(
-        &self,
-        method: &Method,
-        url: &Url,
-        headers: &HeaderMap,
-        load: Load,
-        body: &Outgoing,
-    ) -> Result<Response, Error> {
-        self.dispatch(method, url, headers, load, body).await
+        self.send_with(method, url, headers, load, &Outgoing::Nothing).await
     }
 
     /// Sends a form to a token service.
     pub(super) async fn post(&self, url: &Url, headers: &HeaderMap, form: &str) -> Result<Response, Error> {
         let form = Outgoing::Form(form.to_owned());
-        self.dispatch(&Method::POST, url, headers, Load::Question, &form).await
+        self.send_with(&Method::POST, url, headers, Load::Question, &form).await
     }
 
-    /// Sends, and once more if a connection that had lain idle turns out to be dead or the other side
+    /// Sends one request with what it carries, and once more if a connection that had lain idle turns out to be dead or the other side
     /// says that it did not look at the request (GOAWAY, REFUSED_STREAM), which is safe for what may be
     /// done twice (RFC 9110, 9.2.2); and once more if TLS failed, so that no connection was made, and its files
     /// have changed. A POST whose connection broke may have used up a refresh token: it is not sent again.
-    async fn dispatch(
+    pub(super) async fn send_with(
         &self,
         method: &Method,
         url: &Url,

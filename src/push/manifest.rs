@@ -8,7 +8,7 @@ use futures_util::future::{join, join_all};
 use super::{Error, Incoming, Limit, Push, Shared, beside};
 use crate::auth::Permit;
 use crate::fetch::Asker;
-use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, Tag, media};
+use crate::oci::{Digest, Manifest, Reference, Repository, Tag, media};
 use crate::store::{Held, Pushed};
 
 /// What was taken in.
@@ -213,7 +213,7 @@ impl Shared {
                     needs.push(child.digest);
                 }
                 // It lies where its urls say, or nowhere yet: an index may list what was not copied along.
-                None if is_foreign(child) || media::is_manifest(&child.media_type) => {}
+                None if child.is_foreign() || media::is_manifest(&child.media_type) => {}
                 None => elsewhere.push(child.digest),
             }
         }
@@ -256,10 +256,4 @@ fn named(reference: &Reference, mut tags: Vec<Tag>, bytes: &[u8]) -> Result<(Dig
             Ok((Digest::of(bytes), tags))
         }
     }
-}
-
-/// Layers that may not be distributed lie elsewhere (image spec, "Non-Distributable Layers").
-fn is_foreign(descriptor: &Descriptor) -> bool {
-    let media_type = descriptor.media_type.as_str();
-    media_type.contains(".nondistributable.") || media_type.contains(".foreign.")
 }

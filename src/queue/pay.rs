@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{TryStreamExt as _, stream};
 
 use super::trouble::Trouble;
@@ -99,7 +100,7 @@ impl Queue {
         let is_manifest = |child: &&Descriptor| media::is_manifest(&child.media_type);
         let blobs = manifest
             .children()
-            .filter(|child| !is_manifest(child) && !is_elsewhere(child));
+            .filter(|child| !is_manifest(child) && !child.is_foreign());
         let mut blobs: Vec<Digest> = blobs.map(|child| child.digest).collect();
         blobs.sort_unstable();
         blobs.dedup();
@@ -125,10 +126,7 @@ impl Queue {
         held: &Held,
         manifest: &Manifest,
     ) -> Result<crate::parent::Put, Trouble> {
-        let media_type = match held.media_type() {
-            "" | media::OCTET_STREAM => manifest.media_type_guess(),
-            own => own,
-        };
+        let media_type = type_of(held, manifest);
         let bytes = held.bytes().clone();
         let put = parent
             .put_manifest(CLASS, repository, reference, media_type, bytes)
@@ -257,7 +255,7 @@ impl Queue {
         repository: &Repository,
         reference: &Reference,
         most: usize,
-    ) -> Result<Option<Vec<u8>>, Trouble> {
+    ) -> Result<Option<Bytes>, Trouble> {
         let ask = Ask {
             class: CLASS,
             head: false,
@@ -270,21 +268,19 @@ impl Queue {
             is_spare: false,
             place: None,
         };
-        let mut answer = match parent.ask(ask).await {
-            Ok(answer) => answer,
-            Err(Error::Absent { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let mut bytes = Vec::new();
-        while let Some(piece) = answer.chunk().await? {
-            bytes.extend_from_slice(&piece);
-            if bytes.len() > most {
-                let layer = parent.name().to_owned();
-                let limit_bytes = most;
-                return Err(Error::TooLarge { layer, limit_bytes }.into());
-            }
+        match parent.ask(ask).await {
+            Ok(answer) => Ok(Some(answer.bytes(most).await?)),
+            Err(Error::Absent { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
         }
-        Ok(Some(bytes))
+    }
+}
+
+/// The type that a manifest came with, else the one that it claims.
+pub(super) fn type_of<'a>(held: &'a Held, manifest: &'a Manifest) -> &'a str {
+    match held.media_type() {
+        "" | media::OCTET_STREAM => manifest.media_type_guess(),
+        own => own,
     }
 }
 
@@ -299,10 +295,4 @@ fn is_from_above(parent: &Parent, error: &Error) -> bool {
                 ..
             }
         )
-}
-
-/// Layers that may not be distributed lie elsewhere (image spec, "Non-Distributable Layers").
-fn is_elsewhere(descriptor: &Descriptor) -> bool {
-    let media_type = descriptor.media_type.as_str();
-    media_type.contains(".nondistributable.") || media_type.contains(".foreign.")
 }

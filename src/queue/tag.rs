@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::config::Conflict;
+use super::pay::type_of;
 use super::trouble::Trouble;
 use super::{Queue, Seen};
 use crate::oci::{Digest, Manifest, Reference, Repository, Tag, media};
@@ -170,12 +171,8 @@ impl Queue {
         if list.iter().any(|entry| entry["digest"] == json!(own)) {
             return Ok(());
         }
-        let media_type = match held.media_type() {
-            "" | media::OCTET_STREAM => manifest.media_type_guess(),
-            own => own,
-        };
         let mut entry = Map::from_iter([
-            ("mediaType".to_owned(), json!(media_type)),
+            ("mediaType".to_owned(), json!(type_of(held, manifest))),
             ("digest".to_owned(), json!(own)),
             ("size".to_owned(), json!(held.bytes().len())),
         ]);

@@ -188,22 +188,11 @@ impl Receipts {
             is_spare: false,
             place: None,
         };
-        let mut answer = match parent.ask(ask).await {
-            Ok(answer) => answer,
+        let bytes = match parent.ask(ask).await {
+            Ok(answer) => answer.bytes(MOST).await?,
             Err(Error::Absent { .. }) => return Ok(None),
             Err(error) => return Err(error),
         };
-        let mut bytes = Vec::new();
-        while let Some(piece) = answer.chunk().await? {
-            bytes.extend_from_slice(&piece);
-            if bytes.len() > MOST {
-                let layer = parent.name().to_owned();
-                return Err(Error::TooLarge {
-                    layer,
-                    limit_bytes: MOST,
-                });
-            }
-        }
         let read = serde_json::from_slice(&bytes).map_err(|error| Error::Garbled {
             layer: parent.name().to_owned(),
             reason: format!("no receipt: {error}"),

@@ -1,0 +1,49 @@
+//! A running node, asked at its admin port by commands.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::parent::http::{Call, Client, Error as CallError};
+
+/// Bytes of its answer, beyond what any node says.
+const MOST: usize = 256 << 20;
+
+/// Why a command came to nothing.
+pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Asks the node whose admin port is `admin`, and returns what it says. `remedy`: what to do if nobody answers there.
+///
+/// # Errors
+///
+/// Nobody answers, or the node refuses: in its own words.
+pub(super) async fn call(
+    admin: &str,
+    method: &str,
+    path: &str,
+    within: Duration,
+    remedy: &str,
+) -> Result<Value, Failure> {
+    let url = format!("{}{path}", admin.trim_end_matches('/'));
+    let call = Call {
+        method,
+        url: &url,
+        headers: &[],
+        body: Bytes::new(),
+        within,
+    };
+    let reply = match Client::new(None)?.call(call).await {
+        Err(CallError::Unreachable { host, .. }) => {
+            return Err(format!("no node answers at {host}; {remedy}").into());
+        }
+        other => other?,
+    };
+    let status = reply.status;
+    let bytes = reply.bytes(MOST).await?;
+    if status == 200 {
+        return Ok(serde_json::from_slice(&bytes)?);
+    }
+    let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+    Err(body["error"].as_str().unwrap_or("the node refused").to_owned().into())
+}
