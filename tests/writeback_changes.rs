@@ -1,10 +1,12 @@
 //! A node that owes pushes is given another mode or another parent: nothing is lost, and nothing goes where nobody sent it.
 
-use crate::support::content::Image;
+use crate::support::content::{Image, random};
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
 use crate::support::owing::{below, parent};
 use crate::support::upstream::Upstream;
+
+const MIB: usize = 1 << 20;
 
 async fn set(node: &mut Node, setup: Setup) {
     node.setup = setup;
@@ -137,6 +139,32 @@ async fn what_is_owed_is_held_while_there_is_no_parent() {
     node.drained().await;
     assert!(parent.has_image("a", "v1", &images[0]));
     node.to("a").assert_has("alone", &images[1]).await;
+}
+
+#[tokio::test]
+async fn what_is_dropped_stays_whole_where_a_tag_that_was_pushed_before_there_was_a_parent_names_it() {
+    let mut parent = parent().await;
+    let mut node = Setup::alone().registry().start().await;
+    let image = Image::of(&[1000]);
+    node.to("a").image("alone", &image).await;
+    parent.stop().await;
+    set(&mut node, below(&parent).capacity("64MiB")).await;
+    node.to("a").manifest("v1", &image.manifest).await;
+
+    node.settle("drop?all=true").await;
+    node.drained().await;
+    parent.start_again().await;
+    for _ in 0..3 {
+        let bytes = random(30 * MIB);
+        let digest = parent.blob("b", &bytes);
+        node.to("b").get(&format!("blobs/{digest}")).await.assert_is(&bytes);
+    }
+
+    node.to("a").assert_has("alone", &image).await;
+    node.to("a")
+        .get("manifests/v1")
+        .await
+        .assert_error(404, "MANIFEST_UNKNOWN");
 }
 
 #[tokio::test]

@@ -262,6 +262,36 @@ async fn of_a_parent_that_lost_something_tags_are_missed_too_and_of_another_none
 }
 
 #[tokio::test]
+async fn what_has_no_name_any_more_is_not_missed_when_the_parent_sweeps_it_away() {
+    let parent = parent().await;
+    let node = below(&parent).more(CHECKS).start().await;
+    let (before, image) = (Image::of(&[1000]), Image::of(&[1000]));
+    node.to("a").image("v1", &before).await;
+    node.drained().await;
+    node.to("a").image("v1", &image).await;
+    node.released().await;
+    parent.without_manifest("a", &before.manifest.digest);
+    let checks = parent.count("HEAD", "/manifests/sha256:");
+
+    eventually("it is looked for what was delivered", async || {
+        parent.count("HEAD", "/manifests/sha256:") > checks + 4
+    })
+    .await;
+
+    assert_eq!(node.counts("wharf_queue_again_total").await, 0.0);
+    assert!(
+        !parent
+            .manifests()
+            .contains(&("a".to_owned(), before.manifest.digest.clone()))
+    );
+    parent.without_manifest("a", &image.manifest.digest);
+    eventually("what has a name is delivered again", async || {
+        parent.has_image("a", "v1", &image)
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_others_put_under_a_tag_since_stays_when_the_parent_loses_what_was_delivered() {
     let parent = parent().await;
     let node = below(&parent).more(CHECKS).start().await;
@@ -303,10 +333,10 @@ async fn a_repository_that_may_not_be_asked_for_hides_no_loss_in_another() {
 #[tokio::test]
 async fn what_a_parent_took_without_an_answer_is_not_sent_again() {
     for path in ["/blobs/uploads/", "/manifests/sha256:", "/manifests/v1"] {
-        for cut in [Cut::Rst, Cut::Fin] {
+        for (cut, times) in [(Cut::Rst, 1), (Cut::Fin, 1), (Cut::Fin, 2)] {
             let parent = parent().await;
             let node = below(&parent).start().await;
-            parent.fault(Fault::put(path).unanswered(cut).times(1));
+            parent.fault(Fault::put(path).unanswered(cut).times(times));
             let image = Image::of(&[2 * MIB]);
 
             node.to("a").image("v1", &image).await;
@@ -399,6 +429,27 @@ async fn what_the_parent_refuses_for_ever_is_parked_and_holds_up_nobody() {
         assert!(parent.has_image("a", "bad", &bad));
         assert!(!reasons(&node).await.contains("wharf queue list"));
     }
+}
+
+#[tokio::test]
+async fn what_the_settings_let_nothing_of_pass_any_more_waits_with_that_reason_and_no_other_does() {
+    let mut parent = parent().await;
+    let mut node = below(&parent).start().await;
+    parent.stop().await;
+    let image = Image::of(&[1000]);
+    for name in ["secret/a", "b"] {
+        node.to(name).image("v1", &image).await;
+    }
+    node.setup = below(&parent).parent("deny = [\"secret/*\"]");
+    node.restart().await;
+    parent.start_again().await;
+
+    node.stands("secret/a", &["parked"]).await;
+    eventually("the other arrives", async || parent.has_image("b", "v1", &image)).await;
+    let reason = node.owed().await[0]["reason"].as_str().unwrap().to_owned();
+
+    assert!(reason.contains("`allow` and `deny` of [parent]"), "{reason}");
+    assert_eq!(parent.count("", "/v2/secret/"), 0);
 }
 
 #[tokio::test]

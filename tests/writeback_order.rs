@@ -2,10 +2,11 @@
 
 use crate::support::client::Client;
 use crate::support::content::{Image, Manifest, OCI_INDEX, index};
+use crate::support::eventually;
 use crate::support::node::Node;
 use crate::support::owing::{below, parent};
 use crate::support::pushing::Pusher;
-use crate::support::upstream::{Arrival, Upstream, What};
+use crate::support::upstream::{Arrival, Fault, Gate, Upstream, What};
 
 /// The place among all arrivals of the first manifest, and of the last blob.
 fn first_manifest_and_last_blob(parent: &Upstream, repository: &str) -> (usize, usize) {
@@ -120,7 +121,7 @@ async fn what_refers_to_an_image_comes_after_it_and_is_listed() {
 }
 
 #[tokio::test]
-async fn a_parent_without_lists_of_referrers_gets_them_under_the_fallback_tag_beside_those_of_others() {
+async fn a_parent_without_lists_of_referrers_has_them_under_the_fallback_tag_beside_those_of_others() {
     let parent = parent().await;
     parent.referrers(false);
     let node = below(&parent).start().await;
@@ -146,15 +147,23 @@ async fn a_parent_without_lists_of_referrers_gets_them_under_the_fallback_tag_be
     }
 
     let there = Pusher::of(Client::of(parent.address()), "a");
-    let list = there.get(&format!("manifests/{fallback}")).await.json();
-    let digests: Vec<&str> = list["manifests"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|entry| entry["digest"].as_str().unwrap())
-        .collect();
-    let expected = [&theirs, &sbom, &signature].map(|artifact| artifact.manifest.digest.as_str());
-    assert_eq!(digests, expected);
+    let list = async || there.get(&format!("manifests/{fallback}")).await.json();
+    let digests = |list: &serde_json::Value| {
+        let entries = list["manifests"].as_array().unwrap().iter();
+        entries
+            .map(|entry| entry["digest"].as_str().unwrap().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let [theirs, first, signature] = [&theirs, &sbom, &signature].map(|artifact| artifact.manifest.digest.clone());
+    let deleted = format!("manifests/{first}");
+    let before = list().await;
+    assert_eq!(digests(&before), [&*theirs, &first, &signature]);
+    assert_eq!(node.to("a").delete(&deleted).await.status, 202);
+    node.drained().await;
+    let after = list().await;
+    assert_eq!(digests(&after), [theirs, signature]);
+    assert_eq!(after["annotations"]["org.example.kept"], "yes");
+    let list = before;
     assert_eq!(list["annotations"]["org.example.kept"], "yes");
     let entry = &list["manifests"][1];
     assert_eq!(entry["artifactType"], "application/vnd.example.sbom", "{entry}");
@@ -321,6 +330,49 @@ async fn a_tag_that_was_deleted_here_and_moved_at_the_parent_stays_there_and_it_
         node.log()
             .contains("the parent has something else by now under a tag that was deleted here")
     );
+}
+
+/// The parent takes its time with the tag, of which it has nothing yet, or another image; that is when it is deleted here.
+async fn deleted_on_its_way(had_another: bool) {
+    let parent = parent().await;
+    if had_another {
+        parent.new_image("a", "v1", &[2000]);
+    }
+    let rule = "[[queue.rule]]\nrepositories = [\"a\"]\ndeletes = false\n";
+    let node = below(&parent).freshness("absent_ttl = \"0s\"").more(rule).start().await;
+    let gate = Gate::closed();
+    parent.fault(Fault::put("/manifests/v1").pause_reading_after(0, &gate));
+    let image = Image::of(&[1000]);
+    node.to("a").image("v1", &image).await;
+    eventually("the tag is on its way", async || {
+        let is_it = |arrival: &Arrival| arrival.method == "PUT" && arrival.what == What::Manifest("v1".to_owned());
+        parent.arrivals().iter().any(is_it)
+    })
+    .await;
+
+    assert_eq!(node.to("a").delete("manifests/v1").await.status, 202);
+    gate.open();
+    node.drained().await;
+
+    assert!(parent.has_image("a", "v1", &image));
+    for _ in 0..2 {
+        node.to("a")
+            .get("manifests/v1")
+            .await
+            .assert_error(404, "MANIFEST_UNKNOWN");
+    }
+    let theirs = parent.new_image("a", "v1", &[3000]);
+    node.to("a").assert_has("v1", &theirs).await;
+}
+
+#[tokio::test]
+async fn a_tag_that_is_deleted_here_while_it_is_on_its_way_does_not_come_back_from_the_parent() {
+    deleted_on_its_way(false).await;
+}
+
+#[tokio::test]
+async fn a_tag_that_is_deleted_while_it_is_on_its_way_in_the_place_of_another_does_not_come_back() {
+    deleted_on_its_way(true).await;
 }
 
 #[tokio::test]

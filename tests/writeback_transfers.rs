@@ -133,6 +133,34 @@ async fn a_parent_that_fails_for_a_moment_is_tried_again() {
 }
 
 #[tokio::test]
+async fn a_registry_that_fails_whenever_it_is_asked_for_a_blob_is_sent_it() {
+    let parent = parent().await;
+    let node = below(&parent).start().await;
+    parent.fault(Fault::head("/blobs/sha256:").status(500));
+    let image = Image::of(&[1000]);
+
+    node.to("a").image("v1", &image).await;
+    node.drained().await;
+
+    assert!(parent.has_image("a", "v1", &image));
+    assert_eq!(parent.times_kept(&image.layer(0)), 1);
+}
+
+#[tokio::test]
+async fn of_small_blobs_that_did_not_arrive_no_upload_stays_open() {
+    let parent = parent().await;
+    let node = below(&parent).start().await;
+    parent.fault(Fault::put("/blobs/uploads/").status(503).times(3));
+    let image = Image::of(&[1000]);
+
+    node.to("a").image("v1", &image).await;
+    node.drained().await;
+
+    assert!(parent.has_image("a", "v1", &image));
+    assert_eq!(parent.open_uploads("a"), 0);
+}
+
+#[tokio::test]
 async fn a_parent_that_wants_rest_is_asked_when_it_wishes_and_not_before() {
     for status in [429, 503] {
         let parent = parent().await;

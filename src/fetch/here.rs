@@ -2,15 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::value::RawValue;
 
+use super::freshness::WORK;
 use super::lists::{descriptors, referrers_list, tag_list};
 use super::manifest::{Document, Stale};
 use super::{Asker, Error, Outcome, Shared};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Registry, Repository, Tag};
-use crate::store::{Held, Origin, Slot, TagRow};
+use crate::store::{Delivered, Held, Origin, Slot, TagRow};
 
 /// How long whoever pushes waits to hear whether the parent has a blob.
 pub(super) const PUSH_PATIENCE: Duration = Duration::from_secs(1);
@@ -57,6 +58,19 @@ impl Shared {
         }
     }
 
+    /// What was pushed here that a list from above may lack, as it was delivered since that was asked for.
+    fn delivered_since(&self, repository: &Repository, above: &Result<Document, Error>) -> Vec<Delivered> {
+        let age = match above {
+            // From before a restart: who knows when.
+            Ok(document) => document.age.unwrap_or(Duration::MAX),
+            // That there is none may be known for a while, and was asked before that.
+            Err(Error::Absent { .. }) => self.config.absent_ttl + WORK,
+            Err(_) => Duration::MAX,
+        };
+        let now = self.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.store.delivered(repository, now.saturating_sub(age).as_secs())
+    }
+
     /// The list of tags from above, with those that were pushed here and without those that were deleted.
     pub(super) fn with_pushed_tags(
         &self,
@@ -66,7 +80,10 @@ impl Shared {
         let Some(here) = self.pushed_to(repository) else {
             return above;
         };
-        let pushed = self.store.pushed_tags(repository);
+        let mut pushed = BTreeSet::from_iter(self.store.pushed_tags(repository));
+        for delivered in self.delivered_since(repository, &above) {
+            pushed.extend(delivered.tags.iter().map(Tag::to_string));
+        }
         let hidden = self.store.hidden(repository);
         let (mut tags, above) = match above {
             Ok(document) if pushed.is_empty() && hidden.is_empty() => return Ok(document),
@@ -77,7 +94,7 @@ impl Shared {
             Err(error) if !self.store.knows(repository) => return Err(error),
             Err(Error::Absent { .. }) => (BTreeSet::new(), None),
             Err(error) if error.allows_stale() => {
-                let list = tag_list(pushed);
+                let list = tag_list(pushed.into_iter().collect());
                 return Ok(Document {
                     stale: Some(Stale::Here(error.to_string())),
                     ..Document::of(list, Outcome::Stale)
@@ -104,7 +121,8 @@ impl Shared {
         if self.pushed_to(repository).is_none() {
             return above;
         }
-        let pushed = self.pushed_referrers(repository, digest).await?;
+        let delivered = self.delivered_since(repository, &above);
+        let pushed = self.pushed_referrers(repository, digest, delivered).await?;
         let hidden = self.store.hidden(repository);
         let (mut entries, above) = match above {
             Ok(document) if pushed.is_empty() && hidden.is_empty() => return Ok(document),
@@ -135,10 +153,21 @@ impl Shared {
 
     /// The descriptors of what was pushed here and refers to `digest`: by its subject, or by the tag that clients keep for
     /// registries without the list (distribution spec, "Enabling the Referrers API").
-    async fn pushed_referrers(&self, repository: &Repository, digest: &Digest) -> Result<Vec<Box<RawValue>>, Error> {
+    async fn pushed_referrers(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        delivered: Vec<Delivered>,
+    ) -> Result<Vec<Box<RawValue>>, Error> {
         let mut entries = Vec::new();
         let mut known = BTreeSet::new();
-        for link in self.store.pushed_referrers(repository, digest) {
+        let mut links = self.store.pushed_referrers(repository, digest);
+        let is_of = |delivered: &Delivered| delivered.subject == Some(*digest);
+        links.extend(delivered.into_iter().filter(is_of).map(|delivered| delivered.link));
+        for link in links {
+            if known.contains(link.digest()) {
+                continue;
+            }
             if let Some(held) = self.store.held(&link).await?
                 && let Some(entry) = describe(&held)
             {

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use super::{Error, Push, beside};
 use crate::auth::Permit;
 use crate::fetch::Asker;
-use crate::oci::{Digest, Reference, Repository};
+use crate::oci::{Digest, Manifest, Reference, Repository};
 use crate::store::{Hide, Owing};
 
 impl Push {
@@ -22,8 +22,12 @@ impl Push {
         if !shared.store.was_pushed(repository, reference) {
             shared.fetch.manifest(repository, reference, asker).await?;
         }
+        let subject = match reference {
+            Reference::Digest(digest) => self.subject_of(repository, digest).await,
+            Reference::Tag(_) => None,
+        };
         let owing = shared.owing(permit);
-        self.drop_named(permit, reference.clone(), asker, owing).await
+        self.drop_named(permit, reference.clone(), asker, subject, owing).await
     }
 
     /// Takes a blob away.
@@ -38,7 +42,7 @@ impl Push {
             self.shared.fetch.blob_size(repository, digest, asker).await?;
         }
         // What of it is needed above, only the parent knows.
-        self.drop_named(permit, name, asker, None).await
+        self.drop_named(permit, name, asker, None, None).await
     }
 
     async fn drop_named(
@@ -46,6 +50,7 @@ impl Push {
         permit: &Permit,
         name: Reference,
         asker: &Asker,
+        subject: Option<Digest>,
         owing: Option<Owing>,
     ) -> Result<(), Error> {
         let (shared, repository) = (self.shared.clone(), permit.repository().clone());
@@ -53,8 +58,15 @@ impl Push {
             Some(_) => Some(self.what_the_parent_has(&repository, &name, asker).await),
             None => None,
         };
-        beside(move || shared.store.drop_named(&repository, &name, hide, owing)).await??;
+        beside(move || shared.store.drop_named(&repository, &name, hide, subject, owing)).await??;
         Ok(())
+    }
+
+    /// What a manifest is about, if it can still be read here.
+    async fn subject_of(&self, repository: &Repository, digest: &Digest) -> Option<Digest> {
+        let held = self.shared.store.manifest_of(repository, digest).await.ok()??;
+        let manifest = Manifest::parse(held.bytes()).ok()?;
+        Some(manifest.subject?.digest)
     }
 
     /// Under the tags that go and that were pushed here, as far as it says so.

@@ -106,6 +106,10 @@ impl Queue {
                 self.judge_blob(&blob).await?;
                 return Err(error.into());
             }
+            // It may be over because it ended well, and that was not heard.
+            if self.has_blob(parent, repository, digest).await? {
+                break;
+            }
             tracing::info!(%repository, %digest, %error, "an upload to the parent is begun anew");
         }
         self.forget_session(repository, digest);
@@ -158,7 +162,12 @@ impl Queue {
         if session.size == 0 && blob.size() <= SMALL {
             let bytes = read_piece(blob, 0, SMALL).await?;
             self.report(repository, digest, blob.size(), 0);
-            return parent.finish(CLASS, repository, &session, digest, Some(bytes)).await;
+            let finished = parent.finish(CLASS, repository, &session, digest, Some(bytes)).await;
+            if finished.is_err() {
+                // The next attempt takes it up: none is left behind there.
+                self.keep_session(parent, repository, digest, &session);
+            }
+            return finished;
         }
         // Of what an earlier attempt began it may not be true how far it is, or it may be kept for that one.
         let mut most = match self.shared.store.sending(repository, digest, &parent.address()) {

@@ -10,6 +10,9 @@ use crate::store::{Debt, Named};
 /// Between two questions: nobody waits for them.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// After the start it is looked that soon.
+const FIRST: Duration = Duration::from_secs(15 * 60);
+
 /// What is looked for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Look {
@@ -23,9 +26,13 @@ impl Queue {
         let Some(parent) = self.shared.parent.clone() else {
             return;
         };
+        let every = self.shared.config.check_every;
+        // A node may never run for as long as that.
+        let mut wait = every.min(FIRST);
         loop {
-            tokio::time::sleep(self.shared.config.check_every).await;
+            tokio::time::sleep(wait).await;
             self.check_all(&parent).await;
+            wait = every;
         }
     }
 
@@ -62,9 +69,9 @@ impl Queue {
     async fn check(&self, parent: &Parent, repository: &Repository, debt: &Debt, look: Look) -> Result<bool, String> {
         let Some(digest) = debt.pushed() else { return Ok(false) };
         let reference = Reference::Digest(*digest);
-        // Delivered again once, it was deleted there.
-        if debt.is_again || self.shared.store.hides(repository, &reference, digest) {
-            // It was deleted here, and there.
+        // Delivered again once, it was deleted there; or here, and there; or it has no name any more, and was swept away.
+        let store = &self.shared.store;
+        if debt.is_again || store.hides(repository, &reference, digest) || store.is_superseded(repository, digest) {
             return Ok(false);
         }
         let seen = self.ask(parent, repository, What::Manifest(&reference)).await;
@@ -78,7 +85,7 @@ impl Queue {
             return Ok(false);
         }
         let needs = self.needs(repository, digest).await;
-        let (store, named, debt) = (self.shared.store.clone(), repository.clone(), debt.clone());
+        let (store, named, debt) = (store.clone(), repository.clone(), debt.clone());
         let number = debt.number;
         let owed = match needs {
             Some((needs, subject)) => {

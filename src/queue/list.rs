@@ -113,7 +113,7 @@ impl Queue {
         }
     }
 
-    fn unpaid(&self) -> Vec<(Repository, Debt)> {
+    pub(super) fn unpaid(&self) -> Vec<(Repository, Debt)> {
         let store = &self.shared.store;
         let of = |repository: Repository| {
             let debts = store.debts(&repository).into_iter().filter(|debt| !debt.is_settled());
@@ -267,7 +267,7 @@ impl Queue {
 /// A debt, in a few words.
 pub(super) fn what(debt: &Debt) -> String {
     match &debt.what {
-        What::Push { digest, tags } => {
+        What::Push { digest, tags, .. } => {
             let tags: Vec<&str> = tags.iter().map(|named| named.tag.as_str()).collect();
             match tags.is_empty() {
                 true => digest.to_string(),

@@ -6,6 +6,7 @@
 mod blob;
 mod check;
 mod config;
+mod fallback;
 mod list;
 mod metrics;
 mod pay;
@@ -142,6 +143,12 @@ impl Queue {
         for repository in self.shared.store.with_debts() {
             self.tidy(&repository).await;
         }
+        for (repository, debt) in self.unpaid() {
+            if matches!(debt.state, store::State::Parked { .. }) {
+                let now = self.shared.clock.now();
+                self.shared.state.lock().parks(&repository, debt.number, now);
+            }
+        }
         loop {
             let wait = self.begin();
             tokio::select! {
@@ -168,6 +175,7 @@ impl Queue {
             return LOOK;
         }
         let address = parent.address();
+        self.unpark(&address);
         let mut wait = IDLE;
         let mut state = self.shared.state.lock();
         if let Some(until) = state.paused_until(now) {
@@ -202,11 +210,14 @@ impl Queue {
         let mut state = shared.state.lock();
         let words = trouble.words();
         match trouble {
-            Trouble::Moment {
-                wish, is_of_the_way, ..
-            } => {
-                let failure = if *is_of_the_way { Failure::Way } else { Failure::Moment };
-                let later = state.fails(repository, debt.number, &words, now, *wish, failure);
+            Trouble::Moment { wish, failure, .. } => {
+                let later = state.fails(repository, debt.number, &words, now, *wish, *failure);
+                if *failure == Failure::Moment && later.tries == Later::MANY {
+                    tracing::error!(
+                        %repository, number = debt.number, tries = later.tries, reason = words,
+                        "the parent fails again and again to take a push; it is tried on, and what was pushed after it waits"
+                    );
+                }
                 tracing::info!(%repository, number = debt.number, tries = later.tries, wait_ms = later.wait(now).as_millis(), reason = words, "a push waits for the parent");
                 false
             }
@@ -247,11 +258,28 @@ impl Queue {
         }
     }
 
+    /// Has what was parked long ago tried again: nobody may have come to look at it, and the parent may take it by now.
+    fn unpark(&self, address: &str) {
+        let due = self.shared.state.lock().unparks(self.shared.clock.now());
+        for (repository, number) in due {
+            let debt = self.shared.store.debt(&repository, number);
+            let is_parked =
+                debt.is_some_and(|debt| debt.to == address && matches!(debt.state, store::State::Parked { .. }));
+            if !is_parked {
+                self.shared.state.lock().leaves(&repository, number);
+            } else if let Err(error) = self.shared.store.turn_debt(&repository, number, address) {
+                tracing::warn!(%repository, %error, "that a push is tried again could not be written down");
+            }
+        }
+    }
+
     fn park(&self, repository: &Repository, debt: &Debt, reason: String) {
         tracing::error!(
             %repository, number = debt.number, reason,
             "a push is parked: the parent does not take it; see `wharf queue list`"
         );
+        let now = self.shared.clock.now();
+        self.shared.state.lock().parks(repository, debt.number, now);
         let parked = store::State::Parked { reason };
         if let Err(error) = self.shared.store.set_debt(repository, debt.number, parked) {
             tracing::warn!(%repository, %error, "that a push is parked could not be written down");
@@ -330,7 +358,9 @@ impl Queue {
     async fn tidy(&self, repository: &Repository) {
         let store = &self.shared.store;
         let tidied = match store.release(repository).await {
-            Ok(true) => store.forget_paid(repository, self.shared.config.remember, REMEMBERED),
+            Ok(true) => store
+                .forget_paid(repository, self.shared.config.remember, REMEMBERED)
+                .and_then(|()| store.forget_sendings(repository)),
             // More is pushed: another time.
             Ok(false) => Ok(()),
             Err(error) => Err(error),

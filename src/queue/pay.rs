@@ -2,11 +2,13 @@
 //! twice: it is asked for before it is sent, and looked at afterwards.
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 
+use super::state::Failure;
 use super::trouble::Trouble;
 use super::{CLASS, Queue, Seen};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, media};
@@ -26,6 +28,9 @@ const DOCUMENT: usize = 4 << 20;
 const ANSWER: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// Bad moments in a row after which a registry that fails when it is asked for a blob is taken to lack it.
+const LASTING: u32 = 3;
+
 /// What became of a debt.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Outcome {
@@ -38,8 +43,14 @@ pub(super) enum Outcome {
 impl Queue {
     /// Pays one debt.
     pub(super) async fn pay(&self, parent: &Parent, repository: &Repository, debt: &Debt) -> Result<Outcome, Trouble> {
+        if !parent.admits(&repository.name) {
+            return Err(Trouble::Denied(format!(
+                "`allow` and `deny` of [parent] let nothing of {repository} pass to {}",
+                parent.name()
+            )));
+        }
         match &debt.what {
-            store::What::Push { digest, tags } => {
+            store::What::Push { digest, tags, .. } => {
                 if !self.shared.store.was_pushed(repository, &Reference::Digest(*digest)) {
                     // It was deleted here since.
                     return Ok(Outcome::Void);
@@ -50,7 +61,13 @@ impl Queue {
                 }
                 Ok(Outcome::Paid)
             }
-            store::What::Delete { name, was } => self.delete(parent, repository, debt.number, name, *was).await,
+            store::What::Delete { name, was, subject } => {
+                let outcome = self.delete(parent, repository, debt.number, name, *was).await?;
+                if let (Outcome::Paid, Reference::Digest(digest), Some(subject)) = (outcome, name, subject) {
+                    self.unlist_below(parent, repository, subject, digest).await?;
+                }
+                Ok(outcome)
+            }
         }
     }
 
@@ -104,9 +121,18 @@ impl Queue {
         let mut blobs: Vec<Digest> = blobs.map(|child| child.digest).collect();
         blobs.sort_unstable();
         blobs.dedup();
-        stream::iter(blobs.iter().map(Ok))
-            .try_for_each_concurrent(BLOBS, |digest| self.send_blob(parent, repository, digest))
-            .await?;
+        // What has begun goes on to its end: broken off it would be sent anew.
+        let has_failed = AtomicBool::new(false);
+        let has_failed = &has_failed;
+        let sent = stream::iter(blobs).map(|digest| async move {
+            if has_failed.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let sent = self.send_blob(parent, repository, &digest).await;
+            sent.inspect_err(|_| has_failed.store(true, Ordering::Relaxed))
+        });
+        let outcomes: Vec<_> = sent.buffer_unordered(BLOBS).collect().await;
+        outcomes.into_iter().collect::<Result<(), Trouble>>()?;
         for child in manifest.children().filter(is_manifest) {
             // An index may be copied in part.
             let is_here = self.shared.store.linked(repository, &child.digest).is_some();
@@ -151,7 +177,7 @@ impl Queue {
             return Trouble::Moment {
                 words: format!("the disk does not give {digest} back"),
                 wish: None,
-                is_of_the_way: false,
+                failure: Failure::Moment,
             };
         }
         Trouble::Lost(*digest)
@@ -162,7 +188,7 @@ impl Queue {
         Trouble::Moment {
             words: format!("{} took {reference}, and does not have it", parent.name()),
             wish: None,
-            is_of_the_way: false,
+            failure: Failure::Moment,
         }
     }
 
@@ -207,6 +233,12 @@ impl Queue {
             Err(Error::Denied { .. }) => Ok(Seen::Unknown),
             // What it says of those above it is no reason to keep it from what it can have.
             Err(error) if parent.is_wharf() && is_from_above(parent, &error) => Ok(Seen::Unknown),
+            // It may have half of it, and look no further: what is sent anew it can take.
+            Err(Error::Failed { status: 500, .. })
+                if matches!(what, What::Blob(_)) && self.shared.state.lock().moments(repository) >= LASTING =>
+            {
+                Ok(Seen::Unknown)
+            }
             Err(error) => Err(error.into()),
         }
     }

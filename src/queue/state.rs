@@ -12,6 +12,9 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// Who could not be reached is tried soon: whether it is there, others find out.
 const SOON: Duration = Duration::from_secs(1);
 
+/// Where it breaks off again and again, what is sent anew each time may be all that the line can carry.
+const LONGEST_BREAK: Duration = Duration::from_secs(10);
+
 /// How often a parent that is away is looked for while something waits for it.
 const SEEK: Duration = Duration::from_secs(2);
 
@@ -20,12 +23,18 @@ const FIRST_DENIAL: Duration = Duration::from_secs(30);
 const LONGEST_DENIAL: Duration = Duration::from_secs(10 * 60);
 const AFTER_OTHERS: Duration = Duration::from_secs(5);
 
+/// What is parked is tried again after these, as nobody may come to look at it.
+const FIRST_PARKING: Duration = Duration::from_secs(60 * 60);
+const LONGEST_PARKING: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// Who pays, who waits, and why.
 #[derive(Default)]
 pub(super) struct State {
     paying: HashMap<Repository, Paying>,
     later: HashMap<Repository, Later>,
     paused: Option<Later>,
+    /// When each of what is parked is tried again, and how often it was parked.
+    parked: HashMap<(Repository, u64), (Instant, u32)>,
     /// When a parent that is away was last sought.
     sought: Option<Instant>,
     /// Debts paid since the start.
@@ -45,6 +54,8 @@ pub(super) struct Paying {
 pub(super) enum Failure {
     /// The parent could not be reached.
     Way,
+    /// It broke off, or said nothing.
+    Break,
     /// It had a bad moment.
     Moment,
     /// It does not take this one thing.
@@ -69,6 +80,9 @@ pub(super) struct Later {
 impl Later {
     /// So often something is tried that the parent refuses.
     pub(super) const TRIES: u32 = 3;
+
+    /// So many bad moments in a row are more than that: some four minutes.
+    pub(super) const MANY: u32 = 10;
 
     pub(super) fn wait(&self, now: Instant) -> Duration {
         self.until.saturating_duration_since(now)
@@ -147,7 +161,11 @@ impl State {
         failure: Failure,
     ) -> Later {
         let tries = self.tries(repository, number, failure) + 1;
-        let longest = if failure == Failure::Way { SOON } else { LONGEST };
+        let longest = match failure {
+            Failure::Way => SOON,
+            Failure::Break => LONGEST_BREAK,
+            Failure::Moment | Failure::Refusal => LONGEST,
+        };
         let pause = doubled(FIRST, tries, longest).mul_f64(0.5 + rand::random::<f64>());
         let later = Later {
             number,
@@ -192,6 +210,30 @@ impl State {
         let tries = self.paused.as_ref().map_or(0, |paused| paused.tries) + 1;
         self.paused = Some(denied(0, tries, words, now, self.paid));
         tries == 1
+    }
+
+    /// A debt waits for an operator.
+    pub(super) fn parks(&mut self, repository: &Repository, number: u64, now: Instant) {
+        let (until, times) = self.parked.entry((repository.clone(), number)).or_insert((now, 0));
+        *times += 1;
+        *until = now + doubled(FIRST_PARKING, *times, LONGEST_PARKING);
+    }
+
+    /// What is parked and may be tried again; the next time, if it is parked again.
+    pub(super) fn unparks(&mut self, now: Instant) -> Vec<(Repository, u64)> {
+        let mut due = Vec::new();
+        for (item, (until, _)) in &mut self.parked {
+            if *until <= now {
+                *until = now + LONGEST_PARKING;
+                due.push(item.clone());
+            }
+        }
+        due
+    }
+
+    /// A debt is parked no more.
+    pub(super) fn leaves(&mut self, repository: &Repository, number: u64) {
+        self.parked.remove(&(repository.clone(), number));
     }
 
     /// A debt was paid: what the parent refused it takes again.
@@ -306,10 +348,30 @@ mod tests {
         for _ in 0..20 {
             assert!(fails(Failure::Way).wait(now) <= SOON * 3 / 2);
         }
+        for _ in 0..20 {
+            assert!(fails(Failure::Break).wait(now) <= LONGEST_BREAK * 3 / 2);
+        }
 
         assert_eq!(fails(Failure::Refusal).tries, 1);
         assert_eq!(fails(Failure::Refusal).tries, 2);
         assert!(fails(Failure::Moment).wait(now) <= FIRST * 3 / 2);
+    }
+
+    #[test]
+    fn what_is_parked_is_tried_after_an_hour_and_each_time_later_up_to_a_day() {
+        let mut state = State::default();
+        let repository = Repository::new(Registry::own(), "a".parse().unwrap());
+        let mut now = crate::units::Clock::manual().0.now();
+        for hours in [1, 2, 4, 8, 16, 24, 24] {
+            state.parks(&repository, 1, now);
+            let due = now + FIRST_PARKING * hours;
+            assert_eq!(state.unparks(due - Duration::from_secs(1)), []);
+            assert_eq!(state.unparks(due), [(repository.clone(), 1)]);
+            assert_eq!(state.unparks(due), []);
+            now = due;
+        }
+        state.leaves(&repository, 1);
+        assert_eq!(state.unparks(now + 2 * LONGEST_PARKING), []);
     }
 
     #[test]

@@ -1,17 +1,11 @@
 //! A tag, last of all; and what else changes at the parent under a name that others may have moved.
 
-use serde_json::{Map, Value, json};
-
 use super::config::Conflict;
-use super::pay::type_of;
 use super::trouble::Trouble;
 use super::{Queue, Seen};
-use crate::oci::{Digest, Manifest, Reference, Repository, Tag, media};
+use crate::oci::{Digest, Manifest, Reference, Repository, Tag};
 use crate::parent::{Parent, What};
-use crate::store::{Confirmed, Debt, Held, Named, Slot};
-
-/// Bytes of a list of what refers to something.
-const LIST: usize = 4 << 20;
+use crate::store::{Confirmed, Debt, Named, Slot};
 
 impl Queue {
     /// Has a tag of the parent mean what it means here, if nobody else moved it; else by the policy.
@@ -134,62 +128,5 @@ impl Queue {
         format!("{stem}{suffix}")
             .parse()
             .unwrap_or_else(|_| digest.hex()[..32].parse().expect("hexadecimal digits are a tag"))
-    }
-
-    /// A parent that keeps no lists of referrers has them under a tag, which whoever pushes one keeps (distribution spec,
-    /// "Referrers Tag Schema").
-    pub(super) async fn list_below(
-        &self,
-        parent: &Parent,
-        repository: &Repository,
-        subject: &Digest,
-        held: &Held,
-        manifest: &Manifest,
-    ) -> Result<(), Trouble> {
-        let hex: String = subject.hex().chars().take(64).collect();
-        let name = format!("{}-{hex}", subject.algorithm());
-        let Ok(tag) = name.parse::<Tag>() else { return Ok(()) };
-        let reference = Reference::Tag(tag);
-        let found = self.read(parent, repository, &reference, LIST).await?;
-        let mut index = match found.as_deref().map(serde_json::from_slice::<Map<String, Value>>) {
-            Some(Ok(index)) => index,
-            Some(Err(_)) => {
-                tracing::warn!(%repository, %reference, "what the parent has in the place of a list of referrers is none; it stays");
-                return Ok(());
-            }
-            None => Map::from_iter([
-                ("schemaVersion".to_owned(), json!(2)),
-                ("mediaType".to_owned(), json!(media::OCI_INDEX)),
-                ("manifests".to_owned(), json!([])),
-            ]),
-        };
-        let own = held.digest().to_string();
-        let Some(Value::Array(list)) = index.get_mut("manifests") else {
-            tracing::warn!(%repository, %reference, "what the parent has in the place of a list of referrers is none; it stays");
-            return Ok(());
-        };
-        if list.iter().any(|entry| entry["digest"] == json!(own)) {
-            return Ok(());
-        }
-        let mut entry = Map::from_iter([
-            ("mediaType".to_owned(), json!(type_of(held, manifest))),
-            ("digest".to_owned(), json!(own)),
-            ("size".to_owned(), json!(held.bytes().len())),
-        ]);
-        if let Some(artifact_type) = manifest.effective_artifact_type() {
-            entry.insert("artifactType".to_owned(), json!(artifact_type));
-        }
-        if !manifest.annotations.is_empty() {
-            entry.insert("annotations".to_owned(), json!(manifest.annotations));
-        }
-        list.push(Value::Object(entry));
-        let bytes = serde_json::to_vec(&index).expect("what was read as JSON is written as JSON");
-        let digest = Digest::of(&bytes);
-        let put = parent.put_manifest(super::CLASS, repository, &reference, media::OCI_INDEX, bytes.into());
-        put.await?;
-        match self.has_manifest(parent, repository, &reference, &digest).await? {
-            true => Ok(()),
-            false => Err(self.not_kept(parent, &reference)),
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::state::Failure;
 use crate::oci::Digest;
 use crate::{parent, store};
 
@@ -13,8 +14,8 @@ pub(super) enum Trouble {
         words: String,
         /// When the parent wants to be asked again.
         wish: Option<Duration>,
-        /// Whether it could not be reached at all: it is tried as soon as it can.
-        is_of_the_way: bool,
+        /// What is to pass.
+        failure: Failure,
     },
     /// The parent does not take this one thing. An operator's.
     Refused(String),
@@ -83,10 +84,11 @@ impl Trouble {
         Self::Moment {
             words,
             wish: error.retry_after(),
-            is_of_the_way: matches!(
-                error,
-                E::Unreachable { .. } | E::TimedOut { .. } | E::Cut { .. } | E::Busy { .. }
-            ),
+            failure: match error {
+                E::Unreachable { .. } | E::Busy { .. } => Failure::Way,
+                E::TimedOut { .. } | E::Cut { .. } => Failure::Break,
+                _ => Failure::Moment,
+            },
         }
     }
 }
@@ -96,7 +98,7 @@ impl From<store::Error> for Trouble {
         Self::Moment {
             words: crate::units::with_causes(&error),
             wish: None,
-            is_of_the_way: false,
+            failure: Failure::Moment,
         }
     }
 }

@@ -49,6 +49,9 @@ pub enum What {
         /// Names that it is to have.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         tags: Vec<Named>,
+        /// What it is about.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        subject: Option<Digest>,
     },
     /// A tag or a manifest is to go.
     Delete {
@@ -57,7 +60,21 @@ pub enum What {
         /// What it meant here.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         was: Option<Digest>,
+        /// What it was about: it may be listed there under a tag.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        subject: Option<Digest>,
     },
+}
+
+/// A push that the parent has, or is about to.
+#[derive(Clone, Debug)]
+pub struct Delivered {
+    /// The manifest.
+    pub link: Link,
+    /// What it is about.
+    pub subject: Option<Digest>,
+    /// Its tags that were neither moved nor deleted here since.
+    pub tags: Vec<Tag>,
 }
 
 /// A tag that was moved here.
@@ -109,7 +126,7 @@ impl Debt {
     }
 
     /// Whether it moves or deletes a tag.
-    fn is_about(&self, tag: &Tag) -> bool {
+    pub(super) fn is_about(&self, tag: &Tag) -> bool {
         match &self.what {
             What::Push { tags, .. } => tags.iter().any(|named| named.tag == *tag),
             What::Delete { name, .. } => matches!(name, Reference::Tag(deleted) if deleted == tag),
@@ -198,6 +215,53 @@ impl Store {
             .any(|debt| pushes(&debt))
     }
 
+    /// Whether a manifest was pushed under tags, and all of them mean something else here by now.
+    pub fn is_superseded(&self, repository: &Repository, digest: &Digest) -> bool {
+        let records = self.shared.records.lock();
+        let mut is_named = false;
+        for debt in records.debts(repository).filter(|debt| debt.pushed() == Some(digest)) {
+            for named in debt.tags() {
+                if is_standing(&records, repository, debt, &named.tag) {
+                    return false;
+                }
+                is_named = true;
+            }
+        }
+        is_named
+    }
+
+    /// What was pushed and that a list of the parent's may not have, if it was asked for at `since`, in seconds since 1970: as
+    /// it was delivered later, or is just being delivered.
+    pub fn delivered(&self, repository: &Repository, since: u64) -> Vec<Delivered> {
+        let records = self.shared.records.lock();
+        let is_later = |debt: &&Debt| match debt.state {
+            State::Paid { at } => at >= since,
+            State::Dropped => false,
+            State::Owed | State::Parked { .. } => true,
+        };
+        let delivered = |debt: &Debt| {
+            let What::Push { digest, tags, subject } = &debt.what else {
+                return None;
+            };
+            let name = Reference::Digest(*digest);
+            if records.fact(repository, &Key::Buried(name)).is_some() {
+                return None;
+            }
+            let tags = tags.iter().map(|named| &named.tag);
+            let standing = tags.filter(|tag| is_standing(&records, repository, debt, tag));
+            Some(Delivered {
+                link: Link::new(*digest),
+                subject: *subject,
+                tags: standing.cloned().collect(),
+            })
+        };
+        records
+            .debts(repository)
+            .filter(is_later)
+            .filter_map(delivered)
+            .collect()
+    }
+
     /// The debts of a repository, in their order.
     pub fn debts(&self, repository: &Repository) -> Vec<Debt> {
         let records = self.shared.records.lock();
@@ -272,15 +336,14 @@ impl Store {
         self.shared.say_if(repository, wish).map(drop)
     }
 
-    /// Forgets a debt, as if it had never been. Blocks.
+    /// Forgets a debt, as if it had never been. A power cut may bring it back.
     ///
     /// # Errors
     ///
     /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
     pub fn forget_debt(&self, repository: &Repository, number: u64) -> Result<(), Error> {
         let wish = |_: &Records| Some(Wish::to_unsay(vec![Key::Debt(number)]));
-        let mark = self.shared.say_if(repository, wish)?;
-        mark.map_or(Ok(()), |mark| self.shared.journal.sync(mark))
+        self.shared.say_if(repository, wish).map(drop)
     }
 
     /// Gives a debt up: its tags are the parent's again, and [`Store::release`] lets go of what was pushed for it. Blocks.
@@ -363,7 +426,7 @@ impl Store {
             }));
             say.push(Fact::Debt(Debt {
                 number: self.shared.journal.next(),
-                what: What::Push { digest, tags },
+                what: What::Push { digest, tags, subject },
                 state: State::Owed,
                 is_again: true,
                 ..debt.clone()
@@ -417,6 +480,26 @@ impl Store {
         self.shared.say_if(repository, wish).map(drop)
     }
 
+    /// Writes down that no blob of a repository is on its way any more, if nothing is owed there.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
+    pub fn forget_sendings(&self, repository: &Repository) -> Result<(), Error> {
+        let wish = |records: &Records| {
+            if records.unpaid(repository).next().is_some() {
+                return None;
+            }
+            let sendings = records.facts_of(repository).filter_map(|fact| match fact {
+                Fact::Sending { digest, .. } => Some(Key::Sending(*digest)),
+                _ => None,
+            });
+            let unsay: Vec<Key> = sendings.collect();
+            (!unsay.is_empty()).then(|| Wish::to_unsay(unsay))
+        };
+        self.shared.say_if(repository, wish).map(drop)
+    }
+
     /// The parent has `digest` under a tag that was pushed here: the tag is the parent's again.
     pub fn agree(&self, repository: &Repository, tag: &Tag, digest: &Digest, confirmed: Confirmed) {
         self.confirm(repository, &Slot::Tag(tag.clone()), digest, confirmed);
@@ -446,19 +529,35 @@ impl Store {
     ///
     /// [`Error::Io`], [`Error::ReadOnly`]: a manifest could not be read, or the disk refused. Nothing has changed.
     pub async fn release(&self, repository: &Repository) -> Result<bool, Error> {
-        let (facts, settled, owed) = {
+        let (facts, [settled, paid, owed]) = {
             let records = self.shared.records.lock();
-            let debts = || records.debts(repository);
-            let pushed = |is_settled: bool| {
-                let those = debts().filter(move |debt| debt.is_settled() == is_settled);
+            let pushed = |of: fn(&Debt) -> bool| {
+                let those = records.debts(repository).filter(|debt| of(debt));
                 those.filter_map(|debt| debt.pushed().copied()).collect::<HashSet<_>>()
             };
             let facts: Vec<Fact> = records.facts_of(repository).cloned().collect();
-            (facts, pushed(true), pushed(false))
+            let sets = [
+                pushed(Debt::is_settled),
+                pushed(Debt::is_paid),
+                pushed(|debt| !debt.is_settled()),
+            ];
+            (facts, sets)
         };
+        // What was given up stays as long as a tag that was pushed before names it.
+        let tagged: HashSet<Digest> = facts
+            .iter()
+            .filter_map(|fact| match fact {
+                Fact::Tag { digest, .. } => Some(*digest),
+                _ => None,
+            })
+            .collect();
         let is_pushed = |fact: &&Fact| matches!(fact, Fact::Manifest { .. });
         let manifests = || facts.iter().filter(is_pushed).filter_map(Fact::content);
-        let goes = |digest: &&Digest| settled.contains(*digest) && !owed.contains(*digest);
+        let goes = |digest: &&Digest| {
+            settled.contains(*digest)
+                && !owed.contains(*digest)
+                && (paid.contains(*digest) || !tagged.contains(*digest))
+        };
         if !manifests().any(|digest| goes(&digest)) {
             return Ok(true);
         }
@@ -491,15 +590,18 @@ impl Store {
                 // Another time.
                 return None;
             }
-            let blobs = freed.iter().filter(|digest| !needed.contains(*digest)).copied();
-            let subjects = going
+            let pushed_at = |key: Key| match records.fact(repository, &key) {
+                Some(Fact::Manifest { at, .. } | Fact::Blob { at, .. }) => Some(*at),
+                _ => None,
+            };
+            // What was pushed again since is for a manifest to come.
+            let last = going
                 .iter()
-                .filter_map(|digest| match records.fact(repository, &Key::Manifest(*digest)) {
-                    Some(Fact::Manifest { subject, .. }) => *subject,
-                    _ => None,
-                });
+                .filter_map(|digest| pushed_at(Key::Manifest(*digest)))
+                .max();
+            let is_free = |digest: &&Digest| !needed.contains(*digest) && pushed_at(Key::Blob(**digest)) <= last;
+            let blobs = freed.iter().filter(is_free).copied();
             Some(Wish {
-                forget: subjects.map(Slot::Referrers).collect(),
                 unsay: going
                     .iter()
                     .copied()

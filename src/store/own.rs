@@ -141,7 +141,7 @@ impl Store {
             let was = |tag: &Tag| known(tag).or_else(|| above.get(tag).copied());
             let tags = named.into_iter().map(|tag| Named { was: was(&tag), tag }).collect();
             let number = self.shared.journal.next();
-            say.extend(owing.map(|owing| owing.debt(number, What::Push { digest, tags })));
+            say.extend(owing.map(|owing| owing.debt(number, What::Push { digest, tags, subject })));
             Some(Wish {
                 unsay,
                 ..Wish::to_say(say)
@@ -161,7 +161,8 @@ impl Store {
     /// Takes tags and manifests, or a blob, away from `repository`; when this returns, that survives a power cut. Blocks.
     ///
     /// With `hide`, what the parent has under these names is hidden: of a tag, as long as it is this. Of a tag that was
-    /// pushed here and of which nobody knows what the parent has, that is the first that is heard of.
+    /// pushed here and of which nobody knows what the parent has, that is the first that is heard of. A manifest may be about
+    /// a `subject`, which the parent is told with the delete.
     ///
     /// # Errors
     ///
@@ -171,6 +172,7 @@ impl Store {
         repository: &Repository,
         name: &Reference,
         hide: Option<Hide>,
+        subject: Option<Digest>,
         owing: Option<Owing>,
     ) -> Result<(), Error> {
         let wish = |records: &Records| {
@@ -181,7 +183,7 @@ impl Store {
             };
             let (number, name) = (self.shared.journal.next(), name.clone());
             wish.say
-                .extend(owing.map(|owing| owing.debt(number, What::Delete { name, was })));
+                .extend(owing.map(|owing| owing.debt(number, What::Delete { name, was, subject })));
             Some(wish)
         };
         let mark = self.shared.say_if(repository, wish)?;
@@ -269,19 +271,22 @@ impl Store {
 
     /// Whether what the parent has under `name` is hidden, if that is `digest`. Something else it shows again.
     pub fn hides(&self, repository: &Repository, name: &Reference, digest: &Digest) -> bool {
-        let parent = match self.shared.records.lock().fact(repository, &Key::Buried(name.clone())) {
-            Some(Fact::Buried { parent, .. }) => *parent,
-            _ => return false,
+        let (parent, is_ours) = {
+            let records = self.shared.records.lock();
+            match records.fact(repository, &Key::Buried(name.clone())) {
+                Some(Fact::Buried { parent, .. }) => (*parent, was_sent(&records, repository, name, digest)),
+                _ => return false,
+            }
         };
         let (say, unsay) = match parent {
             Some(parent) if parent == *digest => return true,
             _ if matches!(name, Reference::Digest(_)) => return true,
-            // The first that is heard of it since.
-            None => {
+            // The first that is heard of it since, or what was on its way there when it was deleted.
+            held if held.is_none() || is_ours => {
                 let (name, parent) = (name.clone(), Some(*digest));
                 (vec![Fact::Buried { name, parent }], Vec::new())
             }
-            Some(_) => {
+            _ => {
                 let names = [name.clone(), Reference::Digest(*digest)];
                 (Vec::new(), names.map(Key::Buried).to_vec())
             }
@@ -405,7 +410,6 @@ impl Shared {
             mut unsay,
             lack,
             above,
-            forget,
             is_kept,
         }) = wish
         else {
@@ -465,11 +469,6 @@ impl Shared {
         }
         if let Some((tag, digest, confirmed)) = above {
             records.confirm(repository, &Slot::Tag(tag), &digest, confirmed, &self.index);
-            // A list from before may not have it.
-            records.untag(repository, &Slot::Tags, &self.index);
-        }
-        for slot in forget {
-            records.untag(repository, &slot, &self.index);
         }
         self.index.write(Row::Changes(number));
         Ok(Some(mark))
@@ -572,8 +571,6 @@ pub(super) struct Wish {
     pub(super) lack: Vec<Reference>,
     /// What it has under a tag.
     pub(super) above: Option<(Tag, Digest, Confirmed)>,
-    /// Lists that are not to be believed any more.
-    pub(super) forget: Vec<Slot>,
     /// The parent has what is unsaid: it is the repository's as before.
     pub(super) is_kept: bool,
 }
@@ -589,6 +586,13 @@ impl Wish {
             ..Self::default()
         }
     }
+}
+
+/// Whether `digest` was pushed here under the tag `name`, and owed to the parent.
+fn was_sent(records: &Records, repository: &Repository, name: &Reference, digest: &Digest) -> bool {
+    let Reference::Tag(tag) = name else { return false };
+    let mut debts = records.debts(repository);
+    debts.any(|debt| debt.pushed() == Some(digest) && debt.is_about(tag))
 }
 
 /// What has to change for `name` to be gone; a manifest takes its tags with it.
@@ -610,6 +614,8 @@ fn what_goes(records: &Records, repository: &Repository, name: &Reference, hide:
             let row = records.tag(repository, &Slot::Tag(tag.clone()));
             match (row, hide.known.get(tag)) {
                 (Some(row), _) if row.origin == Origin::Parent => Some(Some(row.digest)),
+                // It may be on its way there.
+                (Some(row), Some(None)) if was_sent(records, repository, name, &row.digest) => Some(Some(row.digest)),
                 // There is nothing to hide.
                 (_, Some(None)) => None,
                 (_, Some(Some(digest))) => Some(Some(*digest)),
