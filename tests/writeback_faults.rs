@@ -234,6 +234,32 @@ async fn a_tag_that_was_deleted_here_does_not_come_back_when_the_parent_loses_wh
 }
 
 #[tokio::test]
+async fn a_tag_that_went_with_its_manifest_does_not_come_back_when_that_is_pushed_again() {
+    let mut parent = parent().await;
+    let node = below(&parent).more(CHECKS).start().await;
+    let image = Image::of(&[1000]);
+    let backup = parent.backup();
+    parent.stop().await;
+    node.to("a").image("v1", &image).await;
+    let deleted = format!("manifests/{}", image.manifest.digest);
+    assert_eq!(node.to("a").delete(&deleted).await.status, 202);
+    node.to("a").image("v2", &image).await;
+    assert_eq!(node.to("a").tags().await, ["v2"]);
+
+    parent.start_again().await;
+    node.released().await;
+    assert_eq!(node.to("a").tags().await, ["v2"]);
+    parent.restore(backup);
+    eventually("the parent has it again", async || {
+        parent.has_image("a", "v2", &image) && node.owed().await.is_empty()
+    })
+    .await;
+
+    assert_eq!(parent.tag_of("a", "v1"), None);
+    assert_eq!(node.to("a").tags().await, ["v2"]);
+}
+
+#[tokio::test]
 async fn of_a_parent_that_lost_something_tags_are_missed_too_and_of_another_none_is_put_back() {
     let parent = parent().await;
     let node = below(&parent).more(CHECKS).start().await;
@@ -450,6 +476,57 @@ async fn what_the_settings_let_nothing_of_pass_any_more_waits_with_that_reason_a
 
     assert!(reason.contains("`allow` and `deny` of [parent]"), "{reason}");
     assert_eq!(parent.count("", "/v2/secret/"), 0);
+}
+
+#[tokio::test]
+async fn a_blob_of_which_only_the_end_is_refused_is_parked_though_it_got_on_each_time() {
+    let parent = parent().await;
+    let node = below(&parent).start().await;
+    parent.fault(Fault::put("/v2/a/blobs/uploads/").status(400));
+    let (bad, good) = (Image::of(&[MIB]), Image::of(&[MIB]));
+
+    node.to("a").image("v1", &bad).await;
+    node.to("b").image("v1", &good).await;
+
+    node.stands("a", &["parked"]).await;
+    eventually("the other arrives", async || parent.has_image("b", "v1", &good)).await;
+    let parts = parent.count("PATCH", "/v2/a/");
+    assert!(parts <= 9, "{parts}");
+}
+
+#[tokio::test]
+async fn what_a_registry_that_takes_pushes_says_405_to_is_parked_and_pushes_go_on() {
+    let parent = parent().await;
+    let node = below(&parent).start().await;
+    parent.fault(Fault::put("/v2/a/manifests/sha256:").status(405));
+    let image = Image::of(&[1000]);
+
+    node.to("a").image("v1", &image).await;
+    node.stands("a", &["parked"]).await;
+    node.to("b").image("v1", &image).await;
+    eventually("the other arrives", async || parent.has_image("b", "v1", &image)).await;
+}
+
+#[tokio::test]
+async fn a_delete_that_the_account_may_not_make_holds_up_no_push() {
+    for status in [401, 403] {
+        let parent = parent().await;
+        let node = below(&parent).start().await;
+        let (before, image) = (Image::of(&[1000]), Image::of(&[1000]));
+        node.to("a").image("old", &before).await;
+        node.drained().await;
+        parent.fault(Fault::write("/v2/a/manifests/old").status(status));
+
+        assert_eq!(node.to("a").delete("manifests/old").await.status, 202);
+        node.to("a").image("v1", &image).await;
+        eventually("what was pushed after it arrives", async || {
+            parent.has_image("a", "v1", &image)
+        })
+        .await;
+
+        node.stands("a", &["parked"]).await;
+        assert_eq!(node.counts("wharf_queue_paused").await, 0.0);
+    }
 }
 
 #[tokio::test]

@@ -118,6 +118,12 @@ async fn what_refers_to_an_image_comes_after_it_and_is_listed() {
 
     let [image, sbom, signature] = [image, sbom, signature].map(|image| image.manifest.digest);
     assert_eq!(parent.manifests_kept("a"), [&image, "v1", &sbom, &signature]);
+    let there = Pusher::of(Client::of(parent.address()), "a");
+    let mut listed = there.referrers(&image).await;
+    listed.sort();
+    let mut expected = [sbom, signature];
+    expected.sort();
+    assert_eq!(listed, expected);
 }
 
 #[tokio::test]
@@ -269,6 +275,76 @@ async fn of_a_tag_that_both_moved_both_are_kept_where_the_policy_says_so() {
 }
 
 #[tokio::test]
+async fn a_tag_that_is_pushed_while_an_older_one_gives_way_is_delivered_too() {
+    let mut parent = parent().await;
+    let node = below(&parent).named("plant-1").more(RULES).start().await;
+    parent.stop().await;
+    let [first, second] = [Image::of(&[1000]), Image::of(&[2000])];
+    node.to("both/b").image("v1", &first).await;
+    parent.new_image("both/b", "v1", &[3000]);
+    let gate = Gate::closed();
+    parent.fault(
+        Fault::put("/manifests/v1-plant-1")
+            .pause_reading_after(0, &gate)
+            .times(1),
+    );
+    parent.start_again().await;
+    eventually("the older one gives way", async || {
+        let is_it =
+            |arrival: &Arrival| arrival.method == "PUT" && arrival.what == What::Manifest("v1-plant-1".to_owned());
+        parent.arrivals().iter().any(is_it)
+    })
+    .await;
+
+    node.to("both/b").image("v1", &second).await;
+    gate.open();
+    node.drained().await;
+
+    // It was pushed when theirs was there.
+    assert!(parent.has_image("both/b", "v1", &second));
+    assert!(parent.has_image("both/b", "v1-plant-1", &first));
+    node.to("both/b").assert_has("v1", &second).await;
+    assert_eq!(conflicts(&node).await, [0.0, 0.0, 1.0]);
+}
+
+#[tokio::test]
+async fn a_tag_that_was_deleted_here_before_it_was_pushed_is_no_conflict() {
+    let mut parent = parent().await;
+    let conflict = "[queue]\nconflict = \"parent-wins\"\n";
+    let node = below(&parent).more(conflict).start().await;
+    let before = parent.new_image("a", "v1", &[1000]);
+    node.to("a").assert_has("v1", &before).await;
+    parent.stop().await;
+    let image = Image::of(&[2000]);
+    assert_eq!(node.to("a").delete("manifests/v1").await.status, 202);
+    node.to("a").image("v1", &image).await;
+
+    parent.start_again().await;
+    node.drained().await;
+
+    assert!(parent.has_image("a", "v1", &image));
+    assert_eq!(conflicts(&node).await, [0.0; 3]);
+}
+
+#[tokio::test]
+async fn what_the_parent_has_anew_under_a_tag_that_was_deleted_here_and_there_is_shown() {
+    let parent = parent().await;
+    let node = below(&parent).freshness("absent_ttl = \"0s\"").start().await;
+    let [old, new] = [Image::of(&[1000]), Image::of(&[2000])];
+    for image in [&old, &new] {
+        node.to("a").image("stable", image).await;
+        node.drained().await;
+    }
+    assert_eq!(node.to("a").delete("manifests/stable").await.status, 202);
+    node.drained().await;
+
+    parent.tag("a", "stable", &old.manifest.digest);
+
+    node.to("a").assert_has("stable", &old).await;
+    assert_eq!(node.to("a").tags().await, ["stable"]);
+}
+
+#[tokio::test]
 async fn a_tag_that_nobody_else_moved_is_no_conflict_however_often_it_is_pushed() {
     let mut parent = parent().await;
     let conflict = "[queue]\nconflict = \"parent-wins\"\n";
@@ -330,6 +406,42 @@ async fn a_tag_that_was_deleted_here_and_moved_at_the_parent_stays_there_and_it_
         node.log()
             .contains("the parent has something else by now under a tag that was deleted here")
     );
+}
+
+#[tokio::test]
+async fn what_was_deleted_here_and_there_and_is_pushed_there_again_is_shown_after_a_while() {
+    let parent = parent().await;
+    let mut node = below(&parent).freshness("absent_ttl = \"0s\"").placed();
+    node.environment("FAILPOINTS", "queue.hidden=return(0)");
+    node.start().await;
+    let image = Image::of(&[1000]);
+    node.to("a").image("v1", &image).await;
+    node.to("a").manifest("v2", &image.manifest).await;
+    node.drained().await;
+    for deleted in ["v1".to_owned(), image.manifest.digest.clone()] {
+        assert_eq!(node.to("a").delete(&format!("manifests/{deleted}")).await.status, 202);
+    }
+    node.drained().await;
+    for tag in ["v1", "v2"] {
+        parent.image("a", tag, &image);
+    }
+    node.to("a")
+        .get("manifests/v1")
+        .await
+        .assert_error(404, "MANIFEST_UNKNOWN");
+
+    // What is written down of deletes is told in whole seconds.
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    node.to("a").image("other", &Image::of(&[10])).await;
+    node.drained().await;
+
+    for tag in ["v1", "v2"] {
+        eventually("it is shown", async || {
+            node.to("a").get(&format!("manifests/{tag}")).await.status == 200
+        })
+        .await;
+        node.to("a").assert_has(tag, &image).await;
+    }
 }
 
 /// The parent takes its time with the tag, of which it has nothing yet, or another image; that is when it is deleted here.

@@ -11,7 +11,7 @@ use super::lists::{descriptors, referrers_list, tag_list};
 use super::manifest::{Document, Stale};
 use super::{Asker, Error, Outcome, Shared};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Registry, Repository, Tag};
-use crate::store::{Delivered, Held, Origin, Slot, TagRow};
+use crate::store::{Held, Origin, Slot, TagRow};
 
 /// How long whoever pushes waits to hear whether the parent has a blob.
 pub(super) const PUSH_PATIENCE: Duration = Duration::from_secs(1);
@@ -58,8 +58,8 @@ impl Shared {
         }
     }
 
-    /// What was pushed here that a list from above may lack, as it was delivered since that was asked for.
-    fn delivered_since(&self, repository: &Repository, above: &Result<Document, Error>) -> Vec<Delivered> {
+    /// When a list from above was asked for, in seconds since 1970: it may lack what was delivered since.
+    fn since(&self, above: &Result<Document, Error>) -> u64 {
         let age = match above {
             // From before a restart: who knows when.
             Ok(document) => document.age.unwrap_or(Duration::MAX),
@@ -68,7 +68,7 @@ impl Shared {
             Err(_) => Duration::MAX,
         };
         let now = self.clock.wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.store.delivered(repository, now.saturating_sub(age).as_secs())
+        now.saturating_sub(age).as_secs()
     }
 
     /// The list of tags from above, with those that were pushed here and without those that were deleted.
@@ -80,10 +80,9 @@ impl Shared {
         let Some(here) = self.pushed_to(repository) else {
             return above;
         };
+        let delivered = self.store.delivered_tags(repository, self.since(&above));
         let mut pushed = BTreeSet::from_iter(self.store.pushed_tags(repository));
-        for delivered in self.delivered_since(repository, &above) {
-            pushed.extend(delivered.tags.iter().map(Tag::to_string));
-        }
+        pushed.extend(delivered.iter().map(Tag::to_string));
         let hidden = self.store.hidden(repository);
         let (mut tags, above) = match above {
             Ok(document) if pushed.is_empty() && hidden.is_empty() => return Ok(document),
@@ -121,8 +120,8 @@ impl Shared {
         if self.pushed_to(repository).is_none() {
             return above;
         }
-        let delivered = self.delivered_since(repository, &above);
-        let pushed = self.pushed_referrers(repository, digest, delivered).await?;
+        let since = self.since(&above);
+        let pushed = self.pushed_referrers(repository, digest, since).await?;
         let hidden = self.store.hidden(repository);
         let (mut entries, above) = match above {
             Ok(document) if pushed.is_empty() && hidden.is_empty() => return Ok(document),
@@ -157,13 +156,12 @@ impl Shared {
         &self,
         repository: &Repository,
         digest: &Digest,
-        delivered: Vec<Delivered>,
+        since: u64,
     ) -> Result<Vec<Box<RawValue>>, Error> {
         let mut entries = Vec::new();
         let mut known = BTreeSet::new();
         let mut links = self.store.pushed_referrers(repository, digest);
-        let is_of = |delivered: &Delivered| delivered.subject == Some(*digest);
-        links.extend(delivered.into_iter().filter(is_of).map(|delivered| delivered.link));
+        links.extend(self.store.delivered_referrers(repository, digest, since));
         for link in links {
             if known.contains(link.digest()) {
                 continue;

@@ -60,7 +60,23 @@ pub enum What<'a> {
     Receipts(&'a Digest),
 }
 
-impl Ask<'_> {
+impl<'a> Ask<'a> {
+    /// A question to whose answer somebody waits as long as there is time for it.
+    pub fn new(class: Class, repository: &'a Repository, what: What<'a>, hops: &'a Hops, budget: Duration) -> Self {
+        Self {
+            class,
+            head: false,
+            repository,
+            what,
+            range: None,
+            hops,
+            budget,
+            patience: budget,
+            is_spare: false,
+            place: None,
+        }
+    }
+
     /// The URL below `base` (which ends with `/`) that asks for this, with `ns` if it is to be named.
     pub(super) fn url(&self, base: &Url, ns: Option<&Registry>) -> Url {
         let name = self.repository.name.as_str();

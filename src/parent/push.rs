@@ -317,6 +317,7 @@ impl Parent {
             Outgoing::Opened(_, progress) => (Load::Upload, Some(Arc::clone(progress))),
             _ => (Load::Question, None),
         };
+        let is_upload = method == Method::POST;
         // Nobody waits for it.
         let patience = Patience {
             span: shared.connect_timeout * 3,
@@ -343,7 +344,11 @@ impl Parent {
         let status = response.status().as_u16();
         let is_foreign = shared.memory.last() == Kind::Foreign && !reply.is_elsewhere;
         if is_foreign && action == Action::Push {
-            shared.memory.declines(matches!(status, 405 | 501));
+            let is_declined = matches!(status, 405 | 501);
+            // Of one manifest that is said too; where no upload can be begun nothing is taken.
+            if !is_declined || is_upload {
+                shared.memory.declines(is_declined);
+            }
         }
         if response.status().is_success() {
             shared.gate.observe(Sign::Answered);

@@ -189,7 +189,7 @@ impl Queue {
                 });
             }
             self.keep_session(parent, repository, digest, &session);
-            self.got_on(repository);
+            self.got_on(repository, digest, session.size);
         }
         parent.finish(CLASS, repository, &session, digest, None).await
     }

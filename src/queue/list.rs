@@ -1,11 +1,13 @@
 //! What waits, for whoever looks at it; and what an operator does about it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::Queue;
 use super::metrics::Standing;
+use super::state::Later;
 use crate::oci::Repository;
 use crate::store::{self, Debt, State, What};
 
@@ -211,6 +213,7 @@ impl Queue {
     pub fn drop_items(&self, which: &Which) -> Result<Vec<Item>, store::Error> {
         let address = self.shared.parent.as_ref().map(crate::parent::Parent::address);
         let mut dropped = Vec::new();
+        let mut repositories = HashSet::new();
         for (repository, debt) in self.unpaid() {
             if !which.has(&repository, &debt) {
                 continue;
@@ -219,9 +222,15 @@ impl Queue {
             tracing::warn!(%repository, number = debt.number, what = what(&debt), "a push is given up by an operator");
             self.shared.store.drop_debt(&repository, debt.number)?;
             self.shared.state.lock().forget(&repository);
-            let queue = self.clone();
-            tokio::spawn(async move { queue.tidy(&repository).await });
+            repositories.insert(repository);
         }
+        self.shared.store.sync_changes()?;
+        let queue = self.clone();
+        tokio::spawn(async move {
+            for repository in repositories {
+                queue.tidy(&repository).await;
+            }
+        });
         self.shared.wake.notify_one();
         Ok(dropped)
     }
@@ -252,7 +261,7 @@ impl Queue {
         if let Some(paused) = listing.paused {
             return Some(format!("nothing that was pushed here reaches the parent: {paused}"));
         }
-        let stuck = |item: &&Item| matches!(item.state, "parked" | "held");
+        let stuck = |item: &&Item| matches!(item.state, "parked" | "held") || item.tries >= Later::MANY;
         let stuck: Vec<&Item> = listing.items.iter().filter(stuck).collect();
         let first = stuck.first()?;
         let reason = first.reason.as_deref().unwrap_or_default();

@@ -48,6 +48,16 @@ const LOOK: Duration = Duration::from_millis(200);
 /// How long nothing happens where nothing is owed.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// What was deleted at the parent is hidden for that long yet: somebody may have asked for it just before.
+const HIDDEN: Duration = Duration::from_secs(300);
+
+fn hidden() -> Duration {
+    fail_point!("queue.hidden", |seconds| Duration::from_secs(
+        seconds.and_then(|seconds| seconds.parse().ok()).unwrap_or_default()
+    ));
+    HIDDEN
+}
+
 /// Debts of a repository that are remembered once they are paid.
 const REMEMBERED: usize = 1000;
 
@@ -181,7 +191,9 @@ impl Queue {
         if let Some(until) = state.paused_until(now) {
             return until - now;
         }
-        for repository in self.shared.store.due(&address) {
+        let mut due = self.shared.store.due(&address);
+        state.in_turn(&mut due);
+        for repository in due {
             if state.is_paying(&repository) {
                 continue;
             }
@@ -212,7 +224,13 @@ impl Queue {
         match trouble {
             Trouble::Moment { wish, failure, .. } => {
                 let later = state.fails(repository, debt.number, &words, now, *wish, *failure);
-                if *failure == Failure::Moment && later.tries == Later::MANY {
+                if state.is_poison(&later) {
+                    state.forget(repository);
+                    drop(state);
+                    self.park(repository, debt, words);
+                    return true;
+                }
+                if later.is_lasting() && later.tries == Later::MANY {
                     tracing::error!(
                         %repository, number = debt.number, tries = later.tries, reason = words,
                         "the parent fails again and again to take a push; it is tried on, and what was pushed after it waits"
@@ -290,11 +308,13 @@ impl Queue {
     fn settle(&self, repository: &Repository, debt: &Debt, outcome: Outcome) -> Result<(), store::Error> {
         fail_point!("queue.settle");
         let store = &self.shared.store;
-        self.shared.state.lock().succeeds(repository);
+        let now = self.shared.clock.now();
+        self.shared.state.lock().succeeds(repository, now);
         match outcome {
             Outcome::Void if debt.pushed().is_some() => store.forget_debt(repository, debt.number)?,
             // A delete is remembered as well: what it took away is not to come again.
-            Outcome::Paid | Outcome::Void => store.set_debt(repository, debt.number, store::paid_now())?,
+            Outcome::Void => store.set_debt(repository, debt.number, store::undone_now())?,
+            Outcome::Paid => store.set_debt(repository, debt.number, store::paid_now())?,
         }
         if outcome == Outcome::Paid {
             self.shared.metrics.paid.inc();
@@ -303,9 +323,9 @@ impl Queue {
         Ok(())
     }
 
-    /// Something came of an attempt: the next failure is the first again.
-    fn got_on(&self, repository: &Repository) {
-        self.shared.state.lock().gets_on(repository);
+    /// So many bytes of a blob are there.
+    fn got_on(&self, repository: &Repository, digest: &Digest, size: u64) {
+        self.shared.state.lock().gets_on(repository, digest, size);
     }
 
     fn report(&self, repository: &Repository, digest: &Digest, size: u64, sent: u64) {
@@ -360,6 +380,7 @@ impl Queue {
         let tidied = match store.release(repository).await {
             Ok(true) => store
                 .forget_paid(repository, self.shared.config.remember, REMEMBERED)
+                .and_then(|()| store.unbury(repository, hidden()))
                 .and_then(|()| store.forget_sendings(repository)),
             // More is pushed: another time.
             Ok(false) => Ok(()),

@@ -28,7 +28,7 @@ const DOCUMENT: usize = 4 << 20;
 const ANSWER: Duration = Duration::from_secs(30);
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Bad moments in a row after which a registry that fails when it is asked for a blob is taken to lack it.
+/// Bad moments in a row after which a registry that fails when it is asked for something is taken to lack it.
 const LASTING: u32 = 3;
 
 /// What became of a debt.
@@ -81,7 +81,8 @@ impl Queue {
     ) -> Pin<Box<dyn Future<Output = Result<(), Trouble>> + Send + 'a>> {
         Box::pin(async move {
             let reference = Reference::Digest(digest);
-            let is_there = self.has_manifest(parent, repository, &reference, &digest).await?;
+            let seen = self.ask(parent, repository, What::Manifest(&reference)).await?;
+            let is_there = matches!(seen, Seen::There(_));
             let held = self.shared.store.manifest_of(repository, &digest).await?;
             let Some(held) = held else {
                 return if is_there { Ok(()) } else { Err(self.lost(&digest)) };
@@ -166,6 +167,8 @@ impl Queue {
                 Error::Absent { layer } => Trouble::Refused(format!(
                     "{layer} does not take {reference}: it says 404, so it lacks what the manifest needs, or the repository is to be made there first"
                 )),
+                // It takes pushes: the blobs are there.
+                error @ Error::Failed { status: 405 | 501, .. } => Trouble::Refused(error.to_string()),
                 error => error.into(),
             }
         })
@@ -192,6 +195,7 @@ impl Queue {
         }
     }
 
+    /// Whether the parent has a manifest under a name, as it is here, once it was put there.
     pub(super) async fn has_manifest(
         &self,
         parent: &Parent,
@@ -199,7 +203,7 @@ impl Queue {
         reference: &Reference,
         digest: &Digest,
     ) -> Result<bool, Trouble> {
-        match self.ask(parent, repository, What::Manifest(reference)).await? {
+        match self.look(parent, repository, reference).await? {
             Seen::There(Some(there)) => Ok(there == *digest),
             // Asked for by digest it has nothing else.
             Seen::There(None) if matches!(reference, Reference::Digest(_)) => Ok(true),
@@ -212,34 +216,53 @@ impl Queue {
         }
     }
 
-    /// Asks for the head of something.
+    /// Asks for the head of something that may not be there. Registries refuse to show what does not exist yet: the push will
+    /// tell.
     pub(super) async fn ask(&self, parent: &Parent, repository: &Repository, what: What<'_>) -> Result<Seen, Trouble> {
+        match self.ask_for(parent, repository, what).await {
+            Err(Error::Denied { .. }) => Ok(Seen::Unknown),
+            seen => Ok(seen?),
+        }
+    }
+
+    /// Asks what a name means at the parent, and has to know it.
+    pub(super) async fn look(
+        &self,
+        parent: &Parent,
+        repository: &Repository,
+        reference: &Reference,
+    ) -> Result<Seen, Trouble> {
+        let seen = self.ask_for(parent, repository, What::Manifest(reference)).await;
+        seen.map_err(|error| match error {
+            Error::Denied { .. } => {
+                let words =
+                    format!("{error}: what is pushed there has to be looked at; the account must be able to pull, too");
+                match Trouble::from(error) {
+                    Trouble::Denied(_) => Trouble::Denied(words),
+                    _ => Trouble::Shut(words),
+                }
+            }
+            error => error.into(),
+        })
+    }
+
+    async fn ask_for(&self, parent: &Parent, repository: &Repository, what: What<'_>) -> Result<Seen, Error> {
+        let hops = Hops::default();
         let ask = Ask {
-            class: CLASS,
             head: true,
-            repository,
-            what,
-            range: None,
-            hops: &Hops::default(),
-            budget: ANSWER,
             patience: PATIENCE,
-            is_spare: false,
-            place: None,
+            ..Ask::new(CLASS, repository, what, &hops, ANSWER)
         };
         match parent.ask(ask).await {
             Ok(answer) => Ok(Seen::There(answer.head.digest)),
             Err(Error::Absent { .. }) => Ok(Seen::Missing),
-            // Registries refuse to show what does not exist yet, and accounts that may only push: the push will tell.
-            Err(Error::Denied { .. }) => Ok(Seen::Unknown),
             // What it says of those above it is no reason to keep it from what it can have.
             Err(error) if parent.is_wharf() && is_from_above(parent, &error) => Ok(Seen::Unknown),
             // It may have half of it, and look no further: what is sent anew it can take.
-            Err(Error::Failed { status: 500, .. })
-                if matches!(what, What::Blob(_)) && self.shared.state.lock().moments(repository) >= LASTING =>
-            {
+            Err(Error::Failed { status: 500, .. }) if self.shared.state.lock().moments(repository) >= LASTING => {
                 Ok(Seen::Unknown)
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(error),
         }
     }
 
@@ -256,13 +279,13 @@ impl Queue {
             return Ok(Outcome::Void);
         }
         if let Reference::Tag(tag) = name {
-            match self.ask(parent, repository, What::Manifest(name)).await? {
+            match self.look(parent, repository, name).await? {
                 Seen::There(Some(there)) if !self.is_ours(repository, number, tag, was, &there) => {
                     tracing::warn!(%repository, %name, there = %there, "the parent has something else by now under a tag that was deleted here; it stays");
                     self.shared.metrics.undone("moved");
                     return Ok(Outcome::Void);
                 }
-                Seen::Missing => return Ok(Outcome::Void),
+                Seen::Missing => return Ok(Outcome::Paid),
                 Seen::There(_) | Seen::Unknown => {}
             }
         }
@@ -276,6 +299,8 @@ impl Queue {
                 self.shared.metrics.undone("unsupported");
                 Ok(Outcome::Void)
             }
+            // An account may push and not delete: nobody else waits for that.
+            Err(error @ Error::Denied { .. }) => Err(Trouble::Refused(error.to_string())),
             Err(error) => Err(error.into()),
         }
     }
@@ -288,18 +313,8 @@ impl Queue {
         reference: &Reference,
         most: usize,
     ) -> Result<Option<Bytes>, Trouble> {
-        let ask = Ask {
-            class: CLASS,
-            head: false,
-            repository,
-            what: What::Manifest(reference),
-            range: None,
-            hops: &Hops::default(),
-            budget: ANSWER,
-            patience: ANSWER,
-            is_spare: false,
-            place: None,
-        };
+        let hops = Hops::default();
+        let ask = Ask::new(CLASS, repository, What::Manifest(reference), &hops, ANSWER);
         match parent.ask(ask).await {
             Ok(answer) => Ok(Some(answer.bytes(most).await?)),
             Err(Error::Absent { .. }) => Ok(None),

@@ -35,6 +35,11 @@ pub(super) struct State {
     paused: Option<Later>,
     /// When each of what is parked is tried again, and how often it was parked.
     parked: HashMap<(Repository, u64), (Instant, u32)>,
+    /// How far blobs have got that are not delivered yet.
+    reached: HashMap<(Repository, Digest), u64>,
+    /// When each repository had its last turn, in turns.
+    turns: HashMap<Repository, u64>,
+    turn: u64,
     /// When a parent that is away was last sought.
     sought: Option<Instant>,
     /// Debts paid since the start.
@@ -84,6 +89,11 @@ impl Later {
     /// So many bad moments in a row are more than that: some four minutes.
     pub(super) const MANY: u32 = 10;
 
+    /// Whether it fails for longer than a moment.
+    pub(super) fn is_lasting(&self) -> bool {
+        self.failure == Failure::Moment && self.tries >= Self::MANY
+    }
+
     pub(super) fn wait(&self, now: Instant) -> Duration {
         self.until.saturating_duration_since(now)
     }
@@ -131,7 +141,14 @@ impl State {
         (until > now).then_some(until)
     }
 
+    /// Who had no turn for longest comes first.
+    pub(super) fn in_turn(&self, repositories: &mut [Repository]) {
+        repositories.sort_by_key(|repository| self.turns.get(repository).copied());
+    }
+
     pub(super) fn begins(&mut self, repository: &Repository) {
+        self.turn += 1;
+        self.turns.insert(repository.clone(), self.turn);
         self.paying.insert(repository.clone(), Paying::default());
     }
 
@@ -160,7 +177,8 @@ impl State {
         wish: Option<Duration>,
         failure: Failure,
     ) -> Later {
-        let tries = self.tries(repository, number, failure) + 1;
+        let before = self.before(repository, number, failure);
+        let (tries, paid) = before.map_or((1, self.paid), |later| (later.tries + 1, later.paid));
         let longest = match failure {
             Failure::Way => SOON,
             Failure::Break => LONGEST_BREAK,
@@ -174,7 +192,7 @@ impl State {
             tries,
             words: words.to_owned(),
             is_denied: false,
-            paid: self.paid,
+            paid,
         };
         self.later.insert(repository.clone(), later.clone());
         later
@@ -183,13 +201,13 @@ impl State {
     /// Our account may not push there; whether that is new.
     pub(super) fn denies(&mut self, repository: &Repository, number: u64, words: &str, now: Instant) -> bool {
         let before = self.later.get(repository).filter(|later| later.is_denied);
-        let tries = before.map_or(0, |later| later.tries) + 1;
-        let later = denied(number, tries, words, now, self.paid);
+        let (tries, paid) = before.map_or((1, self.paid), |later| (later.tries + 1, later.paid));
+        let later = denied(number, tries, words, now, paid);
         self.later.insert(repository.clone(), later);
         tries == 1
     }
 
-    /// Whether others were paid since this repository was last denied.
+    /// Whether others were paid since this repository was first denied.
     pub(super) fn is_shut_alone(&self, repository: &Repository) -> bool {
         let before = self.later.get(repository).filter(|later| later.is_denied);
         before.is_some_and(|later| self.paid > later.paid)
@@ -237,16 +255,25 @@ impl State {
     }
 
     /// A debt was paid: what the parent refused it takes again.
-    pub(super) fn succeeds(&mut self, repository: &Repository) {
+    pub(super) fn succeeds(&mut self, repository: &Repository, now: Instant) {
         self.paid += 1;
         self.later.remove(repository);
+        self.reached.retain(|(of, _), _| of != repository);
         if self.paused.take().is_some() {
             tracing::info!("the parent takes pushes of this node again");
+            self.parked.values_mut().for_each(|(until, _)| *until = now);
         }
     }
 
-    pub(super) fn gets_on(&mut self, repository: &Repository) {
-        if let Some(later) = self.later.get_mut(repository) {
+    /// The parent has so many bytes of a blob. Where that is more than ever before, it had no bad moment.
+    pub(super) fn gets_on(&mut self, repository: &Repository, digest: &Digest, size: u64) {
+        let best = self.reached.entry((repository.clone(), *digest)).or_default();
+        if size <= *best {
+            return;
+        }
+        *best = size;
+        let later = self.later.get_mut(repository);
+        if let Some(later) = later.filter(|later| later.failure != Failure::Refusal) {
             later.tries = 0;
         }
     }
@@ -259,6 +286,9 @@ impl State {
     /// Forgets all failures: all is tried now.
     pub(super) fn forget_all(&mut self) {
         self.later.clear();
+        self.parked.clear();
+        self.reached.clear();
+        self.turns.clear();
         self.paused = None;
     }
 
@@ -274,10 +304,15 @@ impl State {
         later.map_or(0, |later| later.tries)
     }
 
-    fn tries(&self, repository: &Repository, number: u64, failure: Failure) -> u32 {
+    /// How the same was failed before.
+    fn before(&self, repository: &Repository, number: u64, failure: Failure) -> Option<&Later> {
         let later = self.later.get(repository);
-        let later = later.filter(|later| later.number == number && later.failure == failure);
-        later.map_or(0, |later| later.tries)
+        later.filter(|later| later.number == number && later.failure == failure)
+    }
+
+    /// Whether others were paid since a push began to fail that never comes through.
+    pub(super) fn is_poison(&self, later: &Later) -> bool {
+        later.failure == Failure::Moment && later.tries >= Later::MANY && self.paid > later.paid
     }
 }
 
@@ -335,8 +370,51 @@ mod tests {
             state.waits_until(&bad, now).unwrap() > now + FIRST_DENIAL,
             "others come first"
         );
-        state.succeeds(&good);
+        state.succeeds(&good, now);
         assert!(state.is_shut_alone(&bad));
+        state.shuts(&bad, 1, "401", now);
+        assert!(
+            state.is_shut_alone(&bad),
+            "nor a third time, where nothing is pushed meanwhile"
+        );
+    }
+
+    #[test]
+    fn what_got_on_is_tried_soon_and_what_only_comes_as_far_as_before_is_not() {
+        let mut state = State::default();
+        let repository = Repository::new(Registry::own(), "a".parse().unwrap());
+        let (now, blob) = (crate::units::Clock::manual().0.now(), Digest::of(b"blob"));
+        state.gets_on(&repository, &blob, 10);
+        for tries in 1..=4 {
+            state.gets_on(&repository, &blob, 10);
+            assert_eq!(
+                state.fails(&repository, 1, "x", now, None, Failure::Moment).tries,
+                tries
+            );
+        }
+        state.gets_on(&repository, &blob, 11);
+        assert_eq!(state.fails(&repository, 1, "x", now, None, Failure::Moment).tries, 1);
+        for tries in 1..=3 {
+            let size = 20 + u64::from(tries);
+            state.gets_on(&repository, &blob, size);
+            let later = state.fails(&repository, 1, "x", now, None, Failure::Refusal);
+            assert_eq!(later.tries, tries, "what is refused is refused");
+        }
+    }
+
+    #[test]
+    fn what_fails_while_others_are_paid_is_poison_and_not_a_parent_that_fails_for_all() {
+        let mut state = State::default();
+        let [bad, good] = ["bad", "good"].map(|name| Repository::new(Registry::own(), name.parse().unwrap()));
+        let now = crate::units::Clock::manual().0.now();
+        let mut later = state.fails(&bad, 1, "500", now, None, Failure::Moment);
+        for _ in 1..Later::MANY {
+            later = state.fails(&bad, 1, "500", now, None, Failure::Moment);
+        }
+        assert!(!state.is_poison(&later));
+        state.succeeds(&good, now);
+        let later = state.fails(&bad, 1, "500", now, None, Failure::Moment);
+        assert!(state.is_poison(&later));
     }
 
     #[test]

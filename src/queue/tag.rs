@@ -4,8 +4,8 @@ use super::config::Conflict;
 use super::trouble::Trouble;
 use super::{Queue, Seen};
 use crate::oci::{Digest, Manifest, Reference, Repository, Tag};
-use crate::parent::{Parent, What};
-use crate::store::{Confirmed, Debt, Named, Slot};
+use crate::parent::Parent;
+use crate::store::{Confirmed, Debt, Named, Slot, What};
 
 impl Queue {
     /// Has a tag of the parent mean what it means here, if nobody else moved it; else by the policy.
@@ -26,7 +26,7 @@ impl Queue {
         }
         let reference = Reference::Tag(tag.clone());
         let asked = self.shared.clock.now();
-        let there = match self.ask(parent, repository, What::Manifest(&reference)).await? {
+        let there = match self.look(parent, repository, &reference).await? {
             Seen::There(there) => there,
             Seen::Missing | Seen::Unknown => None,
         };
@@ -46,7 +46,7 @@ impl Queue {
             );
             match policy {
                 Conflict::LastWriter => {}
-                Conflict::ParentWins => return Ok(store.yield_tag(repository, tag)?),
+                Conflict::ParentWins => return Ok(store.yield_tag(repository, tag, digest)?),
                 Conflict::KeepBoth => name = self.beside(tag, digest),
             }
         }
@@ -56,7 +56,7 @@ impl Queue {
             return Ok(());
         }
         // Not before ours is there: what is not the meaning of a tag here is not sent.
-        Ok(store.yield_tag(repository, tag)?)
+        Ok(store.yield_tag(repository, tag, digest)?)
     }
 
     async fn put_tag(
@@ -71,7 +71,12 @@ impl Queue {
         let held = held.ok_or_else(|| self.lost(digest))?;
         let manifest = Manifest::parse(held.bytes())
             .map_err(|error| Trouble::Refused(format!("{digest} is no manifest: {error}")))?;
-        self.put(parent, repository, &reference, &held, &manifest).await?;
+        let put = self.put(parent, repository, &reference, &held, &manifest).await;
+        put.map_err(|trouble| match trouble {
+            // The manifest itself it took: it minds this name.
+            Trouble::Denied(words) => Trouble::Refused(words),
+            trouble => trouble,
+        })?;
         match self.has_manifest(parent, repository, &reference, digest).await? {
             true => Ok(()),
             false => Err(self.not_kept(parent, &reference)),
@@ -103,7 +108,11 @@ impl Queue {
             // What it had when an earlier of ours was pushed, or what that put there.
             let is_known = |other: &Named| other.tag == *tag && other.was == Some(*there);
             let put = other.pushed() == Some(there) && other.tags().iter().any(|other| other.tag == *tag);
-            other.number < number && (put || other.tags().iter().any(is_known))
+            let deleted = matches!(
+                &other.what,
+                What::Delete { name: Reference::Tag(deleted), was, .. } if deleted == tag && *was == Some(*there)
+            );
+            other.number < number && (put || deleted || other.tags().iter().any(is_known))
         })
     }
 

@@ -129,7 +129,7 @@ impl Receipts {
             owed: debt.and_then(|debt| match debt.state {
                 State::Owed => Some("pending"),
                 State::Parked { .. } => Some("parked"),
-                State::Paid { .. } | State::Dropped => None,
+                State::Paid { .. } | State::Undone { .. } | State::Dropped => None,
             }),
         }
     }
@@ -144,16 +144,9 @@ impl Receipts {
     ) -> Result<bool, Error> {
         let reference = Reference::Digest(*digest);
         let ask = Ask {
-            class: Class::Interactive,
             head: true,
-            repository,
-            what: What::Manifest(&reference),
-            range: None,
-            hops,
-            budget: ANSWER,
-            patience: ANSWER,
             is_spare: true,
-            place: None,
+            ..Ask::new(Class::Interactive, repository, What::Manifest(&reference), hops, ANSWER)
         };
         match parent.ask(ask).await {
             Ok(_) => Ok(true),
@@ -176,18 +169,7 @@ impl Receipts {
         if !parent.is_wharf() {
             return Ok(None);
         }
-        let ask = Ask {
-            class: Class::Interactive,
-            head: false,
-            repository,
-            what: What::Receipts(digest),
-            range: None,
-            hops,
-            budget: ANSWER,
-            patience: ANSWER,
-            is_spare: false,
-            place: None,
-        };
+        let ask = Ask::new(Class::Interactive, repository, What::Receipts(digest), hops, ANSWER);
         let bytes = match parent.ask(ask).await {
             Ok(answer) => answer.bytes(MOST).await?,
             Err(Error::Absent { .. }) => return Ok(None),

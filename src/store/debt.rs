@@ -66,17 +66,6 @@ pub enum What {
     },
 }
 
-/// A push that the parent has, or is about to.
-#[derive(Clone, Debug)]
-pub struct Delivered {
-    /// The manifest.
-    pub link: Link,
-    /// What it is about.
-    pub subject: Option<Digest>,
-    /// Its tags that were neither moved nor deleted here since.
-    pub tags: Vec<Tag>,
-}
-
 /// A tag that was moved here.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct Named {
@@ -104,6 +93,11 @@ pub enum State {
         /// Since when: seconds since 1970.
         at: u64,
     },
+    /// The parent has, and keeps, what was to be deleted there.
+    Undone {
+        /// Since when: seconds since 1970.
+        at: u64,
+    },
     /// An operator gave it up: what was pushed for it may be let go of.
     Dropped,
 }
@@ -122,7 +116,7 @@ impl Debt {
 
     /// Whether nothing is to be done about it any more.
     pub fn is_settled(&self) -> bool {
-        matches!(self.state, State::Paid { .. } | State::Dropped)
+        matches!(self.state, State::Paid { .. } | State::Undone { .. } | State::Dropped)
     }
 
     /// Whether it moves or deletes a tag.
@@ -131,6 +125,20 @@ impl Debt {
             What::Push { tags, .. } => tags.iter().any(|named| named.tag == *tag),
             What::Delete { name, .. } => matches!(name, Reference::Tag(deleted) if deleted == tag),
         }
+    }
+
+    /// Whether the parent has it since then, in seconds since 1970, or is yet to have it.
+    fn is_since(&self, since: u64) -> bool {
+        match self.state {
+            State::Paid { at } => at >= since,
+            State::Undone { .. } | State::Dropped => false,
+            State::Owed | State::Parked { .. } => true,
+        }
+    }
+
+    /// Whether it deletes a manifest, and with it all its tags.
+    fn deletes(&self, manifest: &Digest) -> bool {
+        matches!(&self.what, What::Delete { name: Reference::Digest(deleted), .. } if deleted == manifest)
     }
 
     /// The manifest that is pushed.
@@ -230,36 +238,52 @@ impl Store {
         is_named
     }
 
-    /// What was pushed and that a list of the parent's may not have, if it was asked for at `since`, in seconds since 1970: as
-    /// it was delivered later, or is just being delivered.
-    pub fn delivered(&self, repository: &Repository, since: u64) -> Vec<Delivered> {
+    /// The tags that were pushed and that a list of the parent's may not have, if it was asked for at `since`, in seconds since
+    /// 1970: as they were delivered later, or are just being delivered.
+    pub fn delivered_tags(&self, repository: &Repository, since: u64) -> Vec<Tag> {
         let records = self.shared.records.lock();
-        let is_later = |debt: &&Debt| match debt.state {
-            State::Paid { at } => at >= since,
-            State::Dropped => false,
-            State::Owed | State::Parked { .. } => true,
-        };
-        let delivered = |debt: &Debt| {
-            let What::Push { digest, tags, subject } = &debt.what else {
-                return None;
-            };
-            let name = Reference::Digest(*digest);
-            if records.fact(repository, &Key::Buried(name)).is_some() {
-                return None;
+        let (mut seen, mut gone) = (HashSet::new(), HashSet::new());
+        let mut delivered = Vec::new();
+        // The last word on a tag is the one that counts.
+        for debt in records.debts(repository).rev() {
+            match &debt.what {
+                What::Delete { name, .. } => {
+                    gone.insert(name);
+                }
+                What::Push { digest, tags, .. } => {
+                    let is_gone = gone.contains(&Reference::Digest(*digest));
+                    for Named { tag, .. } in tags.iter().filter(|named| seen.insert(&named.tag)) {
+                        let is_gone = is_gone || gone.contains(&Reference::Tag(tag.clone()));
+                        if debt.is_since(since) && !is_gone {
+                            delivered.push(tag.clone());
+                        }
+                    }
+                }
             }
-            let tags = tags.iter().map(|named| &named.tag);
-            let standing = tags.filter(|tag| is_standing(&records, repository, debt, tag));
-            Some(Delivered {
-                link: Link::new(*digest),
-                subject: *subject,
-                tags: standing.cloned().collect(),
-            })
+        }
+        delivered
+    }
+
+    /// The same of the manifests that are about `subject`.
+    pub fn delivered_referrers(&self, repository: &Repository, subject: &Digest, since: u64) -> Vec<Link> {
+        let records = self.shared.records.lock();
+        let of = |debt: &Debt| match &debt.what {
+            What::Push {
+                digest,
+                subject: Some(about),
+                ..
+            } if about == subject => Some(*digest),
+            _ => None,
         };
-        records
+        let late = records
             .debts(repository)
-            .filter(is_later)
-            .filter_map(delivered)
-            .collect()
+            .filter(|debt| debt.is_since(since))
+            .filter_map(of);
+        let is_here = |digest: &Digest| {
+            let buried = Key::Buried(Reference::Digest(*digest));
+            records.fact(repository, &buried).is_none()
+        };
+        late.filter(is_here).map(Link::new).collect()
     }
 
     /// The debts of a repository, in their order.
@@ -346,7 +370,8 @@ impl Store {
         self.shared.say_if(repository, wish).map(drop)
     }
 
-    /// Gives a debt up: its tags are the parent's again, and [`Store::release`] lets go of what was pushed for it. Blocks.
+    /// Gives a debt up: its tags are the parent's again, and [`Store::release`] lets go of what was pushed for it. A power cut
+    /// may bring it back, until [`Store::sync_changes`].
     ///
     /// # Errors
     ///
@@ -363,8 +388,16 @@ impl Store {
                 ..Wish::to_say(vec![Fact::Debt(Debt { state, ..debt.clone() })])
             })
         };
-        let mark = self.shared.say_if(repository, wish)?;
-        mark.map_or(Ok(()), |mark| self.shared.journal.sync(mark))
+        self.shared.say_if(repository, wish).map(drop)
+    }
+
+    /// Returns when all that was written down so far survives a power cut. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::ReadOnly`]: the disk refused.
+    pub fn sync_changes(&self) -> Result<(), Error> {
+        self.shared.journal.sync(self.shared.journal.mark())
     }
 
     /// The tags of a debt that were neither moved nor deleted here since.
@@ -400,6 +433,15 @@ impl Store {
         }
         let at = stamp();
         let wish = |records: &Records| {
+            let is_buried = records
+                .fact(repository, &Key::Buried(Reference::Digest(*digest)))
+                .is_some();
+            let is_paid =
+                matches!(records.fact(repository, &Key::Debt(debt.number)), Some(Fact::Debt(debt)) if debt.is_paid());
+            if is_buried || !is_paid {
+                // It was deleted here while the parent was asked.
+                return None;
+            }
             let ledger = self.shared.ledger.lock();
             let media_type = ledger.entry(digest)?.media_type.as_deref()?.to_owned();
             let blobs: Option<Vec<Fact>> = needs
@@ -505,18 +547,17 @@ impl Store {
         self.confirm(repository, &Slot::Tag(tag.clone()), digest, confirmed);
     }
 
-    /// The parent's tag is what holds from now on, whatever was pushed here under it.
+    /// The parent's tag is what holds from now on, and not `digest`, if that is still what was pushed here under it.
     ///
     /// # Errors
     ///
     /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
-    pub fn yield_tag(&self, repository: &Repository, tag: &Tag) -> Result<(), Error> {
+    pub fn yield_tag(&self, repository: &Repository, tag: &Tag, digest: &Digest) -> Result<(), Error> {
         let wish = |records: &Records| {
             let key = Key::Tag(tag.clone());
-            records
-                .fact(repository, &key)
-                .is_some()
-                .then(|| Wish::to_unsay(vec![key]))
+            let is_it =
+                matches!(records.fact(repository, &key), Some(Fact::Tag { digest: here, .. }) if here == digest);
+            is_it.then(|| Wish::to_unsay(vec![key]))
         };
         self.shared.say_if(repository, wish).map(drop)
     }
@@ -692,10 +733,15 @@ impl Store {
     pub fn forget_paid(&self, repository: &Repository, age: Duration, most: usize) -> Result<(), Error> {
         let oldest = stamp().saturating_sub(age.as_secs());
         let wish = |records: &Records| {
-            let paid: Vec<&Debt> = records.debts(repository).filter(|debt| debt.is_settled()).collect();
+            // By what is remembered it is known that a manifest can go.
+            let is_kept = |digest: &Digest| records.fact(repository, &Key::Manifest(*digest)).is_some();
+            let paid: Vec<&Debt> = records
+                .debts(repository)
+                .filter(|debt| debt.is_settled() && !debt.pushed().is_some_and(is_kept))
+                .collect();
             let many = paid.len().saturating_sub(most);
             let is_old = |debt: &Debt| match debt.state {
-                State::Paid { at } => at < oldest,
+                State::Paid { at } | State::Undone { at } => at < oldest,
                 _ => true,
             };
             let old = paid
@@ -709,13 +755,49 @@ impl Store {
     }
 }
 
-/// Whether no later debt moves or deletes a tag of this one.
-fn is_standing(records: &Records, repository: &Repository, debt: &Debt, tag: &Tag) -> bool {
-    let mut debts = records.debts(repository);
-    !debts.any(|other| other.number > debt.number && other.is_about(tag))
+impl Store {
+    /// Shows again what the parent has under names whose delete it carried out more than `age` ago: it is something new.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
+    pub fn unbury(&self, repository: &Repository, age: Duration) -> Result<(), Error> {
+        let oldest = stamp().saturating_sub(age.as_secs());
+        let wish = |records: &Records| {
+            let carried_out = |debt: &Debt| match (&debt.what, &debt.state) {
+                (What::Delete { name, .. }, State::Paid { at }) if *at < oldest => Some(name.clone()),
+                _ => None,
+            };
+            let gone: HashSet<Reference> = records.debts(repository).filter_map(carried_out).collect();
+            let is_gone = |name: &Reference, parent: Option<Digest>| {
+                // A manifest took its tags with it.
+                gone.contains(name) || parent.is_some_and(|parent| gone.contains(&Reference::Digest(parent)))
+            };
+            let buried = records.buried(repository).into_iter();
+            let shown = buried.filter(|(name, parent)| is_gone(name, *parent));
+            let unsay: Vec<Key> = shown.map(|(name, _)| Key::Buried(name)).collect();
+            (!unsay.is_empty()).then(|| Wish::to_unsay(unsay))
+        };
+        self.shared.say_if(repository, wish).map(drop)
+    }
 }
 
-/// Seconds since 1970, for what is written down of debts.
+/// Whether no later debt moves or deletes a tag of this one, or deletes what it names.
+fn is_standing(records: &Records, repository: &Repository, debt: &Debt, tag: &Tag) -> bool {
+    let ends = |other: &Debt| other.is_about(tag) || debt.pushed().is_some_and(|digest| other.deletes(digest));
+    let mut later = records
+        .debts(repository)
+        .rev()
+        .take_while(|other| other.number > debt.number);
+    !later.any(ends)
+}
+
+/// Of a debt that the parent was paid just now.
 pub fn paid_now() -> State {
     State::Paid { at: stamp() }
+}
+
+/// Of a delete that the parent did not carry out.
+pub fn undone_now() -> State {
+    State::Undone { at: stamp() }
 }

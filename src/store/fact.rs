@@ -40,6 +40,9 @@ pub(super) enum Fact {
         /// What the parent has under it; `None` until that is known.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         parent: Option<Digest>,
+        /// What was on its way there when it was deleted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sent: Option<Digest>,
     },
     /// A push or a delete that the parent is to hear of, or has heard of.
     Debt(Debt),

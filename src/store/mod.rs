@@ -45,7 +45,7 @@ use parking_lot::{Condvar, Mutex};
 
 pub use blob::Blob;
 pub use config::Config;
-pub use debt::{Debt, Delivered, Named, Owing, State, What, paid_now};
+pub use debt::{Debt, Named, Owing, State, What, paid_now, undone_now};
 pub use error::Error;
 pub use hot::Held;
 pub use metrics::Metrics;

@@ -271,22 +271,19 @@ impl Store {
 
     /// Whether what the parent has under `name` is hidden, if that is `digest`. Something else it shows again.
     pub fn hides(&self, repository: &Repository, name: &Reference, digest: &Digest) -> bool {
-        let (parent, is_ours) = {
-            let records = self.shared.records.lock();
-            match records.fact(repository, &Key::Buried(name.clone())) {
-                Some(Fact::Buried { parent, .. }) => (*parent, was_sent(&records, repository, name, digest)),
-                _ => return false,
-            }
+        let (parent, sent) = match self.shared.records.lock().fact(repository, &Key::Buried(name.clone())) {
+            Some(Fact::Buried { parent, sent, .. }) => (*parent, *sent),
+            _ => return false,
         };
         let (say, unsay) = match parent {
             Some(parent) if parent == *digest => return true,
-            _ if matches!(name, Reference::Digest(_)) => return true,
-            // The first that is heard of it since, or what was on its way there when it was deleted.
-            held if held.is_none() || is_ours => {
+            _ if matches!(name, Reference::Digest(_)) || sent == Some(*digest) => return true,
+            // The first that is heard of it since.
+            None => {
                 let (name, parent) = (name.clone(), Some(*digest));
-                (vec![Fact::Buried { name, parent }], Vec::new())
+                (vec![Fact::Buried { name, parent, sent }], Vec::new())
             }
-            _ => {
+            Some(_) => {
                 let names = [name.clone(), Reference::Digest(*digest)];
                 (Vec::new(), names.map(Key::Buried).to_vec())
             }
@@ -588,11 +585,12 @@ impl Wish {
     }
 }
 
-/// Whether `digest` was pushed here under the tag `name`, and owed to the parent.
-fn was_sent(records: &Records, repository: &Repository, name: &Reference, digest: &Digest) -> bool {
-    let Reference::Tag(tag) = name else { return false };
-    let mut debts = records.debts(repository);
-    debts.any(|debt| debt.pushed() == Some(digest) && debt.is_about(tag))
+/// What is pushed under the tag `name` and is not paid: it may arrive at the parent yet.
+fn on_its_way(records: &Records, repository: &Repository, name: &Reference) -> Option<Digest> {
+    let Reference::Tag(tag) = name else { return None };
+    let mut pushes = records.unpaid(repository).filter(|debt| debt.is_about(tag));
+    // What was pushed before under the tag is not sent any more, but for what is being sent just now.
+    pushes.find_map(|debt| debt.pushed().copied())
 }
 
 /// What has to change for `name` to be gone; a manifest takes its tags with it.
@@ -614,10 +612,8 @@ fn what_goes(records: &Records, repository: &Repository, name: &Reference, hide:
             let row = records.tag(repository, &Slot::Tag(tag.clone()));
             match (row, hide.known.get(tag)) {
                 (Some(row), _) if row.origin == Origin::Parent => Some(Some(row.digest)),
-                // It may be on its way there.
-                (Some(row), Some(None)) if was_sent(records, repository, name, &row.digest) => Some(Some(row.digest)),
-                // There is nothing to hide.
-                (_, Some(None)) => None,
+                // There is nothing to hide, or what is on its way.
+                (_, Some(None)) => on_its_way(records, repository, name).map(Some),
                 (_, Some(Some(digest))) => Some(Some(*digest)),
                 (row, None) => Some(row.and_then(|row| row.parent_digest)),
             }
@@ -626,7 +622,11 @@ fn what_goes(records: &Records, repository: &Repository, name: &Reference, hide:
     let bury = names
         .iter()
         .filter_map(|name| Some((name.clone(), parent(name, hide?)?)));
-    let say = bury.map(|(name, parent)| Fact::Buried { name, parent });
+    let say = bury.map(|(name, parent)| Fact::Buried {
+        sent: on_its_way(records, repository, &name),
+        name,
+        parent,
+    });
     Wish {
         say: say.collect(),
         unsay,

@@ -382,7 +382,7 @@ impl Records {
     }
 
     /// Those of a repository, in their order.
-    pub(super) fn debts(&self, repository: &Repository) -> impl Iterator<Item = &Debt> {
+    pub(super) fn debts(&self, repository: &Repository) -> impl DoubleEndedIterator<Item = &Debt> {
         self.repositories.get(repository).into_iter().flat_map(Entry::debts)
     }
 
@@ -411,7 +411,7 @@ impl Records {
     /// What the parent has under these names is hidden.
     pub(super) fn buried(&self, repository: &Repository) -> Vec<(Reference, Option<Digest>)> {
         let buried = |fact: &Fact| match fact {
-            Fact::Buried { name, parent } => Some((name.clone(), *parent)),
+            Fact::Buried { name, parent, .. } => Some((name.clone(), *parent)),
             _ => None,
         };
         self.facts_of(repository).filter_map(buried).collect()
@@ -470,12 +470,14 @@ impl Entry {
         names
             .iter()
             .any(|name| match self.facts.get(&Key::Buried(name.clone())) {
-                Some(Fact::Buried { parent, .. }) => parent.is_none_or(|parent| parent == *digest),
+                Some(Fact::Buried { parent, sent, .. }) => {
+                    parent.is_none_or(|parent| parent == *digest) || *sent == Some(*digest)
+                }
                 _ => false,
             })
     }
 
-    fn debts(&self) -> impl Iterator<Item = &Debt> {
+    fn debts(&self) -> impl DoubleEndedIterator<Item = &Debt> {
         let debts = self.facts.range(Key::Debt(0)..=Key::Debt(u64::MAX));
         debts.filter_map(|(_, fact)| match fact {
             Fact::Debt(debt) => Some(debt),
