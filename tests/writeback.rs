@@ -56,6 +56,30 @@ async fn an_image_pushed_while_all_above_is_down_reaches_the_top() {
     assert_eq!(metrics.sum("wharf_queue_items", &[]), 0.0);
 }
 
+/// As crane and oras ask before they push.
+#[tokio::test]
+async fn with_the_top_alone_away_an_image_is_pushed_at_the_bottom_by_those_who_ask_first() {
+    let mut cloud = cloud().await;
+    let middle = below(&cloud).named("middle").start().await;
+    let node = Setup::below(&middle.url()).registry().named("bottom").start().await;
+    cloud.kill();
+    let image = Image::of(&[1 << 20, 1000]);
+
+    for name in ["v1", &image.manifest.digest] {
+        let head = to(&node, "a").head(&format!("manifests/{name}")).await;
+        assert_eq!(head.status, 404, "{head}");
+        let get = to(&node, "a").get(&format!("manifests/{name}")).await;
+        assert_eq!(get.status, 503, "who pulls is told why: {get}");
+    }
+    to(&node, "a").image("v1", &image).await;
+    drained(&node).await;
+    to(&middle, "a").assert_has("v1", &image).await;
+
+    cloud.start().await;
+    drained(&middle).await;
+    to(&cloud, "a").assert_has("v1", &image).await;
+}
+
 #[tokio::test]
 async fn what_the_parent_has_need_not_stay_and_is_served_as_before() {
     let cloud = cloud().await;

@@ -622,6 +622,13 @@ async fn wharf_queue_lists_retries_and_drops_and_says_what_it_did() {
     assert_eq!(node.owed().await.len(), 2);
 
     poison.end();
+    let unknown = node.wharf_queue(&["drop", &number, "plant/c", "999"]);
+    assert_eq!(unknown.code, Some(1), "{}", unknown.words);
+    assert!(
+        unknown.words.contains(&format!("nothing waits under {number}, 999")) && unknown.out.contains("plant/c:v1"),
+        "{}",
+        unknown.words
+    );
     let tried = node.wharf_queue(&["retry", "plant/b"]);
     assert_eq!(tried.code, Some(0), "{}", tried.words);
     assert!(tried.words.contains("1 tried again") && tried.out.contains("plant/b:v1"));
@@ -718,6 +725,26 @@ async fn while_the_password_is_refused_all_waits_and_with_the_right_one_all_arri
     node.settle("retry?all=true").await;
     node.drained().await;
     assert_eq!(node.counts("wharf_queue_paused").await, 0.0);
+}
+
+#[tokio::test]
+async fn who_pushes_while_the_password_is_refused_is_told_that_nothing_is_here_and_pushes() {
+    let parent = parent().await;
+    let node = with_a_password(&parent).await;
+    parent.access(Access::Basic {
+        user: "l4".to_owned(),
+        password: "changed".to_owned(),
+    });
+    let image = Image::of(&[1000]);
+
+    for name in ["v1", &image.manifest.digest] {
+        let head = node.to("a").head(&format!("manifests/{name}")).await;
+        assert_eq!(head.status, 404, "{head}");
+        let get = node.to("a").get(&format!("manifests/{name}")).await;
+        assert_eq!(get.status, 502, "who pulls is told why: {get}");
+    }
+    node.to("a").image("v1", &image).await;
+    assert_paused(&node).await;
 }
 
 #[tokio::test]

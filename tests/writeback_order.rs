@@ -275,6 +275,23 @@ async fn of_a_tag_that_both_moved_both_are_kept_where_the_policy_says_so() {
 }
 
 #[tokio::test]
+async fn where_both_are_kept_nothing_else_loses_its_name() {
+    let mut parent = parent().await;
+    let node = below(&parent).named("plant-1").more(RULES).start().await;
+    let another = parent.new_image("both/b", "v1-plant-1", &[4000]);
+
+    let [_, first] = moved(&mut parent, &node, "both/b").await;
+    let [theirs, second] = moved(&mut parent, &node, "both/b").await;
+
+    let names = ["v1", "v1-plant-1", "v1-plant-1-2", "v1-plant-1-3"];
+    for (tag, image) in names.into_iter().zip([&theirs, &another, &first, &second]) {
+        assert!(parent.has_image("both/b", tag, image), "{tag}");
+    }
+    assert_eq!(node.to("both/b").tags().await, names);
+    assert!(node.log().contains("tag=v1-plant-1-3"), "{}", node.log());
+}
+
+#[tokio::test]
 async fn a_tag_that_is_pushed_while_an_older_one_gives_way_is_delivered_too() {
     let mut parent = parent().await;
     let node = below(&parent).named("plant-1").more(RULES).start().await;

@@ -25,7 +25,8 @@ pub(super) async fn call(
     within: Duration,
     remedy: &str,
 ) -> Result<Value, Failure> {
-    let url = format!("{}{path}", admin.trim_end_matches('/'));
+    let scheme = if admin.contains("://") { "" } else { "http://" };
+    let url = format!("{scheme}{}{path}", admin.trim_end_matches('/'));
     let call = Call {
         method,
         url: &url,

@@ -57,8 +57,8 @@ struct Retry {
 
 /// Give up what waits: the parent will not have it.
 ///
-/// The image stays here until room is needed, and can be pushed again. Nothing is dropped without --force; without it this
-/// only says what would be.
+/// Its tags mean here what they mean at the parent, at once. The image itself stays, by digest, until room is needed, and can be
+/// pushed again. Nothing is dropped without --force; without it this only says what would be.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -86,7 +86,7 @@ struct Which {
 
 #[derive(clap::Args)]
 struct Node {
-    /// The node's admin port
+    /// The node's admin port; a URL, or HOST:PORT
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5001")]
     admin: String,
 }
@@ -119,6 +119,12 @@ impl List {
             return Ok(());
         }
         let items = items(&listing);
+        if !items.is_empty() {
+            eprintln!(
+                "{:>6}  {:8}  {:>8}  {:12}  PUSH OR DELETE",
+                "NUMBER", "STATE", "AGE", "DIGEST"
+            );
+        }
         show(items);
         let text = |key: &str| listing[key].as_str();
         let number = |key: &str| Size::of(listing[key].as_u64().unwrap_or(0));
@@ -129,7 +135,7 @@ impl List {
             number("bytes"),
             number("capacity")
         );
-        if let Some(reason) = text("paused") {
+        if let Some(reason) = text("paused").or_else(|| text("away").filter(|_| !items.is_empty())) {
             eprintln!("nothing is delivered: {reason}");
         }
         Ok(())
@@ -141,15 +147,28 @@ impl Retry {
         let turn = if self.force { "&turn=true" } else { "" };
         let path = format!("/api/queue/retry?{}{turn}", self.which.query());
         let done = self.node.call("POST", &path).await?;
-        let tried = items(&done);
-        self.which.found(tried)?;
-        show(tried);
-        eprintln!("{} tried again", tried.len());
-        let held = tried.iter().filter(|item| item["state"] == "held").count();
-        if held > 0 {
-            eprintln!("{held} of them are owed to another parent; with --force the one of now is to have them");
+        let found = items(&done);
+        show(found);
+        let is_held = |item: &&Value| item["state"] == "held";
+        let held = found.iter().filter(is_held).count();
+        let tried = found.len() - held;
+        eprintln!("{tried} tried again");
+        self.which.found(found)?;
+        let Some(first) = found.iter().find(is_held) else {
+            return Ok(());
+        };
+        let why = match self.force {
+            true => first["reason"].as_str().unwrap_or_default(),
+            false => "owed to another parent; with --force the one of now is to have it",
+        };
+        let words = format!("{held} held: {why}");
+        match tried {
+            0 => Err(words.into()),
+            _ => {
+                eprintln!("{words}");
+                Ok(())
+            }
         }
-        Ok(())
     }
 }
 
@@ -163,27 +182,34 @@ impl Drop {
                 .cloned()
                 .collect();
             show(&meant);
-            eprintln!("{} would be dropped; say --force to drop what is listed", meant.len());
-            return Ok(());
+            if !meant.is_empty() {
+                eprintln!("{} would be dropped; say --force to drop what is listed", meant.len());
+            }
+            return self.which.found(&meant);
         }
         let path = format!("/api/queue/drop?{}", self.which.query());
         let done = self.node.call("POST", &path).await?;
         let dropped = items(&done);
-        self.which.found(dropped)?;
         show(dropped);
         eprintln!("{} dropped: the parent will not have them", dropped.len());
-        Ok(())
+        self.which.found(dropped)
     }
 }
 
 impl Which {
-    /// Whether what is named waits at all.
+    /// Whether all that is named waits.
     fn found(&self, items: &[Value]) -> Result<(), Failure> {
-        if items.is_empty() && !self.all {
-            let named = self.items.join(", ");
-            return Err(format!("nothing waits under {named}; see `wharf queue list`").into());
+        let is_found = |named: &&String| items.iter().any(|item| names(named, item));
+        let missing: Vec<&str> = self
+            .items
+            .iter()
+            .filter(|named| !is_found(named))
+            .map(String::as_str)
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        Err(format!("nothing waits under {}; see `wharf queue list`", missing.join(", ")).into())
     }
 
     fn query(&self) -> String {
@@ -199,10 +225,16 @@ impl Which {
     }
 
     fn has(&self, item: &Value) -> bool {
-        let number = item["number"].to_string();
-        let repository = item["repository"].as_str().unwrap_or_default();
-        self.all || self.items.iter().any(|named| *named == number || named == repository)
+        self.all || self.items.iter().any(|named| names(named, item))
     }
+}
+
+/// Whether that is its number or its repository.
+fn names(named: &str, item: &Value) -> bool {
+    item["repository"] == named
+        || item["number"]
+            .as_u64()
+            .is_some_and(|number| named.parse() == Ok(number))
 }
 
 fn is_number(text: &str) -> bool {
@@ -235,17 +267,26 @@ fn show(items: &[Value]) {
             .collect();
         let name = match tags.as_slice() {
             [] if text("what") == "delete" => format!("delete {} {}", text("repository"), text("reference")),
-            [] => format!("{}@{}", text("repository"), text("reference")),
+            [] => text("repository").to_owned(),
             tags => format!("{}:{}", text("repository"), tags.join(",")),
         };
-        let reason = text("reason");
-        let reason = if reason.is_empty() {
-            String::new()
-        } else {
-            format!("  {reason}")
+        // As docker shows it.
+        let digest = match text("reference").split_once(':') {
+            Some((_, hex)) => hex.get(..12).unwrap_or(hex),
+            None => "",
         };
+        let tries = item["tries"].as_u64().map(|tries| format!("tried {tries} times"));
+        let retry = item["retry_ms"]
+            .as_u64()
+            .map(|ms| format!("next in {}", Span::seconds(ms.div_ceil(1000))));
+        let more: Vec<String> = [Some(text("reason").to_owned()), tries, retry]
+            .into_iter()
+            .flatten()
+            .collect();
+        let more = more.join("; ");
+        let more = if more.is_empty() { more } else { format!("  {more}") };
         say!(
-            "{:>6}  {:8}  {:>8}  {name}{reason}",
+            "{:>6}  {:8}  {:>8}  {digest:12}  {name}{more}",
             item["number"].as_u64().unwrap_or_default(),
             text("state"),
             age.to_string()

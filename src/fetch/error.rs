@@ -159,13 +159,6 @@ impl Error {
         matches!(**error, Failed { status: 504, .. } | TimedOut { .. } | Busy { .. })
     }
 
-    /// Whether the parent said nothing in time, or a layer above did not.
-    pub(super) fn is_silence(&self) -> bool {
-        use parent::Error::{Failed, TimedOut};
-        let Self::Parent(error) = self else { return false };
-        matches!(**error, Failed { status: 504, .. } | TimedOut { .. })
-    }
-
     /// Whether the parent answered, at length perhaps, with what is good for nothing, and will do so again.
     pub(super) fn is_useless(&self) -> bool {
         match self {

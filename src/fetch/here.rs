@@ -40,11 +40,6 @@ impl Shared {
         self.here.as_ref().filter(|here| here.registry == repository.registry)
     }
 
-    /// Whether the parent is not asked now.
-    pub(super) fn is_away(&self, repository: &Repository) -> bool {
-        self.parent(repository).is_ok_and(|parent| parent.away().is_some())
-    }
-
     /// Whether a tag is what was pushed here, whatever the parent says.
     pub(super) fn is_pushed(row: &TagRow) -> bool {
         row.origin == Origin::Pushed

@@ -69,8 +69,8 @@ impl Fetch {
 }
 
 impl Fetch {
-    /// The same, for a HEAD of what is pushed here: whoever pushes asks it too, and is told that it is not here where the
-    /// parent is away, or says nothing for some seconds.
+    /// The same, for a HEAD of what is pushed here: whoever pushes asks it too, and is told that it is not here where nobody
+    /// can tell: the parent or a node above it is away, does not let us in, or says nothing for some seconds.
     ///
     /// # Errors
     ///
@@ -88,9 +88,7 @@ impl Fetch {
             return asked.await;
         }
         let outcome = shared.within(HEAD_PATIENCE, repository, asker, asked).await;
-        shared.or_it_lacks(repository, outcome, |error| {
-            error.is_silence() || shared.is_away(repository)
-        })
+        shared.or_it_lacks(repository, outcome, |error| matches!(error, Error::Parent(_)))
     }
 
     /// The digest that the parent has under a tag, `None` if it has none. Nobody waits long for it.

@@ -140,6 +140,7 @@ impl Authority {
                 layer: wire.layer.clone(),
                 status: 401,
                 anonymous: self.is_anonymous(),
+                words: None,
             });
         }
         if let Some(purpose) = self.wants.get(&*key) {

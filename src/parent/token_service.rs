@@ -266,6 +266,7 @@ impl TokenService {
                     layer,
                     status: 400,
                     anonymous: false,
+                    words: None,
                 };
             }
             return Error::Failed {

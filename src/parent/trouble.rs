@@ -98,6 +98,7 @@ mod tests {
             layer: "l5".to_owned(),
             status: 401,
             anonymous,
+            words: None,
         }
     }
 

@@ -46,16 +46,24 @@ impl Judge<'_> {
         let words = oci::first_error(body);
         let layer = self.failed_layer(headers, words.as_ref());
         let retry_after = retry_after(headers, self.now);
+        let own = || {
+            words
+                .as_ref()
+                .map(|(code, message, _)| printable(&format!("{code} {message}")))
+        };
         match status {
             401 | 403 => Error::Denied {
                 layer,
                 status,
                 anonymous: self.anonymous,
+                // 401 says no more than that.
+                words: own().filter(|_| status == 403),
             },
             404 if headers.contains_key(DENIED_HEADER) => Error::Denied {
                 layer,
                 status: 401,
                 anonymous: true,
+                words: None,
             },
             404 | 410 => Error::Absent { layer },
             416 => Error::RangeUnsatisfiable { layer },
@@ -64,7 +72,6 @@ impl Judge<'_> {
             502 if headers.contains_key(SPOILED_HEADER) => Error::Spoiled { layer },
             _ => {
                 let told = headers.get(REASON_HEADER).and_then(|value| value.to_str().ok());
-                let own = || words.map(|(code, message, _)| printable(&format!("{code} {message}")));
                 let message = told.map(printable).or_else(own).or_else(|| plain(headers, body));
                 Error::Failed {
                     layer,

@@ -19,6 +19,9 @@ pub struct Listing {
     /// Why nothing is delivered at all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub paused: Option<String>,
+    /// Why the parent is not asked just now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub away: Option<String>,
     /// Bytes on the disk that may exist nowhere else, and as many as may be.
     pub bytes: u64,
     /// See `bytes`.
@@ -109,6 +112,10 @@ impl Queue {
         Listing {
             parent: address,
             paused,
+            away: shared
+                .parent
+                .as_ref()
+                .and_then(|parent| Some(parent.away()?.to_string())),
             bytes: shared.store.owned(),
             capacity: shared.capacity,
             items,
@@ -131,10 +138,7 @@ impl Queue {
             number: debt.number,
             repository: repository.to_string(),
             what: if debt.pushed().is_some() { "push" } else { "delete" },
-            reference: match &debt.what {
-                What::Push { digest, .. } => digest.to_string(),
-                What::Delete { name, .. } => name.to_string(),
-            },
+            reference: reference(debt),
             tags: debt.tags().iter().map(|named| named.tag.to_string()).collect(),
             by: debt.by.clone(),
             at: debt.at,
@@ -219,7 +223,7 @@ impl Queue {
                 continue;
             }
             dropped.push(self.item(&repository, &debt, address.as_deref()));
-            tracing::warn!(%repository, number = debt.number, what = what(&debt), "a push is given up by an operator");
+            tracing::warn!(%repository, number = debt.number, what = what(&debt), "an operator dropped what was to be delivered");
             self.shared.store.drop_debt(&repository, debt.number)?;
             self.shared.state.lock().forget(&repository);
             repositories.insert(repository);
@@ -270,6 +274,14 @@ impl Queue {
             stuck.len(),
             first.repository
         ))
+    }
+}
+
+/// The digest of what is pushed, or what is deleted.
+pub(super) fn reference(debt: &Debt) -> String {
+    match &debt.what {
+        What::Push { digest, .. } => digest.to_string(),
+        What::Delete { name, .. } => name.to_string(),
     }
 }
 

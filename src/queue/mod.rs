@@ -15,6 +15,7 @@ mod tag;
 mod trouble;
 mod turns;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ pub use list::{Item, Listing, Which};
 pub use metrics::Metrics;
 
 use self::pay::Outcome;
-use self::state::{Failure, Later, State};
+use self::state::{Failure, Later, SEEK, State};
 use self::trouble::Trouble;
 use self::turns::Turns;
 use crate::oci::{Digest, Repository};
@@ -153,12 +154,14 @@ impl Queue {
         for repository in self.shared.store.with_debts() {
             self.tidy(&repository).await;
         }
-        for (repository, debt) in self.unpaid() {
+        let unpaid = self.unpaid();
+        for (repository, debt) in &unpaid {
             if matches!(debt.state, store::State::Parked { .. }) {
                 let now = self.shared.clock.now();
-                self.shared.state.lock().parks(&repository, debt.number, now);
+                self.shared.state.lock().parks(repository, debt.number, now);
             }
         }
+        self.say_what_is_held(unpaid.iter().map(|(_, debt)| debt));
         loop {
             let wait = self.begin();
             tokio::select! {
@@ -166,6 +169,24 @@ impl Queue {
                 () = self.shared.wake.notified() => {}
                 () = tokio::time::sleep(wait) => {}
             }
+        }
+    }
+
+    /// At the start: what is for another parent is not delivered by itself.
+    fn say_what_is_held<'a>(&self, debts: impl Iterator<Item = &'a Debt>) {
+        let address = self.shared.parent.as_ref().map(Parent::address);
+        let mut held = BTreeMap::<&str, u64>::new();
+        for debt in debts.filter(|debt| Some(&debt.to) != address.as_ref()) {
+            *held.entry(&debt.to).or_default() += 1;
+        }
+        let address = address.as_deref().unwrap_or("none");
+        for (to, count) in held {
+            tracing::warn!(
+                count,
+                to,
+                parent = address,
+                "what is owed to another parent is held; see `wharf queue list`"
+            );
         }
     }
 
@@ -188,8 +209,9 @@ impl Queue {
         self.unpark(&address);
         let mut wait = IDLE;
         let mut state = self.shared.state.lock();
+        state.sees_closed(parent.refuses_pushes());
         if let Some(until) = state.paused_until(now) {
-            return until - now;
+            return (until - now).min(SEEK);
         }
         let mut due = self.shared.store.due(&address);
         state.in_turn(&mut due);
@@ -318,7 +340,8 @@ impl Queue {
         }
         if outcome == Outcome::Paid {
             self.shared.metrics.paid.inc();
-            tracing::info!(%repository, number = debt.number, what = list::what(debt), "the parent has it");
+            let what = if debt.pushed().is_some() { "push" } else { "delete" };
+            tracing::info!(%repository, number = debt.number, reference = list::reference(debt), what, "delivered");
         }
         Ok(())
     }

@@ -276,6 +276,12 @@ impl Queue {
     ) -> Result<Outcome, Trouble> {
         let is_pushed_since = self.shared.store.is_pushed_since(repository, number, name);
         if is_pushed_since || !self.shared.config.policy_of(repository).deletes {
+            let reason = if is_pushed_since {
+                "it was pushed again since"
+            } else {
+                "`deletes` is off"
+            };
+            tracing::info!(%repository, %name, reason, "a delete is not delivered");
             return Ok(Outcome::Void);
         }
         if let Reference::Tag(tag) = name {
@@ -295,7 +301,7 @@ impl Queue {
                 status: status @ (400 | 405 | 501),
                 ..
             }) => {
-                tracing::warn!(%repository, %name, status, "the parent does not delete; what was deleted here is only hidden here");
+                tracing::warn!(%repository, %name, status, "the parent does not delete by such a name; what was deleted here is only hidden here");
                 self.shared.metrics.undone("unsupported");
                 Ok(Outcome::Void)
             }

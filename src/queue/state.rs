@@ -16,7 +16,7 @@ const SOON: Duration = Duration::from_secs(1);
 const LONGEST_BREAK: Duration = Duration::from_secs(10);
 
 /// How often a parent that is away is looked for while something waits for it.
-const SEEK: Duration = Duration::from_secs(2);
+pub(super) const SEEK: Duration = Duration::from_secs(2);
 
 /// What takes an operator is tried again all the same: he may have mended it.
 const FIRST_DENIAL: Duration = Duration::from_secs(30);
@@ -33,6 +33,8 @@ pub(super) struct State {
     paying: HashMap<Repository, Paying>,
     later: HashMap<Repository, Later>,
     paused: Option<Later>,
+    /// Whether the parent took no pushes at all when that was last looked at.
+    is_closed: bool,
     /// When each of what is parked is tried again, and how often it was parked.
     parked: HashMap<(Repository, u64), (Instant, u32)>,
     /// How far blobs have got that are not delivered yet.
@@ -228,6 +230,15 @@ impl State {
         let tries = self.paused.as_ref().map_or(0, |paused| paused.tries) + 1;
         self.paused = Some(denied(0, tries, words, now, self.paid));
         tries == 1
+    }
+
+    /// Whether the parent takes no pushes at all; once it does, what that kept is tried.
+    pub(super) fn sees_closed(&mut self, is_closed: bool) {
+        if self.is_closed && !is_closed {
+            self.paused = None;
+            self.later.retain(|_, later| !later.is_denied);
+        }
+        self.is_closed = is_closed;
     }
 
     /// A debt waits for an operator.

@@ -7,6 +7,9 @@ use crate::oci::{Digest, Manifest, Reference, Repository, Tag};
 use crate::parent::Parent;
 use crate::store::{Confirmed, Debt, Named, Slot, What};
 
+/// So many images may stand beside one of the parent's.
+const NAMES: usize = 9;
+
 impl Queue {
     /// Has a tag of the parent mean what it means here, if nobody else moved it; else by the policy.
     pub(super) async fn send_tag(
@@ -22,6 +25,7 @@ impl Queue {
         let row = store.tag(repository, &Slot::Tag(tag.clone()));
         // It was moved here since, or deleted: what came later is sent later.
         if row.is_none_or(|row| row.digest != *digest) {
+            tracing::info!(%repository, %tag, %digest, "a tag that was moved again or deleted here is not delivered");
             return Ok(());
         }
         let reference = Reference::Tag(tag.clone());
@@ -47,10 +51,11 @@ impl Queue {
             match policy {
                 Conflict::LastWriter => {}
                 Conflict::ParentWins => return Ok(store.yield_tag(repository, tag, digest)?),
-                Conflict::KeepBoth => name = self.beside(tag, digest),
+                Conflict::KeepBoth => name = self.free_name(parent, repository, tag, digest).await?,
             }
         }
         self.put_tag(parent, repository, &name, digest).await?;
+        tracing::info!(%repository, tag = %name, %digest, "the parent has the tag");
         if name == *tag {
             self.agree(repository, tag, digest, asked);
             return Ok(());
@@ -116,19 +121,36 @@ impl Queue {
         })
     }
 
-    /// What ours is called where both are kept.
-    fn beside(&self, tag: &Tag, digest: &Digest) -> Tag {
+    /// What ours is called where both are kept: a name that the parent gives to nothing else.
+    async fn free_name(
+        &self,
+        parent: &Parent,
+        repository: &Repository,
+        tag: &Tag,
+        digest: &Digest,
+    ) -> Result<Tag, Trouble> {
+        for place in 1..=NAMES {
+            let name = self.beside(tag, digest, place);
+            let seen = self.look(parent, repository, &Reference::Tag(name.clone())).await?;
+            if matches!(seen, Seen::Missing | Seen::Unknown) || seen == Seen::There(Some(*digest)) {
+                return Ok(name);
+            }
+        }
+        let last = self.beside(tag, digest, NAMES);
+        Err(Trouble::Refused(format!(
+            "{tag} was moved at {} too, and all names for ours up to {last} are taken there",
+            parent.name()
+        )))
+    }
+
+    /// The suffix of the settings, and from the second place on its number.
+    fn beside(&self, tag: &Tag, digest: &Digest, place: usize) -> Tag {
         let suffix = self.shared.config.suffix.replace("{node}", &self.shared.node);
-        let suffix: String = suffix
-            .chars()
-            .map(|c| {
-                if c.is_ascii_alphanumeric() || "._-".contains(c) {
-                    c
-                } else {
-                    '-'
-                }
-            })
-            .collect();
+        let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        let mut suffix: String = suffix.chars().map(|c| if fits(c) { c } else { '-' }).collect();
+        if place > 1 {
+            suffix.push_str(&format!("-{place}"));
+        }
         /// A tag is no longer (distribution spec, "Pulling manifests").
         const LONGEST: usize = 128;
         let room = LONGEST.saturating_sub(suffix.len());
