@@ -279,14 +279,11 @@ fn show(items: &[Value]) {
         let retry = item["retry_ms"]
             .as_u64()
             .map(|ms| format!("next in {}", Span::seconds(ms.div_ceil(1000))));
-        let more: Vec<String> = [Some(text("reason").to_owned()), tries, retry]
-            .into_iter()
-            .flatten()
-            .collect();
+        let reason = item["reason"].as_str().map(str::to_owned);
+        let more: Vec<String> = [reason, tries, retry].into_iter().flatten().collect();
         let more = more.join("; ");
-        let more = if more.is_empty() { more } else { format!("  {more}") };
         say!(
-            "{:>6}  {:8}  {:>8}  {digest:12}  {name}{more}",
+            "{:>6}  {:8}  {:>8}  {digest:12}  {name}  {more}",
             item["number"].as_u64().unwrap_or_default(),
             text("state"),
             age.to_string()

@@ -96,6 +96,10 @@ impl Queue {
             }
             None => false,
         };
+        if !owed && self.shared.store.hides(repository, &reference, digest) {
+            // Deleted here while it was asked for.
+            return Ok(false);
+        }
         self.shared.seen.forget();
         if owed {
             tracing::error!(%repository, %digest, "the parent lost what it had taken; it is delivered again");

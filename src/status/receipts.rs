@@ -59,7 +59,7 @@ pub struct Own {
     /// Since when, if it was pushed there: seconds since 1970.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub at: Option<u64>,
-    /// Whether it is still to go on from there, `pending` or `parked`.
+    /// Whether it is still to go on from there: `pending`, `parked`, or `held` for another parent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owed: Option<&'static str>,
 }
@@ -127,11 +127,16 @@ impl Receipts {
                 .map(|debt| debt.at)
                 .or_else(|| self.store.pushed_at(repository, digest)),
             owed: debt.and_then(|debt| match debt.state {
+                State::Owed if !self.is_to_parent(debt) => Some("held"),
                 State::Owed => Some("pending"),
                 State::Parked { .. } => Some("parked"),
                 State::Paid { .. } | State::Undone { .. } | State::Dropped => None,
             }),
         }
+    }
+
+    fn is_to_parent(&self, debt: &Debt) -> bool {
+        self.parent.as_ref().is_some_and(|parent| parent.address() == debt.to)
     }
 
     /// Whether a registry that keeps no receipts has it.
@@ -185,6 +190,8 @@ impl Receipts {
 
 /// A registry above, and when this node delivered it there.
 fn delivered(parent: &Parent, debt: Option<&Debt>, has: Option<bool>) -> Own {
+    // What an earlier parent was given says nothing of this one.
+    let debt = debt.filter(|debt| debt.to == parent.address());
     let at = debt.and_then(|debt| match debt.state {
         State::Paid { at } => Some(at),
         _ => None,
