@@ -282,11 +282,12 @@ fn show(items: &[Value]) {
         let reason = item["reason"].as_str().map(str::to_owned);
         let more: Vec<String> = [reason, tries, retry].into_iter().flatten().collect();
         let more = more.join("; ");
-        say!(
+        let line = format!(
             "{:>6}  {:8}  {:>8}  {digest:12}  {name}  {more}",
             item["number"].as_u64().unwrap_or_default(),
             text("state"),
             age.to_string()
         );
+        say!("{}", line.trim_end());
     }
 }
