@@ -81,7 +81,7 @@ impl Queue {
         let blob = Arc::new(blob.ok_or_else(|| self.lost(digest))?);
         let mut anew = 0;
         loop {
-            let outcome = self.send_bytes(parent, repository, &blob).await;
+            let outcome = Box::pin(self.send_bytes(parent, repository, &blob)).await;
             let Err(error) = outcome else { break };
             let is_over = matches!(
                 error,

@@ -371,7 +371,7 @@ impl Turn {
                 break;
             };
             queue.shared.state.lock().pays(repository, debt.number);
-            let outcome = queue.pay(&parent, repository, &debt).await;
+            let outcome = Box::pin(queue.pay(&parent, repository, &debt)).await;
             let goes_on = match outcome {
                 Ok(outcome) => match queue.settle(repository, &debt, outcome) {
                     Ok(()) => true,

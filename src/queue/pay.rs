@@ -129,7 +129,8 @@ impl Queue {
             if has_failed.load(Ordering::Relaxed) {
                 return Ok(());
             }
-            let sent = self.send_blob(parent, repository, &digest).await;
+            // On the heap, as are those of the manifests: they lie within each other, and the stack is 2 MiB.
+            let sent = Box::pin(self.send_blob(parent, repository, &digest)).await;
             sent.inspect_err(|_| has_failed.store(true, Ordering::Relaxed))
         });
         let outcomes: Vec<_> = sent.buffer_unordered(BLOBS).collect().await;
