@@ -810,6 +810,34 @@ async fn a_queue_that_is_full_takes_no_more_pushes_and_goes_on_serving() {
 }
 
 #[tokio::test]
+async fn what_is_owed_stays_after_a_restart_too_whatever_is_pulled_even_if_it_was_delivered_before() {
+    let parent = parent().await;
+    let mut node = below(&parent).capacity("64MiB").start().await;
+    let (before, image) = (Image::of(&[4 * MIB]), Image::of(&[4 * MIB]));
+    node.to("a").image("v0", &before).await;
+    node.released().await;
+    let stuck = Fault::put("/v2/a/manifests/").status(503);
+    parent.fault(stuck.clone());
+    node.to("a").image("v1", &image).await;
+    node.to("a").image("again", &before).await;
+    node.restart().await;
+
+    for _ in 0..4 {
+        let bytes = random(25 * MIB);
+        let digest = parent.blob("b", &bytes);
+        node.to("b").get(&format!("blobs/{digest}")).await.assert_is(&bytes);
+    }
+    for owed in [&image, &before] {
+        assert!(node.has_stored(&owed.layer(0)), "what is owed was evicted");
+    }
+    stuck.end();
+    node.settle("retry?all=true").await;
+    node.drained().await;
+
+    assert!(parent.has_image("a", "v1", &image) && parent.has_image("a", "again", &before));
+}
+
+#[tokio::test]
 async fn pushes_that_fill_the_queue_together_do_not_lock_each_other_out() {
     let parent = parent().await;
     let node = below(&parent).more("[queue]\ncapacity = \"1MiB\"\n").start().await;
