@@ -66,17 +66,10 @@ impl Shared {
         let budget = self.config.answer_within;
         let left = asker.waits_until.saturating_duration_since(self.clock.now());
         Ask {
-            class: asker.class,
-            head: false,
-            repository,
-            what,
-            range: None,
-            hops: &asker.hops,
-            budget,
             // When who began has left, the question has its own time.
             patience: if left < LEAST { budget } else { left.min(budget) },
             is_spare: asker.is_spare,
-            place: None,
+            ..Ask::new(asker.class, repository, what, &asker.hops, budget)
         }
     }
 

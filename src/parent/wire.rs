@@ -120,10 +120,9 @@ impl Wire {
         self.send_with(&Method::POST, url, headers, Load::Question, &form).await
     }
 
-    /// Sends one request with what it carries, and once more if a connection that had lain idle turns out to be dead or the other side
-    /// says that it did not look at the request (GOAWAY, REFUSED_STREAM), which is safe for what may be
-    /// done twice (RFC 9110, 9.2.2); and once more if TLS failed, so that no connection was made, and its files
-    /// have changed. A POST whose connection broke may have used up a refresh token: it is not sent again.
+    /// Sends one request with what it carries, and once more if a connection that had lain idle turns out to be dead or the
+    /// other side says that it did not look at the request (GOAWAY, REFUSED_STREAM), which is safe for what may be done twice
+    /// (RFC 9110, 9.2.2); and once more if TLS failed, so that no connection was made, and its files have changed. A POST whose connection broke may have used up a refresh token: it is not sent again.
     pub(super) async fn send_with(
         &self,
         method: &Method,

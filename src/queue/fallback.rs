@@ -61,10 +61,9 @@ impl Queue {
         held: &Held,
         manifest: &Manifest,
     ) -> Result<(), Trouble> {
-        let Some(list) = self.list_of(parent, repository, subject).await? else {
+        let Some(mut list) = self.list_of(parent, repository, subject).await? else {
             return Ok(());
         };
-        let mut list = list.unwrap_or_else(List::empty);
         if list.place(held.digest()).is_some() {
             return Ok(());
         }
@@ -91,7 +90,7 @@ impl Queue {
         subject: &Digest,
         digest: &Digest,
     ) -> Result<(), Trouble> {
-        let Some(Some(mut list)) = self.list_of(parent, repository, subject).await? else {
+        let Some(mut list) = self.list_of(parent, repository, subject).await? else {
             return Ok(());
         };
         let Some(place) = list.place(digest) else { return Ok(()) };
@@ -99,22 +98,22 @@ impl Queue {
         self.put_list(parent, repository, subject, list).await
     }
 
-    /// What the parent has under the tag: nothing, or a list. `None` if it is something else, which stays.
+    /// The list that the parent has under the tag, an empty one if it has none. `None` if it is something else, which stays.
     async fn list_of(
         &self,
         parent: &Parent,
         repository: &Repository,
         subject: &Digest,
-    ) -> Result<Option<Option<List>>, Trouble> {
+    ) -> Result<Option<List>, Trouble> {
         let reference = Reference::Tag(Tag::of_referrers(subject));
         let Some(bytes) = self.read(parent, repository, &reference, LIST).await? else {
-            return Ok(Some(None));
+            return Ok(Some(List::empty()));
         };
         let list = List::parse(&bytes);
         if list.is_none() {
             tracing::warn!(%repository, %reference, "what the parent has in the place of a list of referrers is none; it stays");
         }
-        Ok(list.map(Some))
+        Ok(list)
     }
 
     async fn put_list(

@@ -323,7 +323,7 @@ impl State {
 
     /// Whether others were paid since a push began to fail that never comes through.
     pub(super) fn is_poison(&self, later: &Later) -> bool {
-        later.failure == Failure::Moment && later.tries >= Later::MANY && self.paid > later.paid
+        later.is_lasting() && self.paid > later.paid
     }
 }
 
