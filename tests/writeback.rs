@@ -4,12 +4,7 @@ use crate::support::client::Request;
 use crate::support::content::{Image, random};
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
-use crate::support::pushing::Pusher;
 use crate::support::upstream::{Cut, Fault, Upstream};
-
-fn to(node: &Node, repository: &str) -> Pusher {
-    Pusher::of(node.client(), repository)
-}
 
 /// A registry without a parent.
 async fn cloud() -> Node {
@@ -21,17 +16,6 @@ fn below(parent: &Node) -> Setup {
     Setup::below(&parent.url()).registry().tag_ttl("0s")
 }
 
-async fn items(node: &Node) -> Vec<serde_json::Value> {
-    let listing = node.admin("/api/queue").await;
-    assert_eq!(listing.status, 200, "{listing}");
-    listing.json()["items"].as_array().cloned().unwrap_or_default()
-}
-
-/// Waits until nothing is owed.
-async fn drained(node: &Node) {
-    eventually("nothing waits for the parent", async || items(node).await.is_empty()).await;
-}
-
 #[tokio::test]
 async fn an_image_pushed_while_all_above_is_down_reaches_the_top() {
     let mut cloud = cloud().await;
@@ -41,17 +25,17 @@ async fn an_image_pushed_while_all_above_is_down_reaches_the_top() {
     l5.kill();
     let image = Image::of(&[100_000, 3 << 20]);
 
-    to(&l4, "plant/app").image("v1", &image).await;
-    to(&l4, "plant/app").assert_has("v1", &image).await;
-    assert_eq!(items(&l4).await.len(), 1);
+    l4.to("plant/app").image("v1", &image).await;
+    l4.to("plant/app").assert_has("v1", &image).await;
+    assert_eq!(l4.owed().await.len(), 1);
     l5.start().await;
-    drained(&l4).await;
-    to(&l5, "plant/app").assert_has("v1", &image).await;
-    assert!(!items(&l5).await.is_empty());
+    l4.drained().await;
+    l5.to("plant/app").assert_has("v1", &image).await;
+    assert!(!l5.owed().await.is_empty());
     cloud.start().await;
-    drained(&l5).await;
+    l5.drained().await;
 
-    to(&cloud, "plant/app").assert_has("v1", &image).await;
+    cloud.to("plant/app").assert_has("v1", &image).await;
     let metrics = l4.metrics().await;
     assert_eq!(metrics.sum("wharf_queue_items", &[]), 0.0);
 }
@@ -66,18 +50,18 @@ async fn with_the_top_alone_away_an_image_is_pushed_at_the_bottom_by_those_who_a
     let image = Image::of(&[1 << 20, 1000]);
 
     for name in ["v1", &image.manifest.digest] {
-        let head = to(&node, "a").head(&format!("manifests/{name}")).await;
+        let head = node.to("a").head(&format!("manifests/{name}")).await;
         assert_eq!(head.status, 404, "{head}");
-        let get = to(&node, "a").get(&format!("manifests/{name}")).await;
+        let get = node.to("a").get(&format!("manifests/{name}")).await;
         assert_eq!(get.status, 503, "who pulls is told why: {get}");
     }
-    to(&node, "a").image("v1", &image).await;
-    drained(&node).await;
-    to(&middle, "a").assert_has("v1", &image).await;
+    node.to("a").image("v1", &image).await;
+    node.drained().await;
+    middle.to("a").assert_has("v1", &image).await;
 
     cloud.start().await;
-    drained(&middle).await;
-    to(&cloud, "a").assert_has("v1", &image).await;
+    middle.drained().await;
+    cloud.to("a").assert_has("v1", &image).await;
 }
 
 #[tokio::test]
@@ -85,13 +69,13 @@ async fn what_the_parent_has_need_not_stay_and_is_served_as_before() {
     let cloud = cloud().await;
     let mut node = below(&cloud).start().await;
     let image = Image::of(&[50_000]);
-    let app = to(&node, "a");
+    let app = node.to("a");
     let artifact = Image::referring_to(&image.manifest, "application/vnd.example");
     app.image("v1", &image).await;
     app.blobs_of(&artifact).await;
     app.manifest(&artifact.manifest.digest, &artifact.manifest).await;
 
-    drained(&node).await;
+    node.drained().await;
     eventually("nothing is kept for the parent's sake", async || {
         node.admin("/api/queue").await.json()["bytes"] == 0
     })
@@ -104,10 +88,10 @@ async fn what_the_parent_has_need_not_stay_and_is_served_as_before() {
         std::slice::from_ref(&artifact.manifest.digest)
     );
     node.restart().await;
-    to(&node, "a").assert_has("v1", &image).await;
-    to(&cloud, "a").assert_has("v1", &image).await;
+    node.to("a").assert_has("v1", &image).await;
+    cloud.to("a").assert_has("v1", &image).await;
     assert_eq!(
-        to(&cloud, "a").referrers(&image.manifest.digest).await,
+        cloud.to("a").referrers(&image.manifest.digest).await,
         [artifact.manifest.digest]
     );
 }
@@ -117,7 +101,7 @@ async fn a_tag_that_moves_again_and_again_is_sent_as_it_is_at_last() {
     let mut cloud = cloud().await;
     let node = below(&cloud).start().await;
     cloud.kill();
-    let app = to(&node, "a");
+    let app = node.to("a");
     let images: Vec<Image> = (0..5).map(|_| Image::of(&[1000])).collect();
     for image in &images {
         app.image("latest", image).await;
@@ -126,9 +110,9 @@ async fn a_tag_that_moves_again_and_again_is_sent_as_it_is_at_last() {
     app.image("other", &images[0]).await;
 
     cloud.start().await;
-    drained(&node).await;
+    node.drained().await;
 
-    let top = to(&cloud, "a");
+    let top = cloud.to("a");
     assert_eq!(top.tags().await, ["other"]);
     for image in &images {
         top.assert_has(&image.manifest.digest, image).await;
@@ -141,15 +125,15 @@ async fn a_layer_that_repositories_share_is_sent_once_and_what_is_there_not_at_a
     let node = below(&cloud).start().await;
     let layer = random(2 << 20);
     let first = Image::with_layers(vec![layer]);
-    to(&node, "a").image("v1", &first).await;
-    drained(&node).await;
+    node.to("a").image("v1", &first).await;
+    node.drained().await;
     for name in ["b", "c", "d"] {
-        to(&node, name).image("v1", &first).await;
+        node.to(name).image("v1", &first).await;
     }
-    drained(&node).await;
+    node.drained().await;
 
     for name in ["a", "b", "c", "d"] {
-        to(&cloud, name).assert_has("v1", &first).await;
+        cloud.to(name).assert_has("v1", &first).await;
     }
     let came = cloud.metrics().await.sum("wharf_pushed_bytes_total", &[]);
     assert!(came < 2.2 * 1024.0 * 1024.0, "{came} bytes came");
@@ -160,20 +144,20 @@ async fn a_layer_that_one_of_many_repositories_has_there_is_not_sent_again_after
     let mut cloud = cloud().await;
     let mut node = below(&cloud).start().await;
     let image = Image::of(&[2 << 20]);
-    to(&node, "c").image("v1", &image).await;
-    drained(&node).await;
+    node.to("c").image("v1", &image).await;
+    node.drained().await;
     let before = cloud.metrics().await.sum("wharf_pushed_bytes_total", &[]);
     cloud.kill();
     for name in ["a", "b", "d"] {
-        to(&node, name).image("v1", &image).await;
+        node.to(name).image("v1", &image).await;
     }
 
     node.restart().await;
     cloud.start().await;
-    drained(&node).await;
+    node.drained().await;
 
     for name in ["a", "b", "c", "d"] {
-        to(&cloud, name).assert_has("v1", &image).await;
+        cloud.to(name).assert_has("v1", &image).await;
     }
     assert!(before > 2e6, "{before} bytes came");
     let came = cloud.metrics().await.sum("wharf_pushed_bytes_total", &[]);
@@ -190,8 +174,8 @@ async fn an_upload_that_the_parent_keeps_for_an_attempt_that_broke_off_goes_on_o
     let node = Setup::below(&parent.url()).registry().start().await;
     let image = Image::of(&[3 << 20]);
 
-    to(&node, "a").image("v1", &image).await;
-    drained(&node).await;
+    node.to("a").image("v1", &image).await;
+    node.drained().await;
 
     assert_eq!(parent.tag_of("a", "v1").as_ref(), Some(&image.manifest.digest));
     assert_eq!(parent.count("PATCH", ""), 4);
@@ -208,25 +192,23 @@ async fn deletes_travel_unless_the_policy_says_no() {
         .await;
     let image = Image::of(&[1000]);
     for name in ["gone", "kept"] {
-        to(&node, name).image("v1", &image).await;
-        to(&node, name).manifest("v2", &image.manifest).await;
+        node.to(name).image("v1", &image).await;
+        node.to(name).manifest("v2", &image.manifest).await;
     }
-    drained(&node).await;
+    node.drained().await;
     for name in ["gone", "kept"] {
-        assert_eq!(to(&node, name).delete("manifests/v1").await.status, 202);
+        assert_eq!(node.to(name).delete("manifests/v1").await.status, 202);
     }
-    drained(&node).await;
+    node.drained().await;
 
-    assert_eq!(to(&cloud, "gone").tags().await, ["v2"]);
-    assert_eq!(to(&cloud, "kept").tags().await, ["v1", "v2"]);
-    assert_eq!(to(&node, "kept").tags().await, ["v2"]);
+    assert_eq!(cloud.to("gone").tags().await, ["v2"]);
+    assert_eq!(cloud.to("kept").tags().await, ["v1", "v2"]);
+    assert_eq!(node.to("kept").tags().await, ["v2"]);
     let digest = &image.manifest.digest;
-    assert_eq!(
-        to(&node, "gone").delete(&format!("manifests/{digest}")).await.status,
-        202
-    );
-    drained(&node).await;
-    to(&cloud, "gone")
+    assert_eq!(node.to("gone").delete(&format!("manifests/{digest}")).await.status, 202);
+    node.drained().await;
+    cloud
+        .to("gone")
         .get(&format!("manifests/{digest}"))
         .await
         .assert_error(404, "MANIFEST_UNKNOWN");
@@ -238,18 +220,18 @@ async fn with_the_index_lost_what_is_owed_is_rebuilt_from_the_journal() {
     let mut node = below(&cloud).start().await;
     cloud.kill();
     let image = Image::of(&[300_000]);
-    to(&node, "a").image("v1", &image).await;
-    to(&node, "b").image("v1", &image).await;
+    node.to("a").image("v1", &image).await;
+    node.to("b").image("v1", &image).await;
 
     node.kill();
     node.lose_index();
     node.start().await;
-    assert_eq!(items(&node).await.len(), 2);
+    assert_eq!(node.owed().await.len(), 2);
     cloud.start().await;
-    drained(&node).await;
+    node.drained().await;
 
-    to(&cloud, "a").assert_has("v1", &image).await;
-    to(&cloud, "b").assert_has("v1", &image).await;
+    cloud.to("a").assert_has("v1", &image).await;
+    cloud.to("b").assert_has("v1", &image).await;
 }
 
 #[tokio::test]
@@ -258,21 +240,22 @@ async fn an_operator_drops_what_is_not_to_be_delivered() {
     let node = below(&cloud).start().await;
     cloud.kill();
     let image = Image::of(&[1000]);
-    to(&node, "a").image("v1", &image).await;
-    to(&node, "b").image("v1", &image).await;
+    node.to("a").image("v1", &image).await;
+    node.to("b").image("v1", &image).await;
     let refused = node.admin_send(Request::new("POST", "/api/queue/drop")).await;
     assert_eq!(refused.status, 400, "{refused}");
 
-    let number = items(&node).await[0]["number"].to_string();
+    let number = node.owed().await[0]["number"].to_string();
     let dropped = node
         .admin_send(Request::new("POST", &format!("/api/queue/drop?number={number}")))
         .await;
     assert_eq!(dropped.status, 200, "{dropped}");
     cloud.start().await;
-    drained(&node).await;
+    node.drained().await;
 
-    to(&cloud, "b").assert_has("v1", &image).await;
-    to(&cloud, "a")
+    cloud.to("b").assert_has("v1", &image).await;
+    cloud
+        .to("a")
         .get("manifests/v1")
         .await
         .assert_error(404, "MANIFEST_UNKNOWN");
@@ -302,8 +285,8 @@ async fn a_receipt_tells_at_every_layer_how_far_up_a_push_has_got() {
     let image = Image::of(&[1000]);
     let digest = &image.manifest.digest;
     cloud.kill();
-    to(&l4, "a").image("v1", &image).await;
-    drained(&l4).await;
+    l4.to("a").image("v1", &image).await;
+    l4.drained().await;
 
     assert_eq!(
         reached(&l4, "a", digest).await,
@@ -320,7 +303,7 @@ async fn a_receipt_tells_at_every_layer_how_far_up_a_push_has_got() {
     );
 
     cloud.start().await;
-    drained(&l5).await;
+    l5.drained().await;
     l4.restart().await;
     assert_eq!(reached(&l4, "a", digest).await.0, ["l4", "l5", "cloud"]);
     assert_eq!(reached(&cloud, "a", digest).await.0, ["cloud"]);

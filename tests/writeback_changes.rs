@@ -1,6 +1,8 @@
 //! A node that owes pushes is given another mode or another parent: nothing is lost, and nothing goes where nobody sent it.
 
-use crate::support::content::{Image, random};
+use std::time::{Duration, Instant};
+
+use crate::support::content::Image;
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
 use crate::support::owing::{below, parent};
@@ -63,6 +65,7 @@ async fn what_is_owed_to_an_earlier_parent_is_held_in_sight_while_new_pushes_go_
     let (first, node, images) = moved_to(&second).await;
 
     assert_eq!(node.states("a").await, ["held"]);
+    assert!(node.log().contains("what is owed to another parent is held"));
     let reason = node.owed().await[0]["reason"].as_str().unwrap().to_owned();
     assert!(
         reason.contains(&first.url()) && reason.contains(&second.url()),
@@ -142,6 +145,33 @@ async fn what_is_owed_is_held_while_there_is_no_parent() {
 }
 
 #[tokio::test]
+async fn what_waits_for_a_mirror_goes_on_as_soon_as_that_is_known_to_be_a_registry() {
+    let cloud = parent().await;
+    let mut above = below(&cloud).named("above").start().await;
+    let node = Setup::below(&above.url()).registry().tag_ttl("0s").start().await;
+    let image = Image::of(&[1000]);
+    above.kill();
+    node.to("a").image("v1", &image).await;
+    set(&mut above, Setup::below(&cloud.url()).named("above")).await;
+    eventually("nothing is delivered", async || {
+        node.counts("wharf_queue_paused").await == 1.0
+    })
+    .await;
+
+    set(&mut above, below(&cloud).named("above")).await;
+    let again = Instant::now();
+    eventually("it is delivered", async || {
+        node.to("a").get("manifests/other").await;
+        node.owed().await.is_empty()
+    })
+    .await;
+
+    let took = again.elapsed();
+    assert!(took < Duration::from_secs(20), "{took:?}: it only came to its turn");
+    above.to("a").assert_has("v1", &image).await;
+}
+
+#[tokio::test]
 async fn what_is_dropped_stays_whole_where_a_tag_that_was_pushed_before_there_was_a_parent_names_it() {
     let mut parent = parent().await;
     let mut node = Setup::alone().registry().start().await;
@@ -154,11 +184,7 @@ async fn what_is_dropped_stays_whole_where_a_tag_that_was_pushed_before_there_wa
     node.settle("drop?all=true").await;
     node.drained().await;
     parent.start_again().await;
-    for _ in 0..3 {
-        let bytes = random(30 * MIB);
-        let digest = parent.blob("b", &bytes);
-        node.to("b").get(&format!("blobs/{digest}")).await.assert_is(&bytes);
-    }
+    node.crowd_out(&parent, 3, 30 * MIB).await;
 
     node.to("a").assert_has("alone", &image).await;
     node.to("a")

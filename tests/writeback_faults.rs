@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use crate::support::content::{Image, random};
+use crate::support::content::Image;
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
 use crate::support::owing::{below, parent};
@@ -181,11 +181,7 @@ async fn what_a_parent_loses_and_is_here_no_more_is_said_and_counted_once() {
     let image = Image::of(&[16 * MIB]);
     node.to("a").image("v1", &image).await;
     node.released().await;
-    for _ in 0..2 {
-        let bytes = random(30 * MIB);
-        let digest = parent.blob("b", &bytes);
-        node.to("b").get(&format!("blobs/{digest}")).await.assert_is(&bytes);
-    }
+    node.crowd_out(&parent, 2, 30 * MIB).await;
     eventually("the layer was evicted", async || !node.has_stored(&image.layer(0))).await;
 
     parent.restore(backup);
@@ -530,6 +526,22 @@ async fn a_delete_that_the_account_may_not_make_holds_up_no_push() {
 }
 
 #[tokio::test]
+async fn what_is_parked_is_tried_again_after_a_while_though_nobody_comes_to_look() {
+    let parent = parent().await;
+    let mut node = below(&parent).placed();
+    node.environment("FAILPOINTS", "queue.first_parking=return");
+    node.start().await;
+    parent.fault(Fault::put("/v2/a/manifests/sha256:").status(400).times(3));
+    let image = Image::of(&[1000]);
+
+    node.to("a").image("v1", &image).await;
+    node.drained().await;
+
+    assert!(parent.has_image("a", "v1", &image));
+    assert!(node.log().contains("a push is parked"), "{}", node.log());
+}
+
+#[tokio::test]
 async fn what_is_parked_is_tried_three_times_and_can_be_dropped() {
     let parent = parent().await;
     let node = below(&parent).start().await;
@@ -570,7 +582,8 @@ async fn a_repository_to_which_the_parent_forbids_pushes_waits_in_sight_and_no_o
     eventually("the other arrives", async || parent.has_image("b", "v1", &image)).await;
 
     let item = node.owed().await[0].clone();
-    assert!(item["reason"].as_str().unwrap().contains("403"), "{item}");
+    let reason = item["reason"].as_str().unwrap();
+    assert!(reason.contains("403") && reason.contains("DENIED"), "{item}");
     assert!(item["retry_ms"].as_u64().unwrap() > 1000, "{item}");
     assert!(reasons(&node).await.contains("403"));
     assert_eq!(items_in(&node, "parked").await, 2.0);
@@ -792,11 +805,7 @@ async fn a_queue_that_is_full_takes_no_more_pushes_and_goes_on_serving() {
     assert!(node.metrics().await.sum("wharf_refused_total", &[("limit", "queue")]) > 0.0);
     assert!(reasons(&node).await.contains("queue.capacity"));
 
-    for _ in 0..3 {
-        let bytes = random(25 * MIB);
-        let digest = parent.blob("b", &bytes);
-        node.to("b").get(&format!("blobs/{digest}")).await.assert_is(&bytes);
-    }
+    node.crowd_out(&parent, 3, 25 * MIB).await;
     assert!(node.has_stored(&first.layer(0)), "what is owed was evicted");
     parent.stop().await;
     node.to("a").assert_has("v1", &first).await;
@@ -822,11 +831,7 @@ async fn what_is_owed_stays_after_a_restart_too_whatever_is_pulled_even_if_it_wa
     node.to("a").image("again", &before).await;
     node.restart().await;
 
-    for _ in 0..4 {
-        let bytes = random(25 * MIB);
-        let digest = parent.blob("b", &bytes);
-        node.to("b").get(&format!("blobs/{digest}")).await.assert_is(&bytes);
-    }
+    node.crowd_out(&parent, 4, 25 * MIB).await;
     for owed in [&image, &before] {
         assert!(node.has_stored(&owed.layer(0)), "what is owed was evicted");
     }

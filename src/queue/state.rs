@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use fail::fail_point;
+
 use crate::oci::{Digest, Repository};
 
 /// After a failure it is tried again after a pause that doubles between these, give or take a half by chance.
@@ -245,7 +247,7 @@ impl State {
     pub(super) fn parks(&mut self, repository: &Repository, number: u64, now: Instant) {
         let (until, times) = self.parked.entry((repository.clone(), number)).or_insert((now, 0));
         *times += 1;
-        *until = now + doubled(FIRST_PARKING, *times, LONGEST_PARKING);
+        *until = now + doubled(first_parking(), *times, LONGEST_PARKING);
     }
 
     /// What is parked and may be tried again; the next time, if it is parked again.
@@ -337,6 +339,11 @@ fn denied(number: u64, tries: u32, words: &str, now: Instant, paid: u64) -> Late
         is_denied: true,
         paid,
     }
+}
+
+fn first_parking() -> Duration {
+    fail_point!("queue.first_parking", |_| Duration::ZERO);
+    FIRST_PARKING
 }
 
 fn doubled(first: Duration, tries: u32, longest: Duration) -> Duration {

@@ -3,9 +3,8 @@
 //! A debt is written down with the promise, in the same line of the journal, and has a number: its place in the order in
 //! which pushes were taken in. Once it is paid it is remembered for a while, as the parent may lose what it has.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -14,7 +13,7 @@ use super::fact::{Fact, Key, stamp};
 use super::own::Wish;
 use super::records::{Records, Slot};
 use super::{Confirmed, Error, Held, Link, Store};
-use crate::oci::{Digest, Manifest, Reference, Repository, Tag};
+use crate::oci::{Digest, Reference, Repository, Tag};
 
 /// A push or a delete.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -485,63 +484,6 @@ impl Store {
         }
     }
 
-    /// Where a blob's upload to the parent `to` goes on.
-    pub fn sending(&self, repository: &Repository, digest: &Digest, to: &str) -> Option<String> {
-        match self.shared.records.lock().fact(repository, &Key::Sending(*digest)) {
-            Some(Fact::Sending { session, to: whose, .. }) if whose == to => Some(session.clone()),
-            _ => None,
-        }
-    }
-
-    /// Writes down where a blob's upload to the parent `to` goes on. A kill leaves it so.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
-    pub fn set_sending(&self, repository: &Repository, digest: &Digest, to: &str, session: &str) -> Result<(), Error> {
-        let sending = Fact::Sending {
-            digest: *digest,
-            to: to.to_owned(),
-            session: session.to_owned(),
-        };
-        let wish = |_: &Records| Some(Wish::to_say(vec![sending]));
-        self.shared.say_if(repository, wish).map(drop)
-    }
-
-    /// Writes down that a blob is not on its way any more.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
-    pub fn forget_sending(&self, repository: &Repository, digest: &Digest) -> Result<(), Error> {
-        let key = Key::Sending(*digest);
-        let wish = |records: &Records| {
-            let is_known = records.fact(repository, &key).is_some();
-            is_known.then(|| Wish::to_unsay(vec![key.clone()]))
-        };
-        self.shared.say_if(repository, wish).map(drop)
-    }
-
-    /// Writes down that no blob of a repository is on its way any more, if nothing is owed there.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
-    pub fn forget_sendings(&self, repository: &Repository) -> Result<(), Error> {
-        let wish = |records: &Records| {
-            if records.unpaid(repository).next().is_some() {
-                return None;
-            }
-            let sendings = records.facts_of(repository).filter_map(|fact| match fact {
-                Fact::Sending { digest, .. } => Some(Key::Sending(*digest)),
-                _ => None,
-            });
-            let unsay: Vec<Key> = sendings.collect();
-            (!unsay.is_empty()).then(|| Wish::to_unsay(unsay))
-        };
-        self.shared.say_if(repository, wish).map(drop)
-    }
-
     /// The parent has `digest` under a tag that was pushed here: the tag is the parent's again.
     pub fn agree(&self, repository: &Repository, tag: &Tag, digest: &Digest, confirmed: Confirmed) {
         self.confirm(repository, &Slot::Tag(tag.clone()), digest, confirmed);
@@ -562,123 +504,6 @@ impl Store {
         self.shared.say_if(repository, wish).map(drop)
     }
 
-    /// Lets go of what was pushed to `repository` and is no more owed: the parent has it, so it may be evicted like
-    /// everything that was pulled. What a manifest still needs that nobody else has stays. Whether all of it could go: not
-    /// while more is pushed.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`], [`Error::ReadOnly`]: a manifest could not be read, or the disk refused. Nothing has changed.
-    pub async fn release(&self, repository: &Repository) -> Result<bool, Error> {
-        let (facts, [settled, paid, owed]) = {
-            let records = self.shared.records.lock();
-            let pushed = |of: fn(&Debt) -> bool| {
-                let those = records.debts(repository).filter(|debt| of(debt));
-                those.filter_map(|debt| debt.pushed().copied()).collect::<HashSet<_>>()
-            };
-            let facts: Vec<Fact> = records.facts_of(repository).cloned().collect();
-            let sets = [
-                pushed(Debt::is_settled),
-                pushed(Debt::is_paid),
-                pushed(|debt| !debt.is_settled()),
-            ];
-            (facts, sets)
-        };
-        // What was given up stays as long as a tag that was pushed before names it.
-        let tagged: HashSet<Digest> = facts
-            .iter()
-            .filter_map(|fact| match fact {
-                Fact::Tag { digest, .. } => Some(*digest),
-                _ => None,
-            })
-            .collect();
-        let is_pushed = |fact: &&Fact| matches!(fact, Fact::Manifest { .. });
-        let manifests = || facts.iter().filter(is_pushed).filter_map(Fact::content);
-        let goes = |digest: &&Digest| {
-            settled.contains(*digest)
-                && !owed.contains(*digest)
-                && (paid.contains(*digest) || !tagged.contains(*digest))
-        };
-        if !manifests().any(|digest| goes(&digest)) {
-            return Ok(true);
-        }
-        let stays: Vec<Digest> = manifests().filter(|digest| !goes(digest)).copied().collect();
-        // What is pushed meanwhile says all that it needs again, and is seen below. What cannot be read now may need anything.
-        let Some(needed) = self.closure(stays).await? else {
-            return Ok(false);
-        };
-        let is_free = |digest: &&Digest| goes(digest) && !needed.contains(*digest);
-        let going: Vec<Digest> = manifests().filter(is_free).copied().collect();
-        let freed = self.closure(going.clone()).await?.unwrap_or_default();
-        let accepted = {
-            let is_same = |fact: &&Fact| matches!(fact, Fact::Manifest { digest, .. } if !going.contains(digest));
-            facts
-                .iter()
-                .filter(is_same)
-                .filter_map(Fact::content)
-                .copied()
-                .collect::<BTreeSet<_>>()
-        };
-        let wish = |records: &Records| {
-            let now: BTreeSet<Digest> = records
-                .facts_of(repository)
-                .filter(|fact| matches!(fact, Fact::Manifest { digest, .. } if !going.contains(digest)))
-                .filter_map(Fact::content)
-                .copied()
-                .collect();
-            let is_owed = |digest: &Digest| records.unpaid(repository).any(|debt| debt.pushed() == Some(digest));
-            if now != accepted || going.iter().any(is_owed) {
-                // Another time.
-                return None;
-            }
-            let pushed_at = |key: Key| match records.fact(repository, &key) {
-                Some(Fact::Manifest { at, .. } | Fact::Blob { at, .. }) => Some(*at),
-                _ => None,
-            };
-            // What was pushed again since is for a manifest to come.
-            let last = going
-                .iter()
-                .filter_map(|digest| pushed_at(Key::Manifest(*digest)))
-                .max();
-            let is_free = |digest: &&Digest| !needed.contains(*digest) && pushed_at(Key::Blob(**digest)) <= last;
-            let blobs = freed.iter().filter(is_free).copied();
-            Some(Wish {
-                unsay: going
-                    .iter()
-                    .copied()
-                    .map(Key::Manifest)
-                    .chain(blobs.map(Key::Blob))
-                    .collect(),
-                is_kept: true,
-                ..Wish::default()
-            })
-        };
-        Ok(self.shared.say_if(repository, wish)?.is_some())
-    }
-
-    /// Everything that these manifests need, and the manifests among it that others need. `None` if one of them lies here and
-    /// cannot be read.
-    async fn closure(&self, mut manifests: Vec<Digest>) -> Result<Option<HashSet<Digest>>, Error> {
-        let mut needed = HashSet::new();
-        while let Some(digest) = manifests.pop() {
-            let Some(held) = self.held(&Link::new(digest)).await? else {
-                if self.is_on_record(&digest) {
-                    return Ok(None);
-                }
-                continue;
-            };
-            let Ok(manifest) = Manifest::parse(held.bytes()) else {
-                continue;
-            };
-            for child in manifest.children() {
-                if needed.insert(child.digest) && crate::oci::media::is_manifest(&child.media_type) {
-                    manifests.push(child.digest);
-                }
-            }
-        }
-        Ok(Some(needed))
-    }
-
     /// Whether the content was not lost, though the disk may not give it back just now.
     pub fn is_on_record(&self, digest: &Digest) -> bool {
         self.shared.ledger.lock().holds(digest)
@@ -696,89 +521,9 @@ impl Store {
         }
     }
 
-    /// Room of all that is pushed by debts that are not paid, and of `more`, which is about to be, in bytes. Reads their
-    /// manifests.
-    ///
-    /// # Errors
-    ///
-    /// As [`Store::read`].
-    pub async fn owed_room(&self, more: &[Digest]) -> Result<u64, Error> {
-        let mut pushed: Vec<Digest> = {
-            let records = self.shared.records.lock();
-            let indebted = records.indebted();
-            let debts = indebted.iter().flat_map(|repository| records.unpaid(repository));
-            debts.filter_map(|debt| debt.pushed().copied()).collect()
-        };
-        pushed.sort_unstable();
-        pushed.dedup();
-        // What cannot be read now is not counted.
-        let mut owed = self.closure(pushed.clone()).await?.unwrap_or_default();
-        owed.extend(pushed);
-        owed.extend(more);
-        let ledger = self.shared.ledger.lock();
-        let room = |digest: &Digest| ledger.entry(digest).map_or(0, |entry| entry.room);
-        Ok(owed.iter().map(room).sum())
-    }
-
     /// Room of what is here and may exist nowhere else, in bytes.
     pub fn owned(&self) -> u64 {
         self.shared.ledger.lock().owned()
-    }
-
-    /// Forgets what was dropped, what was paid more than `age` ago, and all but the last `most` that were.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
-    pub fn forget_paid(&self, repository: &Repository, age: Duration, most: usize) -> Result<(), Error> {
-        let oldest = stamp().saturating_sub(age.as_secs());
-        let wish = |records: &Records| {
-            // By what is remembered it is known that a manifest can go.
-            let is_kept = |digest: &Digest| records.fact(repository, &Key::Manifest(*digest)).is_some();
-            let paid: Vec<&Debt> = records
-                .debts(repository)
-                .filter(|debt| debt.is_settled() && !debt.pushed().is_some_and(is_kept))
-                .collect();
-            let many = paid.len().saturating_sub(most);
-            let is_old = |debt: &Debt| match debt.state {
-                State::Paid { at } | State::Undone { at } => at < oldest,
-                _ => true,
-            };
-            let old = paid
-                .iter()
-                .enumerate()
-                .filter(|(place, debt)| *place < many || is_old(debt));
-            let unsay: Vec<Key> = old.map(|(_, debt)| Key::Debt(debt.number)).collect();
-            (!unsay.is_empty()).then(|| Wish::to_unsay(unsay))
-        };
-        self.shared.say_if(repository, wish).map(drop)
-    }
-}
-
-impl Store {
-    /// Shows again what the parent has under names whose delete it carried out more than `age` ago: it is something new.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`], [`Error::ReadOnly`]: it could not be written down.
-    pub fn unbury(&self, repository: &Repository, age: Duration) -> Result<(), Error> {
-        let oldest = stamp().saturating_sub(age.as_secs());
-        let wish = |records: &Records| {
-            let carried_out = |debt: &Debt| match (&debt.what, &debt.state) {
-                (What::Delete { name, .. }, State::Paid { at }) if *at < oldest => Some(name.clone()),
-                _ => None,
-            };
-            let gone: HashSet<Reference> = records.debts(repository).filter_map(carried_out).collect();
-            let is_gone = |name: &Reference, parent: Option<Digest>| {
-                // A manifest took its tags with it.
-                gone.contains(name) || parent.is_some_and(|parent| gone.contains(&Reference::Digest(parent)))
-            };
-            let buried = records.buried(repository).into_iter();
-            let shown = buried.filter(|(name, parent)| is_gone(name, *parent));
-            let unsay: Vec<Key> = shown.map(|(name, _)| Key::Buried(name)).collect();
-            (!unsay.is_empty()).then(|| Wish::to_unsay(unsay))
-        };
-        self.shared.say_if(repository, wish).map(drop)
     }
 }
 

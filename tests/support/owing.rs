@@ -5,11 +5,11 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::support::client::{Reply, Request};
-use crate::support::content::{Image, digest_like};
+use crate::support::content::{Image, digest_like, random};
 use crate::support::eventually;
 use crate::support::node::{Node, Setup, binary};
 use crate::support::pushing::Pusher;
-use crate::support::upstream::Upstream;
+use crate::support::upstream::{Arrival, Upstream, What};
 
 /// What a command ended with, and what it said on both its outputs.
 pub struct Said {
@@ -98,6 +98,15 @@ impl Node {
         }
     }
 
+    /// Pulls so much through that all that may be evicted is.
+    pub async fn crowd_out(&self, parent: &Upstream, times: usize, bytes: usize) {
+        for _ in 0..times {
+            let bytes = random(bytes);
+            let digest = parent.blob("crowd", &bytes);
+            self.to("crowd").get(&format!("blobs/{digest}")).await.assert_is(&bytes);
+        }
+    }
+
     /// What it counts, over all labels.
     pub async fn counts(&self, name: &str) -> f64 {
         self.metrics().await.sum(name, &[])
@@ -105,6 +114,12 @@ impl Node {
 }
 
 impl Upstream {
+    /// Waits until a manifest is being put under a name.
+    pub async fn is_put(&self, name: &str) {
+        let is_it = |arrival: &Arrival| arrival.method == "PUT" && arrival.what == What::Manifest(name.to_owned());
+        eventually("it is on its way", async || self.arrivals().iter().any(is_it)).await;
+    }
+
     /// Whether all of an image came, and the tag.
     pub fn has_image(&self, repository: &str, tag: &str, image: &Image) -> bool {
         let digest = &image.manifest.digest;
