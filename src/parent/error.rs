@@ -24,7 +24,7 @@ pub enum Error {
 
     /// Asked anonymously: the same as absent, for registries answer 401 for what does not exist.
     /// With credentials of ours: the operator must look at them.
-    #[error("{layer} refuses access ({status}{}{})", words.as_ref().map_or_else(String::new, |words| format!(": {words}")), if *anonymous { ", asked anonymously; if it is private, give username and password_file" } else { " to the configured user; look at its credentials" })]
+    #[error("{layer} refuses access ({status}{}{})", if *anonymous { ", asked anonymously; if it is private, give username and password_file" } else { " to the configured user; look at its credentials" }, words.as_ref().map_or_else(String::new, |words| format!("; it says {words}")))]
     Denied {
         /// Who refuses.
         layer: String,
