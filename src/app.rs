@@ -13,10 +13,10 @@ use prometheus::{IntCounterVec, Opts, Registry as Metrics};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::auth::{Gate, Shelf};
+use crate::auth::{Gate, Guard, Shelf};
 use crate::config::{Config, Mode};
 use crate::fetch::{Fetch, Here, Sources};
-use crate::listener::{Connections, Identity, RequestLog};
+use crate::listener::{Connections, Handshakes, RequestLog, Tls};
 use crate::oci::Registry;
 use crate::parent::{NodeId, Parent};
 use crate::push::{Push, Target};
@@ -27,7 +27,7 @@ use crate::serve::Serve;
 use crate::status::{Receipts, Status, Wall};
 use crate::store::Store;
 use crate::units::Clock;
-use crate::{admin, config, fetch, listener, parent, push, queue, serve, store};
+use crate::{admin, auth, config, fetch, listener, parent, push, queue, serve, store};
 
 /// How long replies under way may take after the signal to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -105,6 +105,7 @@ impl App {
             limits,
             push,
             queue,
+            auth,
             log,
         } = config;
         say(&node, mode, parent.as_ref(), &storage);
@@ -179,7 +180,9 @@ impl App {
         );
         fetching.spawn(queue.clone().run());
         fetching.spawn(queue.clone().watch());
-        let (gate, shelf) = (Gate::new(filters), Shelf::new(store.clone(), fetch));
+        let guard = Guard::new(auth, &store, clock.clone(), auth::Metrics::new(&metrics)?)?;
+        let gate = Gate::new(guard.clone(), filters, names.unprefixed().clone());
+        let shelf = Shelf::new(store.clone(), fetch);
         let counted = serve::Metrics::new(&metrics)?;
         let receipts = Receipts::new(&id, store.clone(), above, pushed_to);
         let told = receipts.clone();
@@ -193,6 +196,7 @@ impl App {
             counted,
             clock,
             answer_within,
+            listen.login_server.clone(),
         );
 
         let refused = listener::Refused::new(&refused);
@@ -205,13 +209,21 @@ impl App {
         server.add_service(listener::service(listener::Parts {
             serve: Arc::new(ArcSwap::from_pointee(serve)),
             addresses: ports.addresses,
-            identity: ports.identity,
+            handshakes: ports.handshakes,
             config: listen,
             connections: connections.clone(),
             refused,
             log: request_log.clone(),
         }));
-        server.add_service(admin::service(&ports.admin, status, metrics, push, queue, receipts));
+        server.add_service(admin::service(
+            &ports.admin,
+            status,
+            metrics,
+            push,
+            queue,
+            receipts,
+            guard,
+        ));
         Ok(Self {
             server,
             connections,
@@ -261,17 +273,16 @@ fn say(node: &config::Node, mode: Mode, parent: Option<&parent::Config>, storage
 /// Where the node listens, and with which certificate.
 struct Ports {
     addresses: Vec<(SocketAddr, Option<Registry>)>,
-    identity: Option<Identity>,
+    handshakes: Option<Handshakes>,
     admin: admin::Config,
 }
 
 impl Ports {
     /// Reads the certificate and tries every address.
     fn settle(listen: &listener::Config, admin: &admin::Config, upstreams: &[parent::Upstream]) -> Result<Self, Error> {
-        let pair = listen.certificate.as_ref();
-        let identity = pair.map(|(certificate, key)| Identity::read(certificate, key));
+        let tls = Tls::read(listen)?;
         Ok(Self {
-            identity: identity.transpose()?,
+            handshakes: tls.as_ref().map(Tls::handshakes),
             addresses: addresses(listen.address, upstreams)?,
             admin: admin::Config {
                 address: settle(admin.address)?,
@@ -280,7 +291,7 @@ impl Ports {
     }
 
     fn say(&self) {
-        let scheme = if self.identity.is_some() { "https" } else { "http" };
+        let scheme = if self.handshakes.is_some() { "https" } else { "http" };
         for (address, registry) in &self.addresses {
             let bound = registry.as_ref().map_or("", Registry::as_str);
             tracing::info!(%address, scheme, bound, "listening");
@@ -371,7 +382,7 @@ fn connections(listen: &listener::Config, descriptors: u64, refused: listener::R
         0 => usize::MAX,
         each => each,
     };
-    Connections::new(most, each, refused)
+    Connections::new(most, each, listen.trusted_proxies.clone(), refused)
 }
 
 fn status(

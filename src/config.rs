@@ -20,7 +20,7 @@ pub use place::{Placed, Places, Remark};
 
 use crate::select::Filter;
 use crate::units::{Clock, Size, Span};
-use crate::{admin, fetch, listener, parent, push, queue, store};
+use crate::{admin, auth, fetch, listener, parent, push, queue, store};
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]
@@ -47,6 +47,8 @@ pub struct Config {
     pub push: push::Config,
     /// How what is pushed reaches the parent.
     pub queue: queue::Config,
+    /// Who may do what.
+    pub auth: auth::Config,
     /// What is written down.
     pub log: Log,
 }
@@ -181,6 +183,13 @@ impl Config {
         }
         let mut reader = read::Reader::new(table, &places);
         let mode = reader.value("mode");
+        let push: push::Config = reader.section("push");
+        let auth = auth::Config::new(
+            reader.section_or("auth", || None),
+            reader.list("identity"),
+            reader.list("permission"),
+            push.anonymous,
+        );
         let config = Self {
             mode,
             node: reader.section("node"),
@@ -191,8 +200,9 @@ impl Config {
             upstreams: reader.list("upstream"),
             freshness: reader.section("freshness"),
             limits: reader.section("limits"),
-            push: reader.section("push"),
+            push,
             queue: reader.section("queue"),
+            auth,
             log: reader.section("log"),
         };
         wrong.extend(reader.wrong());
@@ -366,6 +376,7 @@ impl Config {
             limits,
             push,
             queue,
+            auth,
             log,
         } = self;
         let mut lines = Lines::default();
@@ -377,6 +388,18 @@ impl Config {
         if let Some((certificate, key)) = &listen.certificate {
             lines.key("cert_file", certificate.display());
             lines.key("key_file", key.display());
+        }
+        if let Some(folder) = &listen.certs_dir {
+            lines.key("certs_dir", folder.display());
+        }
+        if let Some(path) = &listen.client_ca_file {
+            lines.key("client_ca_file", path.display());
+            lines.key("client_auth", listen.client_auth.as_str());
+        }
+        let proxies: Vec<String> = listen.trusted_proxies.iter().map(ToString::to_string).collect();
+        lines.list("trusted_proxies", &proxies);
+        if let Some(server) = &listen.login_server {
+            lines.key("login_server", server);
         }
         lines.key("header_timeout", Span::from(listen.header_timeout));
         lines.key("handshake_timeout", Span::from(listen.handshake_timeout));
@@ -437,6 +460,7 @@ impl Config {
         lines.key("upload_ttl", Span::from(push.upload_ttl));
         lines.key("blob", push.blob);
         lines.key("unused_ttl", Span::from(push.unused_ttl));
+        lines.list("immutable_tags", push.immutable_tags.patterns());
         lines.section("[queue]");
         match queue.capacity {
             Some(capacity) => lines.key("capacity", capacity),
@@ -454,6 +478,7 @@ impl Config {
             lines.key("conflict", rule.policy.conflict.as_str());
             lines.bare("deletes", rule.policy.deletes);
         }
+        lines.auth(auth);
         lines.section("[log]");
         lines.key("format", log.format.as_str());
         lines.key("level", log.level.as_str());
@@ -509,6 +534,54 @@ impl Lines {
         self.bare("transfers", config.transfers);
         self.bare("requests", config.requests);
         self.filter(&config.filter);
+    }
+
+    fn auth(&mut self, auth: &auth::Config) {
+        if !auth.is_on {
+            self.text += "\n# no [auth]: nobody is asked who they are\n";
+            return;
+        }
+        self.section("[auth]");
+        if let Some(path) = &auth.htpasswd_file {
+            self.key("htpasswd_file", path.display());
+        }
+        self.key("token_ttl", Span::from(auth.token_ttl));
+        self.key("refresh_ttl", Span::from(auth.refresh_ttl));
+        for identity in &auth.identities {
+            self.section("[[identity]]");
+            self.key("name", &identity.name);
+            match &identity.password_file {
+                Some(path) => self.key("password_file", path.display()),
+                None => self.text += "# its password_hashes are not shown\n",
+            }
+            self.list("certificates", &identity.certificates);
+            self.bare("enabled", identity.enabled);
+            if let Some(expires) = identity.expires {
+                self.key("expires", expires);
+            }
+        }
+        for auth::Grant { identities, permission } in &auth.permissions {
+            let words = |texts: Vec<String>| texts;
+            self.section("[[permission]]");
+            self.list(
+                "identities",
+                &words(identities.iter().map(|whose| whose.as_str().to_owned()).collect()),
+            );
+            self.list(
+                "repositories",
+                &words(permission.repositories.iter().map(ToString::to_string).collect()),
+            );
+            self.list(
+                "actions",
+                &words(
+                    permission
+                        .actions
+                        .each()
+                        .map(|action| action.as_str().to_owned())
+                        .collect(),
+                ),
+            );
+        }
     }
 
     fn proxies(&mut self, proxies: &parent::Proxies) {

@@ -4,6 +4,7 @@ mod cache;
 mod config;
 mod page;
 mod queue;
+mod token;
 
 use async_trait::async_trait;
 use http::Response;
@@ -16,6 +17,7 @@ use prometheus::{Encoder, Registry, TextEncoder};
 
 pub use config::Config;
 
+use crate::auth::Guard;
 use crate::push::Push;
 use crate::queue::Queue;
 use crate::status::{Receipts, Status};
@@ -28,6 +30,7 @@ pub struct Admin {
     push: Option<Push>,
     queue: Queue,
     receipts: Receipts,
+    guard: Guard,
 }
 
 /// The admin port as a service for pingora's server.
@@ -38,6 +41,7 @@ pub fn service(
     push: Option<Push>,
     queue: Queue,
     receipts: Receipts,
+    guard: Guard,
 ) -> Service<Admin> {
     let admin = Admin {
         status,
@@ -45,6 +49,7 @@ pub fn service(
         push,
         queue,
         receipts,
+        guard,
     };
     let mut service = Service::new("admin".to_owned(), admin);
     service.threads = Some(1);
@@ -57,17 +62,22 @@ impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let head = session.req_header();
         let (path, is_read) = (head.uri.path(), matches!(head.method.as_str(), "GET" | "HEAD"));
-        let is_deed = [cache::GC, queue::RETRY, queue::DROP].contains(&path);
+        let is_deed = [cache::GC, queue::RETRY, queue::DROP].contains(&path) || token::DEEDS.contains(&path);
         if is_deed && head.method == http::Method::POST {
             // A page that a browser shows must not do what its reader may.
             if head.headers.contains_key(http::header::ORIGIN) {
                 return words(403, "no page of another origin may ask for this\n");
             }
             let query = head.uri.query().unwrap_or_default().to_owned();
-            return match path {
+            let path = path.to_owned();
+            return match path.as_str() {
                 cache::GC => cache::collect(self.push.as_ref(), &query).await,
                 queue::RETRY => queue::retry(&self.queue, &query).await,
-                _ => queue::drop_items(&self.queue, &query).await,
+                queue::DROP => queue::drop_items(&self.queue, &query).await,
+                _ => match body(session).await {
+                    Ok(body) => token::act(&self.guard, &path, &query, body).await,
+                    Err(refusal) => refusal,
+                },
             };
         }
         if !is_read {
@@ -82,6 +92,7 @@ impl ServeHttp for Admin {
             "/healthz" => self.health().await,
             "/readyz" => self.readiness().await,
             "/metrics" => self.metrics(),
+            token::LIST => token::list(&self.guard),
             queue::LIST => queue::list(&self.queue),
             queue::RECEIPTS => {
                 let query = head.uri.query().unwrap_or_default().to_owned();
@@ -90,7 +101,7 @@ impl ServeHttp for Admin {
             _ if is_deed => words(405, "this takes POST\n"),
             _ => words(
                 404,
-                "there are /, /metrics, /healthz, /readyz, /api/queue, /api/receipts and /api/cache/gc here\n",
+                "there are /, /metrics, /healthz, /readyz, /api/queue, /api/receipts, /api/tokens and /api/cache/gc here\n",
             ),
         }
     }
@@ -122,6 +133,20 @@ impl Admin {
         match TextEncoder::new().encode(&self.metrics.gather(), &mut lines) {
             Ok(()) => text(200, "text/plain; version=0.0.4; charset=utf-8", lines),
             Err(error) => text(500, "text/plain; charset=utf-8", error.to_string().into()),
+        }
+    }
+}
+
+/// What a request brings, if it is not too much.
+async fn body(session: &mut ServerSession) -> Result<Vec<u8>, Response<Vec<u8>>> {
+    const MOST: usize = 1 << 20;
+    let mut body = Vec::new();
+    loop {
+        match session.read_request_body().await {
+            Ok(None) => return Ok(body),
+            Ok(Some(piece)) if body.len() + piece.len() <= MOST => body.extend_from_slice(&piece),
+            Ok(Some(_)) => return Err(refuse(413, "the body has more than 1 MiB")),
+            Err(_) => return Err(refuse(400, "the body broke off")),
         }
     }
 }

@@ -1,4 +1,4 @@
-use super::{Gate, Permit};
+use super::{Gate, Permit, Principal};
 use crate::fetch::{Asker, Document, Error, Fetch, Outcome, Source};
 use crate::oci::{Digest, Reference, Repository};
 use crate::store::Store;
@@ -88,10 +88,10 @@ impl Shelf {
         self.fetch.referrers(permit.repository(), digest, asker).await
     }
 
-    /// The repositories that lie here and that `gate` shows.
-    pub fn repositories(&self, gate: &Gate) -> Vec<Repository> {
+    /// The repositories that lie here and that `gate` shows to `principal`.
+    pub fn repositories(&self, gate: &Gate, principal: &Principal) -> Vec<Repository> {
         let mut repositories = self.store.repositories();
-        repositories.retain(|repository| gate.allows(repository));
+        repositories.retain(|repository| gate.shows(principal, repository));
         repositories
     }
 }

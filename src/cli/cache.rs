@@ -1,13 +1,13 @@
 //! What lies in a node's store, and what may go.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::node::{self, Failure};
 use super::report;
-use crate::config::{Config, Overrides, environment};
-use crate::store::{self, Store};
+use super::stopped::{REMEDY, Which};
 use crate::units::{Size, Span};
 
 /// Look after what a node keeps.
@@ -40,15 +40,8 @@ struct Gc {
     /// Spare what was pushed within this time [default: push.unused_ttl]
     #[arg(long, value_name = "SPAN")]
     unused: Option<Span>,
-    /// The node's admin port
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5001")]
-    admin: String,
-    /// The file of settings, of a node that is stopped
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// The folder that holds the store, of a node that is stopped
-    #[arg(long, value_name = "DIR")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    node: Which,
 }
 
 impl Args {
@@ -67,38 +60,8 @@ impl Args {
 
 impl Gc {
     async fn run(self) -> Result<(), Failure> {
-        if self.config.is_none() && self.data.is_none() {
+        let Some((config, store)) = self.node.open("cache gc")? else {
             return self.ask().await;
-        }
-        let overrides = Overrides {
-            data: self.data.clone(),
-            ..Overrides::default()
-        };
-        let (config, _) = Config::load(self.config.as_deref(), environment(), &overrides)?;
-        let storage = store::Config {
-            // Nothing is to leave but what is asked for.
-            capacity: Size::of(u64::MAX >> 1),
-            keep_free: Some(Size::of(0)),
-            ..config.storage
-        };
-        if !store::is_at(&storage.path) {
-            let words = format!(
-                "{} is no store of wharf; name the folder that a node's storage.path names",
-                storage.path.display()
-            );
-            return Err(words.into());
-        }
-        let opened = Store::open(&storage, store::Metrics::new(&prometheus::Registry::new())?);
-        let store = match opened {
-            Err(store::Error::Locked { .. }) => {
-                let words = format!(
-                    "a node runs on {}; ask it at its admin port: wharf cache gc --admin http://{}",
-                    storage.path.display(),
-                    config.admin.address
-                );
-                return Err(words.into());
-            }
-            other => other?,
         };
         let unused = self.unused.map_or(config.push.unused_ttl, Span::duration);
         let swept = store.sweep(unused, self.dry_run).await?;
@@ -116,8 +79,15 @@ impl Gc {
         if let Some(unused) = self.unused {
             path += &format!("&unused={unused}");
         }
-        let remedy = "name its admin port with --admin, or the store of one that is stopped with --data";
-        let body = node::call(&self.admin, "POST", &path, Duration::from_secs(600), remedy).await?;
+        let body = node::call(
+            &self.node.admin,
+            "POST",
+            &path,
+            Bytes::new(),
+            Duration::from_secs(600),
+            REMEDY,
+        )
+        .await?;
         let blobs = body["blobs"].as_array().map_or(&[][..], Vec::as_slice);
         for blob in blobs {
             let text = |key: &str| blob[key].as_str().unwrap_or_default().to_owned();

@@ -15,6 +15,8 @@ mod node;
 mod queue;
 mod report;
 mod serve;
+mod stopped;
+mod token;
 
 use std::process::ExitCode;
 
@@ -37,6 +39,7 @@ enum Command {
     Client(client::Args),
     Queue(queue::Args),
     Cache(cache::Args),
+    Token(token::Args),
     Demo(demo::Args),
 }
 
@@ -49,6 +52,7 @@ impl Cli {
             Command::Client(args) => args.run(),
             Command::Queue(args) => args.run(),
             Command::Cache(args) => args.run(),
+            Command::Token(args) => args.run(),
             Command::Demo(args) => args.run(),
         }
     }

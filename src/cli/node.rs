@@ -22,6 +22,7 @@ pub(super) async fn call(
     admin: &str,
     method: &str,
     path: &str,
+    body: Bytes,
     within: Duration,
     remedy: &str,
 ) -> Result<Value, Failure> {
@@ -31,7 +32,7 @@ pub(super) async fn call(
         method,
         url: &url,
         headers: &[],
-        body: Bytes::new(),
+        body,
         within,
     };
     let reply = match Client::new(None)?.call(call).await {

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
+use bytes::Bytes;
 use serde_json::Value;
 use url::form_urlencoded;
 
@@ -244,7 +245,7 @@ fn is_number(text: &str) -> bool {
 impl Node {
     async fn call(&self, method: &'static str, path: &str) -> Result<Value, Failure> {
         let remedy = "name its admin port with --admin";
-        node::call(&self.admin, method, path, Duration::from_secs(60), remedy).await
+        node::call(&self.admin, method, path, Bytes::new(), Duration::from_secs(60), remedy).await
     }
 }
 

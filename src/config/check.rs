@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use super::{Config, Mode, Places, Remark};
-use crate::listener::{Identity, Target};
+use crate::listener::{Target, Tls};
 use crate::store;
 use crate::units::Clock;
 
@@ -38,6 +38,7 @@ impl Config {
         self.check_storage(&mut findings);
         self.check_log(&mut findings);
         self.check_freshness(&mut findings);
+        self.check_auth(&mut findings);
         self.check_push(places, &mut findings);
         self.check_queue(places, &mut findings);
         upstreams::check(self, &mut findings);
@@ -81,25 +82,29 @@ impl Config {
     }
 
     fn check_certificate(&self, clock: &Clock, findings: &mut Findings) {
-        let Some((certificate, key)) = &self.listen.certificate else {
-            return;
-        };
-        let identity = match Identity::read(certificate, key) {
-            Ok(identity) => identity,
-            Err(error) => {
-                let at = if error.is_of_key() { "key_file" } else { "cert_file" };
-                return findings.wrong(format!("listen.{at}"), error.to_string());
-            }
+        let tls = match Tls::read(&self.listen) {
+            Ok(Some(tls)) => tls,
+            Ok(None) => return,
+            Err(error) => return findings.wrong(format!("listen.{}", error.key()), error.to_string()),
         };
         let names: Vec<&str> = self
             .upstreams
             .iter()
             .flat_map(|upstream| upstream.hosts.iter().map(String::as_str))
+            .chain(self.listen.login_server.as_deref())
             .collect();
         // A clock that is not set judges no certificate.
         let now = clock.is_set().then(|| clock.wall());
-        for words in identity.doubts(&names, now) {
-            findings.doubt("listen.cert_file", words);
+        for (path, words) in tls.doubts(&names, now) {
+            let is_named = self
+                .listen
+                .certificate
+                .as_ref()
+                .is_some_and(|(named, _)| *named == path);
+            match is_named {
+                true => findings.doubt("listen.cert_file", words),
+                false => findings.doubt("listen.certs_dir", format!("{} {words}", path.display())),
+            }
         }
     }
 
@@ -149,6 +154,29 @@ impl Config {
 }
 
 impl Config {
+    /// Who may do what.
+    fn check_auth(&self, findings: &mut Findings) {
+        for (key, words) in self.auth.doubts() {
+            findings.doubt(key, words);
+        }
+        if self.auth.is_on && self.auth.is_open {
+            findings.doubt(
+                "push.anonymous",
+                "lets everybody push and delete who does not log in; leave it out, as [auth], [[identity]] or [[permission]] say who may",
+            );
+        }
+        if self.auth.is_on
+            && self.listen.certificate.is_none()
+            && self.listen.certs_dir.is_none()
+            && !self.listen.address.ip().is_loopback()
+        {
+            findings.doubt(
+                "listen.cert_file",
+                "is not written: passwords cross the network in the clear; write cert_file and key_file, or let a proxy speak TLS",
+            );
+        }
+    }
+
     /// Who may push, and whether anybody can.
     fn check_push(&self, places: &Places, findings: &mut Findings) {
         if self.mode == Mode::Mirror {
@@ -161,11 +189,11 @@ impl Config {
             return;
         }
         let is_open = !self.listen.address.ip().is_loopback();
-        if is_open && !self.push.anonymous {
+        if is_open && !self.push.anonymous && !self.auth.is_on {
             findings.wrong(
                 "mode",
                 format!(
-                    "is registry, {} can be reached from other machines, and nothing says who may push; write anonymous = true in [push] if anybody may, or listen on 127.0.0.1",
+                    "is registry, {} can be reached from other machines, and nothing says who may push; write [auth] and make tokens (wharf token create), or anonymous = true in [push] if anybody may",
                     self.listen.address
                 ),
             );

@@ -30,6 +30,45 @@ pub(super) fn doubts(chain: &[CertificateDer<'_>], names: &[&str], now: Option<S
         .collect()
 }
 
+/// Whether clients that ask for `name` take it.
+pub(super) fn is_for(chain: &[CertificateDer<'_>], name: &str) -> bool {
+    let parsed = chain.first().and_then(|der| parse_x509_certificate(der).ok());
+    parsed.is_some_and(|(_, leaf)| known(&leaf).iter().any(|known| covers(known, without_port(name))))
+}
+
+/// When it ends, in seconds since 1970.
+pub(super) fn ends(chain: &[CertificateDer<'_>]) -> Option<u64> {
+    let (_, leaf) = parse_x509_certificate(chain.first()?).ok()?;
+    u64::try_from(leaf.validity().not_after.timestamp()).ok()
+}
+
+/// The names of whoever holds it: the alternative ones, then the whole subject. None if it cannot be read.
+pub(super) fn names(der: &[u8]) -> Vec<String> {
+    let Ok((_, leaf)) = parse_x509_certificate(der) else {
+        return Vec::new();
+    };
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(text) | GeneralName::URI(text) | GeneralName::RFC822Name(text) => Some((*text).to_owned()),
+        GeneralName::IPAddress(bytes) => match bytes.len() {
+            4 => Some(IpAddr::from(<[u8; 4]>::try_from(*bytes).ok()?).to_string()),
+            16 => Some(IpAddr::from(<[u8; 16]>::try_from(*bytes).ok()?).to_string()),
+            _ => None,
+        },
+        _ => None,
+    };
+    let mut names: Vec<String> = known(&leaf).iter().filter_map(name).collect();
+    let subject = leaf.subject().to_string();
+    if !subject.is_empty() {
+        names.push(subject);
+    }
+    names
+}
+
+fn known<'a>(leaf: &'a X509Certificate<'_>) -> &'a [GeneralName<'a>] {
+    let alternative = leaf.subject_alternative_name().ok().flatten();
+    alternative.map_or(&[][..], |extension| &extension.value.general_names)
+}
+
 fn out_of_time(leaf: &X509Certificate<'_>, now: SystemTime) -> Option<String> {
     let (begins, ends) = (leaf.validity().not_before, leaf.validity().not_after);
     if at(begins) > now {
@@ -61,8 +100,7 @@ fn out_of_order(chain: &[X509Certificate<'_>]) -> Option<String> {
 }
 
 fn misnamed(leaf: &X509Certificate<'_>, names: &[&str]) -> Option<String> {
-    let alternative = leaf.subject_alternative_name().ok().flatten();
-    let known = alternative.map_or(&[][..], |extension| &extension.value.general_names);
+    let known = known(leaf);
     if known.is_empty() {
         return Some(
             "names no host, and clients refuse it; have it issued with a subjectAltName for every name that clients use"
@@ -74,7 +112,7 @@ fn misnamed(leaf: &X509Certificate<'_>, names: &[&str]) -> Option<String> {
         .map(|name| without_port(name))
         .find(|name| !known.iter().any(|known| covers(known, name)))?;
     Some(format!(
-        "is not for {missing}, which stands in hosts; have it issued with that name too"
+        "is not for {missing}, which stands in hosts or login_server; have it issued with that name too"
     ))
 }
 

@@ -1,7 +1,8 @@
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::units::{Address, Size, Span};
@@ -14,6 +15,16 @@ pub struct Config {
     pub address: SocketAddr,
     /// Certificate chain and key, PEM. Both or neither.
     pub certificate: Option<(PathBuf, PathBuf)>,
+    /// A folder of further pairs: `<name>.crt` and `<name>.key`.
+    pub certs_dir: Option<PathBuf>,
+    /// PEM: authorities that certificates of clients come from.
+    pub client_ca_file: Option<PathBuf>,
+    /// Whether a client has to show one.
+    pub client_auth: ClientAuth,
+    /// Proxies in front of this node, whose `X-Forwarded-*` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Host and port under which clients know this node; without it, whatever they ask for.
+    pub login_server: Option<String>,
     /// A request's header is here by then.
     pub header_timeout: Duration,
     /// A TLS handshake is done by then.
@@ -38,6 +49,44 @@ pub struct Config {
     pub http2_streams: u32,
 }
 
+/// Whether a client has to show a certificate, where those of clients are looked at.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum ClientAuth {
+    /// It may log in by a password instead.
+    #[default]
+    Optional,
+    /// There is no connection without.
+    Required,
+}
+
+/// Written `10.1.0.0/16` or `10.1.2.3`.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Network(IpNet);
+
+impl TryFrom<String> for Network {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let alone = || text.parse::<IpAddr>().map(IpNet::from).ok();
+        let network = text.parse().ok().or_else(alone);
+        network.map(Self).ok_or_else(|| {
+            format!("{text:?} is no address; write that of a proxy like 10.1.2.3, or a network like 10.1.0.0/16")
+        })
+    }
+}
+
+impl ClientAuth {
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Optional => "optional",
+            Self::Required => "required",
+        }
+    }
+}
+
 /// What may stand in the file, before it is checked.
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -45,6 +94,11 @@ struct Written {
     address: Address,
     cert_file: Option<PathBuf>,
     key_file: Option<PathBuf>,
+    certs_dir: Option<PathBuf>,
+    client_ca_file: Option<PathBuf>,
+    client_auth: ClientAuth,
+    trusted_proxies: Vec<Network>,
+    login_server: Option<String>,
     header_timeout: Span,
     handshake_timeout: Span,
     idle_timeout: Span,
@@ -67,6 +121,11 @@ impl Default for Written {
             address: SocketAddr::from(([127, 0, 0, 1], 5000)).into(),
             cert_file: None,
             key_file: None,
+            certs_dir: None,
+            client_ca_file: None,
+            client_auth: ClientAuth::default(),
+            trusted_proxies: Vec::new(),
+            login_server: None,
             header_timeout: Span::seconds(10),
             handshake_timeout: Span::seconds(10),
             idle_timeout: Span::seconds(75),
@@ -102,6 +161,23 @@ impl TryFrom<Written> for Config {
                 return Err("key_file stands without cert_file; write both, or neither for plain HTTP".to_owned());
             }
         };
+        if let Some(server) = &written.login_server
+            && !is_host(server)
+        {
+            return Err(format!(
+                "login_server is {server:?}; write a host, with its port unless that is 80 or 443, like l4.plant.example:5000"
+            ));
+        }
+        let has_tls = certificate.is_some() || written.certs_dir.is_some();
+        if written.client_ca_file.is_some() && !has_tls {
+            return Err("client_ca_file stands without cert_file: certificates are shown over TLS alone; write cert_file and key_file".to_owned());
+        }
+        if written.client_auth == ClientAuth::Required && written.client_ca_file.is_none() {
+            return Err(
+                "client_auth is required, and nothing says whose certificates are good; write client_ca_file"
+                    .to_owned(),
+            );
+        }
         let timeouts = [
             ("header_timeout", written.header_timeout),
             ("handshake_timeout", written.handshake_timeout),
@@ -129,6 +205,11 @@ impl TryFrom<Written> for Config {
         Ok(Self {
             address: written.address.socket(),
             certificate,
+            certs_dir: written.certs_dir,
+            client_ca_file: written.client_ca_file,
+            client_auth: written.client_auth,
+            trusted_proxies: written.trusted_proxies.into_iter().map(|network| network.0).collect(),
+            login_server: written.login_server,
             header_timeout: written.header_timeout.duration(),
             handshake_timeout: written.handshake_timeout.duration(),
             idle_timeout: written.idle_timeout.duration(),
@@ -142,4 +223,10 @@ impl TryFrom<Written> for Config {
             http2_streams: written.http2_streams,
         })
     }
+}
+
+/// A host and perhaps a port, as clients write them.
+fn is_host(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte);
+    !text.is_empty() && text.len() <= 255 && text.bytes().all(allowed)
 }

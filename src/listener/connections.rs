@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use ipnet::IpNet;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use parking_lot::Mutex;
 use pingora::listeners::ConnectionFilter;
@@ -31,6 +32,8 @@ struct Shared {
     most: usize,
     /// Of one address.
     each: usize,
+    /// Behind these are many clients.
+    proxies: Vec<IpNet>,
     open: watch::Sender<usize>,
     clients: Mutex<Clients>,
     refused: Refused,
@@ -48,11 +51,13 @@ struct Clients {
 }
 
 impl Connections {
-    /// At most `most` at a time, beyond which accepting pauses; of one address `each`, beyond which they are closed.
-    pub fn new(most: usize, each: usize, refused: Refused) -> Self {
+    /// At most `most` at a time, beyond which accepting pauses; of one address `each`, beyond which they are closed; of
+    /// `proxies` any number.
+    pub fn new(most: usize, each: usize, proxies: Vec<IpNet>, refused: Refused) -> Self {
         let shared = Shared {
             most,
             each,
+            proxies,
             open: watch::Sender::new(0),
             clients: Mutex::default(),
             refused,
@@ -114,6 +119,15 @@ impl Clients {
     }
 }
 
+impl Shared {
+    /// As whom it is counted; `None`: as nobody.
+    fn client(&self, address: IpAddr) -> Option<IpAddr> {
+        let address = address.to_canonical();
+        let is_proxy = self.proxies.iter().any(|network| network.contains(&address));
+        (!is_proxy).then(|| client(address))
+    }
+}
+
 /// Who is counted as one client: an address of IPv4, the network of a host of IPv6 (RFC 6177: never less than /64).
 fn client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -141,7 +155,7 @@ impl Drop for Busy {
 #[async_trait]
 impl ConnectionFilter for Connections {
     async fn should_accept(&self, address: Option<&SocketAddr>) -> bool {
-        let client = address.map(|address| client(address.ip()));
+        let client = address.and_then(|address| self.shared.client(address.ip()));
         if self.is_draining() {
             return false;
         }
@@ -176,7 +190,7 @@ impl Open {
     /// From its task's first moment on.
     pub(super) fn new(connections: &Connections, address: Option<IpAddr>) -> Self {
         let shared = connections.shared.clone();
-        let client = address.map(client);
+        let client = address.and_then(|address| shared.client(address));
         let mut clients = shared.clients.lock();
         if let Some(at) = clients.accepted.iter().position(|(_, other)| *other == client) {
             clients.accepted.remove(at);

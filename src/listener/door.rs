@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,12 +17,14 @@ use pingora::time::timeout;
 
 use super::bound::Bound;
 use super::broken::Broken;
+use super::client::{Client, authorization};
 use super::incoming::{self, Coming, Nothing};
 use super::log::Entry;
 use super::pace::Pace;
 use super::refused::Limit;
 use super::send::{self, Meter, Socket};
 use super::{Config, Connections, Refused, RequestLog};
+use crate::auth::Principal;
 use crate::oci::{Code, Registry, error_body};
 use crate::serve::{Body, Content, Kind, Reply, Request, Serve};
 use crate::units::with_causes;
@@ -69,19 +72,26 @@ impl Door {
     async fn answer(&self, session: &mut ServerSession) -> Sent {
         let serve = self.serve.load_full();
         let bound = self.bound.to(|| session.server_addr()?.as_inet().copied());
+        let digest = session.digest().and_then(|digest| digest.ssl_digest.clone());
+        let client = Client::of(digest.as_deref(), remote(session));
+        let mut from = client.remote;
         let reply = if self.is_push(session) {
             // It is looked at while its body is read.
             let head = session.req_header().clone();
-            match self.request(&head, bound) {
+            match self.request(&head, bound, &client) {
                 Ok(request) => {
+                    from = request.remote;
                     let mut body = Coming::new(session, &self.config, &self.refused);
                     Ok(serve.answer(&request, &mut body).await)
                 }
                 Err(reply) => Err(reply),
             }
         } else {
-            match self.request(session.req_header(), bound) {
-                Ok(request) => Ok(serve.answer(&request, &mut Nothing).await),
+            match self.request(session.req_header(), bound, &client) {
+                Ok(request) => {
+                    from = request.remote;
+                    Ok(serve.answer(&request, &mut Nothing).await)
+                }
                 Err(reply) => Err(reply),
             }
         };
@@ -89,11 +99,19 @@ impl Door {
             session.set_keepalive(None);
         }
         let reply = reply.unwrap_or_else(|reply| reply);
-        self.send(session, reply).await
+        Sent {
+            from,
+            ..self.send(session, reply).await
+        }
     }
 
     /// What is asked for, or what is said to a head that nobody answers.
-    fn request<'a>(&self, head: &'a RequestHeader, bound: Option<&'a Registry>) -> Result<Request<'a>, Reply> {
+    fn request<'a>(
+        &self,
+        head: &'a RequestHeader,
+        bound: Option<&'a Registry>,
+        client: &Client<'a>,
+    ) -> Result<Request<'a>, Reply> {
         let path = std::str::from_utf8(head.raw_path()).unwrap_or("");
         let (path, query) = path
             .split_once('?')
@@ -107,12 +125,17 @@ impl Door {
             self.refused.count(Limit::HeadFields);
             return Err(too_large());
         }
+        let way = client.way(&head.headers, host, &self.config.trusted_proxies);
         Ok(Request {
             method: head.method.as_str(),
             path,
             query,
             headers: &head.headers,
-            host,
+            host: way.host,
+            scheme: way.scheme,
+            remote: way.remote,
+            authorization: authorization(&head.headers),
+            peer: client.peer,
             bound,
         })
     }
@@ -120,8 +143,8 @@ impl Door {
     /// Whether the request brings something that may be wanted.
     fn is_push(&self, session: &ServerSession) -> bool {
         let method = &session.req_header().method;
-        let brings = [http::Method::POST, http::Method::PUT, http::Method::PATCH];
-        brings.contains(method) && self.serve.load().takes_pushes()
+        let path = session.req_header().uri.path();
+        self.serve.load().reads_body(method.as_str(), path)
     }
 
     /// Reads a body that nobody asked for, as far as that is worth it. False if there is no end to it.
@@ -142,6 +165,8 @@ impl Door {
             kind: reply.kind,
             outcome: reply.outcome.map(|outcome| outcome.as_str()),
             status: reply.status,
+            from: None,
+            who: reply.who.clone(),
             meter: Meter::default(),
             reason: reply.reason().cloned(),
             broken: None,
@@ -203,7 +228,8 @@ impl Door {
         let query = head.uri.query().unwrap_or_default();
         let namespace = super::log::namespace(query);
         self.log.line(&Entry {
-            remote: session.client_addr().and_then(|address| Some(address.as_inet()?.ip())),
+            remote: sent.from,
+            who: sent.who.as_ref().map(Principal::name).filter(|name| !name.is_empty()),
             method: head.method.as_str(),
             path: head.uri.path(),
             namespace,
@@ -224,6 +250,10 @@ struct Sent {
     kind: Kind,
     outcome: Option<&'static str>,
     status: u16,
+    /// Where the request came from.
+    from: Option<IpAddr>,
+    /// Whom it was for.
+    who: Option<Principal>,
     /// Of the body.
     meter: Meter,
     /// Why it brings nothing.
@@ -292,6 +322,11 @@ impl HttpServerApp for Door {
     }
 }
 
+/// Where the connection comes from.
+fn remote(session: &ServerSession) -> Option<IpAddr> {
+    Some(session.client_addr()?.as_inet()?.ip())
+}
+
 fn header(reply: &Reply) -> Option<Box<ResponseHeader>> {
     let mut header = ResponseHeader::build_no_case(reply.status, Some(reply.headers.len() + 3)).ok()?;
     for (name, value) in &reply.headers {
@@ -332,6 +367,7 @@ fn refusal(status: u16, code: Code, message: &str) -> Reply {
         body: Body::Bytes(body.into()),
         kind: Kind::Other,
         outcome: None,
+        who: None,
     }
 }
 

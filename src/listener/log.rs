@@ -72,6 +72,8 @@ struct Lines {
 /// What a line tells.
 pub(super) struct Entry<'a> {
     pub(super) remote: Option<std::net::IpAddr>,
+    /// Who asked, if they said so.
+    pub(super) who: Option<&'a str>,
     pub(super) method: &'a str,
     pub(super) path: &'a str,
     pub(super) namespace: Option<&'a str>,
@@ -209,6 +211,9 @@ fn text(line: &mut String, stamp: &mut Stamp, entry: &Entry<'_>) {
     line.push_str(kind);
     line.push(' ');
     line.push_str(entry.outcome.unwrap_or("-"));
+    if let Some(who) = entry.who {
+        let _ = write!(line, " who: {who}");
+    }
     if let Some(reason) = entry.reason {
         let _ = write!(line, " reason: {reason}");
     }
@@ -247,6 +252,10 @@ fn json(line: &mut String, stamp: &mut Stamp, entry: &Entry<'_>) {
     }
     if let Some(outcome) = entry.outcome {
         let _ = write!(line, ",\"outcome\":\"{outcome}\"");
+    }
+    if let Some(who) = entry.who {
+        line.push_str(",\"who\":");
+        quoted(line, who);
     }
     if let Some(reason) = entry.reason {
         line.push_str(",\"reason\":");

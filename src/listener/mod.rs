@@ -5,6 +5,7 @@
 mod bound;
 mod broken;
 mod certificate;
+mod client;
 mod config;
 mod connections;
 mod door;
@@ -29,11 +30,11 @@ use pingora::listeners::ListenerConfig;
 use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::services::listening::Service;
 
-pub use config::Config;
+pub use config::{ClientAuth, Config};
 pub use connections::{Connections, raise_descriptor_limit};
 pub use log::{Format, RequestLog, Target};
 pub use refused::Refused;
-pub use tls::{Error as TlsError, Identity};
+pub use tls::{Error as TlsError, Handshakes, Tls};
 
 use self::bound::Bound;
 use self::door::Door;
@@ -55,8 +56,8 @@ pub struct Parts {
     pub serve: Arc<ArcSwap<Serve>>,
     /// Where to listen, and for which upstream if the address is bound to one.
     pub addresses: Vec<(SocketAddr, Option<Registry>)>,
-    /// Certificate and key; plain HTTP without.
-    pub identity: Option<Identity>,
+    /// Plain HTTP without.
+    pub handshakes: Option<Handshakes>,
     /// Limits.
     pub config: Config,
     /// How many connections, and whether they drain.
@@ -72,8 +73,7 @@ pub fn service(parts: Parts) -> Service<Porch> {
     let bound = Bound::new(&parts.addresses);
     // What lay in a buffer below TLS would stay there while more of the body is waited for: pingora flushes at its
     // end alone. Plain bodies go past the buffer.
-    let buffer = L4BufferSettings::new(BUFFER, if parts.identity.is_some() { 0 } else { BUFFER });
-    let handshake = parts.identity.map(|identity| identity.acceptor(parts.config.http2));
+    let buffer = L4BufferSettings::new(BUFFER, if parts.handshakes.is_some() { 0 } else { BUFFER });
     let door = Door::new(
         parts.serve,
         bound,
@@ -82,7 +82,7 @@ pub fn service(parts: Parts) -> Service<Porch> {
         parts.refused,
         parts.log,
     );
-    let mut service = Service::new("registry".to_owned(), Porch::new(door, handshake));
+    let mut service = Service::new("registry".to_owned(), Porch::new(door, parts.handshakes));
     for (address, _) in &parts.addresses {
         // Without TLS: pingora would give a handshake a minute, so the porch makes it.
         let listener = ListenerConfig::tcp(address.to_string()).l4_buffer(buffer);

@@ -14,13 +14,13 @@ use bytes::BytesMut;
 use http::HeaderMap;
 use httparse::Status;
 use pingora::apps::{HttpServerApp, ServerApp};
-use pingora::listeners::tls::Acceptor;
 use pingora::protocols::http::{ServerSession, date::get_cached_date};
 use pingora::protocols::{ALPN, Stream, l4};
 use pingora::server::ShutdownWatch;
 use pingora::time::timeout;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::client::Client;
 use super::connections::{Busy, Open};
 use super::door::{self, Door};
 use super::framing;
@@ -29,13 +29,16 @@ use super::pace::Pace;
 use super::prompt::Prompt;
 use super::refused::Limit;
 use super::streams::Streams;
+use super::tls::Handshakes;
+use crate::auth::Principal;
 use crate::serve::{Body, Reply, Request};
 
 /// Fields that a plain request may have.
 const FIELDS: usize = 64;
-/// Fields that change nothing about a hot answer.
-const PLAIN: [&str; 5] = [
+/// Fields that change nothing about a hot answer, but for who may have it.
+const PLAIN: [&str; 6] = [
     "host",
+    "authorization",
     "user-agent",
     "accept",
     "accept-encoding",
@@ -46,7 +49,7 @@ const PLAIN: [&str; 5] = [
 pub struct Porch {
     door: Arc<Door>,
     /// `None`: plain HTTP.
-    handshake: Option<Acceptor>,
+    handshakes: Option<Handshakes>,
 }
 
 /// What came of waiting for a request.
@@ -67,16 +70,17 @@ enum Head {
 const FAREWELL: Duration = Duration::from_secs(1);
 
 impl Porch {
-    pub(super) fn new(door: Door, handshake: Option<Acceptor>) -> Self {
+    pub(super) fn new(door: Door, handshakes: Option<Handshakes>) -> Self {
         let door = Arc::new(door);
-        Self { door, handshake }
+        Self { door, handshakes }
     }
 
     /// The stream behind its TLS, if there is any to be; `None` if it does not come about in time.
     async fn shake_hands(&self, stream: Stream) -> Option<Stream> {
-        let Some(acceptor) = &self.handshake else {
+        let Some(handshakes) = &self.handshakes else {
             return Some(stream);
         };
+        let acceptor = handshakes.acceptor();
         let plain = stream.into_any().downcast::<l4::stream::Stream>().ok()?;
         match timeout(self.door.config.handshake_timeout, acceptor.tls_handshake(*plain)).await {
             Ok(Ok(stream)) => Some(Box::new(Prompt::new(stream))),
@@ -92,7 +96,7 @@ impl Porch {
     }
 
     /// Answers requests until one is not for here, which is busy from then on, or the connection ends.
-    async fn linger(&self, stream: &mut Stream, buffer: &mut BytesMut) -> Option<Busy> {
+    async fn linger(&self, stream: &mut Stream, client: &Client<'_>, buffer: &mut BytesMut) -> Option<Busy> {
         loop {
             buffer.clear();
             match self.head(stream, buffer).await {
@@ -115,7 +119,7 @@ impl Porch {
             }
             let busy = self.door.connections.busy();
             let began = now();
-            let Some(answer) = self.answer(stream, buffer) else {
+            let Some(answer) = self.answer(stream, client, buffer) else {
                 if framing::is_certain(buffer) {
                     return Some(busy);
                 }
@@ -173,7 +177,7 @@ impl Porch {
     }
 
     /// The whole reply, if the request is plain and what it asks for is in memory.
-    fn answer<'a>(&self, stream: &Stream, head: &'a [u8]) -> Option<Answer<'a>> {
+    fn answer<'a>(&self, stream: &Stream, client: &Client<'_>, head: &'a [u8]) -> Option<Answer<'a>> {
         let mut fields = [httparse::EMPTY_HEADER; FIELDS];
         let mut parsed = httparse::Request::new(&mut fields);
         let Ok(Status::Complete(length)) = parsed.parse(head) else {
@@ -186,13 +190,17 @@ impl Porch {
         if length != head.len() || !target.starts_with('/') || parsed.headers.len() > self.door.config.head_fields {
             return None;
         }
-        let mut host = None;
+        let (mut host, mut authorization) = (None, None);
         for field in &*parsed.headers {
             if !PLAIN.iter().any(|name| field.name.eq_ignore_ascii_case(name)) {
                 return None;
             }
-            if field.name.eq_ignore_ascii_case("host") && host.replace(std::str::from_utf8(field.value).ok()?).is_some()
-            {
+            let slot = match field.name.len() {
+                4 if field.name.eq_ignore_ascii_case("host") => &mut host,
+                13 if field.name.eq_ignore_ascii_case("authorization") => &mut authorization,
+                _ => continue,
+            };
+            if slot.replace(std::str::from_utf8(field.value).ok()?).is_some() {
                 return None;
             }
         }
@@ -208,6 +216,10 @@ impl Porch {
             query,
             headers: &none,
             host: Some(host?),
+            scheme: client.scheme,
+            remote: client.remote,
+            authorization,
+            peer: client.peer,
             bound,
         };
         let reply = self.door.serve.load().answer_at_once(&request)?;
@@ -229,7 +241,11 @@ impl Porch {
 
     fn record(&self, stream: &Stream, answer: &Answer<'_>, began: Instant) {
         let Reply {
-            kind, status, outcome, ..
+            kind,
+            status,
+            outcome,
+            who,
+            ..
         } = &answer.reply;
         let took = now().duration_since(began);
         self.door
@@ -238,6 +254,7 @@ impl Porch {
             .finished(answer.method, *kind, *status, answer.sent);
         self.door.log.line(&Entry {
             remote: remote(stream),
+            who: who.as_ref().map(Principal::name).filter(|name| !name.is_empty()),
             method: answer.method,
             path: answer.path,
             namespace: answer.query.and_then(super::log::namespace),
@@ -276,7 +293,9 @@ impl ServerApp for Porch {
             return streams.process_new(stream, shutdown).await;
         }
         let mut buffer = BytesMut::with_capacity(4 << 10);
-        while let Some(busy) = self.linger(&mut stream, &mut buffer).await {
+        let digest = stream.get_ssl_digest();
+        let client = Client::of(digest.as_deref(), remote(&stream));
+        while let Some(busy) = self.linger(&mut stream, &client, &mut buffer).await {
             let mut session = ServerSession::new_http1(stream);
             session.set_keepalive(Some(self.door.config.idle_timeout.as_secs()));
             hand_over(

@@ -58,7 +58,6 @@ mod redirect;
 mod refused;
 #[cfg(feature = "failpoints")]
 mod script;
-mod secret_file;
 mod shared;
 mod tls;
 mod token;

@@ -10,10 +10,9 @@ use serde::Deserialize;
 
 use super::config::Login;
 use super::proxy::Proxies;
-use super::secret_file;
 use super::tls::Identity;
 use crate::select::{Filter, Globs};
-use crate::units::{Address, Secret, Span};
+use crate::units::{Address, Secret, Span, read_secret_file};
 
 #[derive(Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -245,7 +244,7 @@ impl Written {
 
 /// A secret from its file, without the end of its line.
 pub(super) fn secret(key: &str, path: &Path) -> Result<Secret, String> {
-    let text = secret_file::read(path).map_err(|reason| format!("{key} {reason}"))?;
+    let text = read_secret_file(path).map_err(|reason| format!("{key} {reason}"))?;
     let line = text.trim_end_matches(['\r', '\n']);
     if line.contains(['\r', '\n']) {
         return Err(format!(

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::select::TagGlobs;
 use crate::units::{Size, Span};
 
 /// How clients may push, to a node that takes pushes.
@@ -18,6 +19,8 @@ pub struct Config {
     pub blob: Size,
     /// How long a blob that no manifest needs is kept.
     pub unused_ttl: Duration,
+    /// Tags that stay what they are once they are there, whoever pushes.
+    pub immutable_tags: TagGlobs,
 }
 
 #[derive(Deserialize)]
@@ -28,6 +31,7 @@ struct Written {
     upload_ttl: Span,
     blob: Size,
     unused_ttl: Span,
+    immutable_tags: TagGlobs,
 }
 
 impl Default for Written {
@@ -38,6 +42,7 @@ impl Default for Written {
             upload_ttl: Span::seconds(24 * 60 * 60),
             blob: Size::gib(64),
             unused_ttl: Span::seconds(24 * 60 * 60),
+            immutable_tags: TagGlobs::default(),
         }
     }
 }
@@ -64,6 +69,7 @@ impl TryFrom<Written> for Config {
             upload_ttl: written.upload_ttl.duration(),
             blob: written.blob,
             unused_ttl: written.unused_ttl.duration(),
+            immutable_tags: written.immutable_tags,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 
-use super::{Error, Push, beside};
+use super::{Error, Push, Shared, beside};
 use crate::auth::Permit;
 use crate::fetch::Asker;
 use crate::oci::{Digest, Manifest, Reference, Repository};
@@ -13,7 +13,7 @@ impl Push {
     ///
     /// # Errors
     ///
-    /// [`Error::Fetch`] if there is none; [`Error::Store`].
+    /// [`Error::Fetch`] if there is none; [`Error::TagTaken`] if one of its tags is to stay; [`Error::Store`].
     pub async fn drop_manifest(&self, permit: &Permit, reference: &Reference, asker: &Asker) -> Result<(), Error> {
         let shared = &self.shared;
         shared.admit(permit)?;
@@ -22,6 +22,7 @@ impl Push {
         if !shared.store.was_pushed(repository, reference) {
             shared.fetch.manifest(repository, reference, asker).await?;
         }
+        shared.spare_immutable(repository, reference)?;
         let subject = match reference {
             Reference::Digest(digest) => self.subject_of(repository, digest).await,
             Reference::Tag(_) => None,
@@ -79,5 +80,20 @@ impl Push {
         });
         let known = join_all(asked).await.into_iter().flatten();
         Hide { known: known.collect() }
+    }
+}
+
+impl Shared {
+    /// A tag that nobody moves is not deleted either, nor the manifest that it names: both would end in another one's place.
+    fn spare_immutable(&self, repository: &Repository, name: &Reference) -> Result<(), Error> {
+        let named = self.store.named_by(repository, name);
+        let spared = named.into_iter().find(|(tag, _)| self.is_immutable(repository, tag));
+        spared.map_or(Ok(()), |(tag, digest)| {
+            Err(Error::TagTaken {
+                tag,
+                digest,
+                immutable: true,
+            })
+        })
     }
 }

@@ -1,4 +1,4 @@
-use crate::oci::{Digest, Registry};
+use crate::oci::{Digest, Registry, Tag};
 use crate::push::Broken;
 use crate::units::Size;
 use crate::{fetch, store};
@@ -90,6 +90,21 @@ pub enum Error {
     /// The caller's: it is no manifest that clients would all read alike.
     #[error("no valid manifest: {0}")]
     Manifest(String),
+
+    /// The caller's: the tag is there, and whoever pushes may not move it, or nobody may.
+    #[error("{tag} is there and names {digest}; {}", if *immutable {
+        "nobody moves or deletes it, as push.immutable_tags says: push under another tag"
+    } else {
+        "to move it takes content/overwrite: push under another tag, or ask the operator of this node for it"
+    })]
+    TagTaken {
+        /// The tag.
+        tag: Tag,
+        /// What it names.
+        digest: Digest,
+        /// Nobody may.
+        immutable: bool,
+    },
 
     /// The caller's: the manifest needs what the repository does not have.
     #[error("the manifest needs what is not in this repository: {}; push it first", list(.0))]

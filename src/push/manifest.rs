@@ -6,10 +6,10 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::{join, join_all};
 
 use super::{Error, Incoming, Limit, Push, Shared, beside};
-use crate::auth::Permit;
+use crate::auth::{Action, Permit};
 use crate::fetch::Asker;
 use crate::oci::{Digest, Manifest, Reference, Repository, Tag, media};
-use crate::store::{Held, Pushed};
+use crate::store::{self, Held, Pushed};
 
 /// What was taken in.
 pub struct Accepted {
@@ -61,10 +61,11 @@ impl Push {
             needs,
             owing: shared.owing(permit),
             above,
+            fixed: shared.fixed(permit, &tags),
         };
         let (store, repository) = (shared.store.clone(), permit.repository().clone());
         let accepted = beside(move || store.accept(&repository, pushed)).await?;
-        accepted.map_err(|error| shared.counted(error.into()))?;
+        accepted.map_err(|error| shared.counted(shared.explained(permit, error)))?;
         if !elsewhere.is_empty() {
             let (shared, repository, asker) = (self.shared.clone(), permit.repository().clone(), asker.clone());
             tokio::spawn(async move { shared.keep_too(&digest, &repository, &elsewhere, &asker).await });
@@ -193,6 +194,30 @@ impl Shared {
             Some((tag.clone(), known?))
         });
         join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    /// Those of `tags` that this one may not move.
+    fn fixed(&self, permit: &Permit, tags: &[Tag]) -> Vec<Tag> {
+        let is_fixed =
+            |tag: &&Tag| !permit.allows(Action::ContentOverwrite) || self.is_immutable(permit.repository(), tag);
+        tags.iter().filter(is_fixed).cloned().collect()
+    }
+
+    pub(super) fn is_immutable(&self, repository: &Repository, tag: &Tag) -> bool {
+        self.config
+            .immutable_tags
+            .matches(repository.name.as_str(), tag.as_str())
+    }
+
+    fn explained(&self, permit: &Permit, error: store::Error) -> Error {
+        match error {
+            store::Error::TagTaken { tag, digest } => Error::TagTaken {
+                immutable: self.is_immutable(permit.repository(), &tag),
+                tag,
+                digest,
+            },
+            other => other.into(),
+        }
     }
 
     /// What the manifest needs, once all of it is found: here, or at the parent in this repository.

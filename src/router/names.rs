@@ -88,6 +88,20 @@ impl Names {
         }
     }
 
+    /// The same name in the spelling of [`Names::spell`], however a client writes it; `None` if nothing can be called so.
+    pub fn respell(&self, name: &str) -> Option<String> {
+        let prefix = name.split_once('/').and_then(|(first, _)| self.find(first));
+        let registry = prefix.unwrap_or(&self.unprefixed);
+        let mut rest = name;
+        while let Some((first, below)) = rest.split_once('/')
+            && self.find(first) == Some(registry)
+        {
+            rest = below;
+        }
+        let repository = Repository::new(registry.clone(), rest.parse().ok()?);
+        Some(self.spell(&repository))
+    }
+
     /// The registry that is meant when nothing is named.
     pub fn unprefixed(&self) -> &Registry {
         &self.unprefixed

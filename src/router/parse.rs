@@ -52,6 +52,13 @@ pub fn parse(names: &Names, line: &Line<'_>) -> Result<Routed, Error> {
     let route = match path.shape {
         Shape::Root => Route::Root,
         Shape::Ping => Route::Ping,
+        Shape::Token if matches!(line.method, "GET" | "POST") => {
+            return Ok(Routed {
+                route: Route::Token,
+                namespace,
+            });
+        }
+        Shape::Token => return Err(Error::MethodNotAllowed { allow }),
         Shape::Catalog => Route::Catalog {
             page: Page::read(query)?,
         },
@@ -230,6 +237,7 @@ fn allow(shape: Shape<'_>, writes: bool) -> &'static str {
     match shape {
         Shape::Of(_, end) if writes => push::allow(end),
         Shape::Of(_, End::Uploads(_)) => UPLOAD_ALLOW,
+        Shape::Token => "GET, POST",
         _ => "GET, HEAD",
     }
 }

@@ -19,6 +19,8 @@ pub(super) enum Shape<'a> {
     Catalog,
     /// `/v2/_wharf/receipts`
     Receipts,
+    /// `/v2/_wharf/token`, `/token`, `/acr/oauth2/token`
+    Token,
     /// `/v2/<name>/...`
     Of(&'a str, End<'a>),
 }
@@ -42,6 +44,13 @@ impl<'a> Path<'a> {
     /// Takes a raw path apart; `None` if it is none of the registry API.
     pub(super) fn parse(path: &'a str) -> Option<Self> {
         let path = path.strip_prefix('/')?;
+        // Where clients of distribution and of Azure's registries look for it.
+        if ["token", "acr/oauth2/token"].contains(&path) {
+            return Some(Self {
+                before: None,
+                shape: Shape::Token,
+            });
+        }
         if let Some(below) = below_v2(path) {
             return Some(Self {
                 before: None,
@@ -69,6 +78,7 @@ impl<'a> Shape<'a> {
             "/" => Some(Self::Ping),
             "/_catalog" => Some(Self::Catalog),
             "/_wharf/receipts" => Some(Self::Receipts),
+            "/_wharf/token" => Some(Self::Token),
             // No name begins so: extensions of the API live there.
             _ if below.starts_with("/_") => None,
             _ => Self::of(below.strip_prefix('/')?),

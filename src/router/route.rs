@@ -26,6 +26,8 @@ pub enum Route {
         /// Which.
         digest: Digest,
     },
+    /// A token for a login. No part of the distribution spec: Docker's token service.
+    Token,
     /// The tags of a repository (end-8a, end-8b).
     Tags {
         /// Where.
@@ -78,7 +80,7 @@ impl Route {
             | Self::Referrers { repository, .. } => Some(repository),
             Self::Push(push) => Some(&push.repository),
             Self::Write { repository, .. } => repository.as_ref(),
-            Self::Root | Self::Ping | Self::Catalog { .. } => None,
+            Self::Root | Self::Ping | Self::Token | Self::Catalog { .. } => None,
         }
     }
 
@@ -88,6 +90,7 @@ impl Route {
         Some(match self {
             Self::Root => "/v2".to_owned(),
             Self::Ping => "/v2/".to_owned(),
+            Self::Token => "/v2/_wharf/token".to_owned(),
             Self::Manifest { repository, reference } => in_repository(repository, "manifests", reference).finish(),
             Self::Blob { repository, digest } => in_repository(repository, "blobs", digest).finish(),
             Self::Tags { repository, page } => in_repository(repository, "tags", "list").page(page).finish(),

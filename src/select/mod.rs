@@ -5,6 +5,8 @@
 
 pub use filter::Filter;
 pub use globs::{Error, Globs};
+pub use tags::TagGlobs;
 
 mod filter;
 mod globs;
+mod tags;

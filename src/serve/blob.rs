@@ -6,26 +6,26 @@ use http::header::{ACCEPT_RANGES, CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, ET
 
 use super::manifest::{DIGEST, FOR_EVER};
 use super::{Body, Content, Refusal, Reply, Request, Segment, Serve};
-use crate::oci::{Code, ContentRange, Digest, Ranges, Repository, Resolved, error_body, media};
+use crate::auth::Permit;
+use crate::oci::{Code, ContentRange, Digest, Ranges, Resolved, error_body, media};
 
 /// `GET` and `HEAD /v2/<name>/blobs/<digest>` (end-2), with ranges (RFC 9110, 14) also of what is not here yet.
 pub(super) async fn get(
     serve: &Serve,
     request: &Request<'_>,
-    repository: &Repository,
+    permit: &Permit,
     digest: &Digest,
 ) -> Result<Reply, Refusal> {
-    let permit = serve.permit(repository)?;
     let asker = serve.asker(request)?;
     let refuse = |error| Refusal::Blob {
         error,
-        repository: repository.clone(),
+        repository: permit.repository().clone(),
         digest: *digest,
     };
     if request.is_head() || request.has(digest) {
-        let (size, outcome) = serve.shelf.blob_size(&permit, digest, &asker).await.map_err(refuse)?;
+        let (size, outcome) = serve.shelf.blob_size(permit, digest, &asker).await.map_err(refuse)?;
         if let Some(push) = &serve.push {
-            push.found(&permit, digest).await;
+            push.found(permit, digest).await;
         }
         // A range is for GET alone (RFC 9110, 14.2).
         let reply = if request.has(digest) {
@@ -37,11 +37,11 @@ pub(super) async fn get(
     }
     let ranges = request.ranges(digest);
     let from = ranges.as_ref().and_then(Ranges::first_from).unwrap_or(0);
-    let mut source = serve.shelf.blob(&permit, digest, from, &asker).await.map_err(refuse)?;
+    let mut source = serve.shelf.blob(permit, digest, from, &asker).await.map_err(refuse)?;
     let resolved = match ranges {
         None => Resolved::Whole,
         Some(ranges) => {
-            let size = serve.shelf.settle(&permit, &mut source, &asker).await.map_err(refuse)?;
+            let size = serve.shelf.settle(permit, &mut source, &asker).await.map_err(refuse)?;
             ranges.resolve(size)
         }
     };

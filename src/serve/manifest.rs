@@ -2,8 +2,9 @@ use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName};
 
 use super::{Refusal, Reply, Request, Serve};
+use crate::auth::Permit;
 use crate::fetch::Document;
-use crate::oci::{Reference, Repository};
+use crate::oci::Reference;
 
 pub(super) const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 pub(super) const FOR_EVER: HeaderValue = HeaderValue::from_static("max-age=31536000, immutable");
@@ -12,18 +13,17 @@ pub(super) const FOR_EVER: HeaderValue = HeaderValue::from_static("max-age=31536
 pub(super) async fn get(
     serve: &Serve,
     request: &Request<'_>,
-    repository: &Repository,
+    permit: &Permit,
     reference: &Reference,
 ) -> Result<Reply, Refusal> {
-    let permit = serve.permit(repository)?;
     let asker = serve.asker(request)?;
     let document = match request.is_head() {
-        true => Box::pin(serve.shelf.manifest_head(&permit, reference, &asker)).await,
-        false => Box::pin(serve.shelf.manifest(&permit, reference, &asker)).await,
+        true => Box::pin(serve.shelf.manifest_head(permit, reference, &asker)).await,
+        false => Box::pin(serve.shelf.manifest(permit, reference, &asker)).await,
     };
     let document = document.map_err(|error| Refusal::Manifest {
         error,
-        repository: repository.clone(),
+        repository: permit.repository().clone(),
         reference: reference.clone(),
     })?;
     Ok(describe(serve, request, reference, &document))
@@ -33,11 +33,10 @@ pub(super) async fn get(
 pub(super) fn get_at_once(
     serve: &Serve,
     request: &Request<'_>,
-    repository: &Repository,
+    permit: &Permit,
     reference: &Reference,
 ) -> Option<Reply> {
-    let permit = serve.permit(repository).ok()?;
-    let document = serve.shelf.manifest_at_once(&permit, reference)?;
+    let document = serve.shelf.manifest_at_once(permit, reference)?;
     Some(describe(serve, request, reference, &document))
 }
 

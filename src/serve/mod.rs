@@ -5,6 +5,7 @@
 mod blob;
 mod catalog;
 mod chain;
+mod challenge;
 mod manifest;
 mod metrics;
 mod ping;
@@ -15,6 +16,7 @@ mod refusal;
 mod reply;
 mod request;
 mod tags;
+mod token;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -28,7 +30,7 @@ pub use refusal::Refusal;
 pub use reply::{Body, Content, Kind, Reply, Segment};
 pub use request::Request;
 
-use crate::auth::{Gate, Permit, Principal, Shelf};
+use crate::auth::{Action, Gate, Principal, Shelf};
 use crate::fetch::Asker;
 use crate::oci::Repository;
 use crate::parent::{self, Class, NodeId};
@@ -49,6 +51,8 @@ pub struct Serve {
     metrics: Metrics,
     clock: Clock,
     answer_within: Duration,
+    /// Host and port under which clients know this node, where that is not what they ask for.
+    login_server: Option<String>,
 }
 
 impl Serve {
@@ -64,6 +68,7 @@ impl Serve {
         metrics: Metrics,
         clock: Clock,
         answer_within: Duration,
+        login_server: Option<String>,
     ) -> Self {
         Self {
             node,
@@ -75,6 +80,7 @@ impl Serve {
             metrics,
             clock,
             answer_within,
+            login_server,
         }
     }
 
@@ -84,39 +90,59 @@ impl Serve {
     /// is read, and perhaps not all of it.
     pub async fn answer(&self, request: &Request<'_>, body: &mut dyn Incoming) -> Reply {
         let mut kind = Kind::Other;
-        let mut namespace = None;
+        let (mut namespace, mut who) = (None, None);
         let answer = match router::parse(&self.names, &request.line(self.takes_pushes())) {
             Ok(Routed { route, namespace: used }) => {
                 kind = Kind::of(&route);
                 namespace = used;
                 // What is shared is behind locks that are let go, and is whole between any two statements of theirs.
-                let answering = AssertUnwindSafe(self.answer_route(request, route, body)).catch_unwind();
+                let answering = AssertUnwindSafe(self.answer_route(request, route, body, &mut who)).catch_unwind();
                 answering.await.unwrap_or(Err(Refusal::Panicked))
             }
             Err(error) => Err(error.into()),
         };
         let mut reply = answer.unwrap_or_else(|refusal| refusal.into_reply(&self.node));
         reply.kind = kind;
+        reply.who = reply.who.or(who);
         reply.name_api(namespace.as_deref(), self.push.as_ref().is_some_and(Push::is_open));
         self.metrics.count(&reply);
         reply
     }
 
+    /// Whether a request may bring something that is read: whatever is pushed, and the form of a login.
+    pub fn reads_body(&self, method: &str, path: &str) -> bool {
+        let is_login = || method == "POST" && path.ends_with("/token") && self.gate.guard().is_on();
+        matches!(method, "POST" | "PUT" | "PATCH") && (self.takes_pushes() || is_login())
+    }
+
     /// Whether anything can be pushed here.
-    pub fn takes_pushes(&self) -> bool {
+    fn takes_pushes(&self) -> bool {
         self.push.is_some()
     }
 
     /// Answers what needs no waiting: `None` if anything has to be read or asked for.
     ///
-    /// Looks at no fields but the host.
+    /// Looks at no fields but the host and what says who asks.
     pub fn answer_at_once(&self, request: &Request<'_>) -> Option<Reply> {
         let Routed { route, namespace } = router::parse(&self.names, &request.line(self.takes_pushes())).ok()?;
+        if !matches!(route, Route::Ping | Route::Manifest { .. }) {
+            return None;
+        }
+        let principal = self.gate.identify_at_once(&request.credentials())?;
         let mut reply = match &route {
-            Route::Ping => ping::answer(),
-            Route::Manifest { repository, reference } => manifest::get_at_once(self, request, repository, reference)?,
-            _ => return None,
+            Route::Manifest { repository, reference } => {
+                let permit = self
+                    .gate
+                    .admit(principal.clone(), repository, Action::ContentRead)
+                    .ok()?;
+                manifest::get_at_once(self, request, &permit, reference)?
+            }
+            _ => {
+                self.gate.admit_to_node(&principal, self.takes_pushes()).ok()?;
+                ping::answer()
+            }
         };
+        reply.who = Some(principal);
         reply.kind = Kind::of(&route);
         reply.name_api(namespace.as_deref(), self.push.as_ref().is_some_and(Push::is_open));
         self.metrics.count(&reply);
@@ -128,50 +154,79 @@ impl Serve {
         self.metrics.finished(method, kind, status, bytes);
     }
 
+    /// The one place where a request is let in: who asks is found out here, and each route says what it takes. What answers it
+    /// wants a permit, which nothing else gives.
+    ///
     /// Boxed is what may take long: a future is moved several times, and the hot one is to be small.
     async fn answer_route(
         &self,
         request: &Request<'_>,
         route: Route,
         body: &mut dyn Incoming,
+        who: &mut Option<Principal>,
     ) -> Result<Reply, Refusal> {
         fail_point!("serve.answer");
+        // What is answered to everybody alike.
+        match &route {
+            Route::Root => return Ok(ping::redirect()),
+            Route::Write { allow, .. } => return Err(Refusal::ReadOnly { allow }),
+            Route::Token if self.gate.guard().is_on() => return Box::pin(token::answer(self, request, body)).await,
+            Route::Token => return Err(router::Error::NotFound.into()),
+            _ => {}
+        }
+        let identified = self.gate.identify(&request.credentials()).await;
+        let principal = identified.map_err(|denied| self.refuse(request, denied))?;
+        *who = Some(principal.clone());
+        let admit = |repository: &Repository, action| {
+            let permit = self.gate.admit(principal.clone(), repository, action);
+            permit.map_err(|denied| self.refuse(request, denied))
+        };
         match route {
-            Route::Root => Ok(ping::redirect()),
-            Route::Ping => Ok(ping::answer()),
-            Route::Manifest { repository, reference } => manifest::get(self, request, &repository, &reference).await,
-            Route::Blob { repository, digest } => Box::pin(blob::get(self, request, &repository, &digest)).await,
-            Route::Tags { repository, page } => Box::pin(tags::list(self, request, &repository, &page)).await,
+            Route::Root | Route::Token | Route::Write { .. } => Err(router::Error::NotFound.into()),
+            Route::Ping => {
+                let admitted = self.gate.admit_to_node(&principal, self.takes_pushes());
+                admitted.map_err(|denied| self.refuse(request, denied))?;
+                Ok(ping::answer())
+            }
+            Route::Manifest { repository, reference } => {
+                let permit = admit(&repository, Action::ContentRead)?;
+                manifest::get(self, request, &permit, &reference).await
+            }
+            Route::Blob { repository, digest } => {
+                let permit = admit(&repository, Action::ContentRead)?;
+                Box::pin(blob::get(self, request, &permit, &digest)).await
+            }
+            Route::Tags { repository, page } => {
+                let permit = admit(&repository, Action::MetadataRead)?;
+                Box::pin(tags::list(self, request, &permit, &page)).await
+            }
             Route::Referrers {
                 repository,
                 digest,
                 artifact_type,
                 page,
             } => {
-                Box::pin(referrers::list(
-                    self,
-                    request,
-                    &repository,
-                    &digest,
-                    artifact_type.as_deref(),
-                    &page,
-                ))
-                .await
+                let permit = admit(&repository, Action::ContentRead)?;
+                let artifact_type = artifact_type.as_deref();
+                Box::pin(referrers::list(self, request, &permit, &digest, artifact_type, &page)).await
             }
-            Route::Catalog { page } => catalog::list(self, request, &page),
+            Route::Catalog { page } => {
+                let admitted = self.gate.admit_to_list(&principal);
+                admitted.map_err(|denied| self.refuse(request, denied))?;
+                catalog::list(self, request, &principal, &page)
+            }
             Route::Receipts { repository, digest } => {
-                Box::pin(receipts::tell(self, request, &repository, &digest)).await
+                let permit = admit(&repository, Action::ContentRead)?;
+                Box::pin(receipts::tell(self, request, &permit, &digest)).await
             }
-            Route::Push(wanted) => match &self.push {
-                Some(push) => Box::pin(push::answer(self, push, request, wanted, body)).await,
-                None => Err(Refusal::ReadOnly { allow: "GET, HEAD" }),
-            },
-            Route::Write { allow, .. } => Err(Refusal::ReadOnly { allow }),
+            Route::Push(router::Push { repository, deed }) => {
+                let permit = admit(&repository, push::needs(&deed))?;
+                match &self.push {
+                    Some(push) => Box::pin(push::answer(self, push, request, permit, deed, body)).await,
+                    None => Err(Refusal::ReadOnly { allow: "GET, HEAD" }),
+                }
+            }
         }
-    }
-
-    fn permit(&self, repository: &Repository) -> Result<Permit, Refusal> {
-        Ok(self.gate.admit(Principal::Anonymous, repository)?)
     }
 
     /// For whom the upstream is asked, and until when, counted from now: refuses what has come by here before.

@@ -4,10 +4,10 @@ use http::header::{HeaderName, LOCATION, RANGE};
 
 use super::manifest::DIGEST;
 use super::{Refusal, Reply, Request, Serve};
-use crate::auth::Permit;
+use crate::auth::{Action, Permit};
 use crate::oci::{Algorithm, Code, Digest, Reference, Repository, Tag};
 use crate::push::{Error, Incoming, Progress, Push};
-use crate::router::{self, Deed};
+use crate::router::Deed;
 
 const UPLOAD: HeaderName = HeaderName::from_static("docker-upload-uuid");
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -27,11 +27,11 @@ pub(super) async fn answer(
     serve: &Serve,
     push: &Push,
     request: &Request<'_>,
-    wanted: router::Push,
+    permit: Permit,
+    deed: Deed,
     body: &mut dyn Incoming,
 ) -> Result<Reply, Refusal> {
-    let router::Push { repository, deed } = wanted;
-    let permit = serve.permit(&repository)?;
+    let repository = permit.repository().clone();
     let mut pushing = Pushing {
         serve,
         push,
@@ -49,6 +49,21 @@ pub(super) async fn answer(
         },
         Failure::Refused(refusal) => refusal,
     })
+}
+
+/// What it takes. To end an upload of one's own is no delete.
+pub(super) fn needs(deed: &Deed) -> Action {
+    match deed {
+        Deed::Begin(_)
+        | Deed::Blob(_)
+        | Deed::Mount(..)
+        | Deed::Ask(_)
+        | Deed::Append(_)
+        | Deed::Finish(..)
+        | Deed::Cancel(_)
+        | Deed::Manifest(..) => Action::ContentWrite,
+        Deed::DropManifest(_) | Deed::DropBlob(_) => Action::ContentDelete,
+    }
 }
 
 /// Why not, before it has a name.
@@ -130,8 +145,10 @@ impl Pushing<'_> {
 
     /// Where the blob cannot be mounted it is to be uploaded.
     async fn mount(&mut self, digest: &Digest, from: Option<&Repository>) -> Result<Reply, Failure> {
-        let gate = &self.serve.gate;
-        let may = |source: &Repository| from.is_none_or(|from| from == source) && gate.allows(source);
+        let (gate, principal) = (&self.serve.gate, self.permit.principal());
+        let may = |source: &Repository| {
+            from.is_none_or(|from| from == source) && gate.allows(principal, source, Action::ContentRead)
+        };
         if self.push.mount(&self.permit, digest, may).await? {
             return Ok(self.created(digest));
         }

@@ -1,14 +1,14 @@
 use super::{Refusal, Reply, Request, Serve};
-use crate::oci::{Digest, Repository};
+use crate::auth::Permit;
+use crate::oci::Digest;
 
 /// `GET /v2/_wharf/receipts?repository=<name>&digest=<digest>`: how far up a push has got, for whoever may pull.
 pub(super) async fn tell(
     serve: &Serve,
     request: &Request<'_>,
-    repository: &Repository,
+    permit: &Permit,
     digest: &Digest,
 ) -> Result<Reply, Refusal> {
-    let permit = serve.permit(repository)?;
     let hops = request.hops();
     if hops.contains(&serve.node) || hops.is_too_long() {
         return Err(Refusal::Loop);

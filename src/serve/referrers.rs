@@ -4,29 +4,29 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::{Refusal, Reply, Request, Serve, tags};
-use crate::oci::{Digest, Repository, media};
+use crate::auth::Permit;
+use crate::oci::{Digest, media};
 use crate::router::Page;
 
 /// `GET /v2/<name>/referrers/<digest>` (end-12a, end-12b), filtered and cut into pages by us.
 pub(super) async fn list(
     serve: &Serve,
     request: &Request<'_>,
-    repository: &Repository,
+    permit: &Permit,
     digest: &Digest,
     artifact_type: Option<&str>,
     page: &Page,
 ) -> Result<Reply, Refusal> {
     const FILTERS: HeaderName = HeaderName::from_static("oci-filters-applied");
 
-    let permit = serve.permit(repository)?;
     let asker = serve.asker(request)?;
     let document = serve
         .shelf
-        .referrers(&permit, digest, &asker)
+        .referrers(permit, digest, &asker)
         .await
         .map_err(|error| Refusal::List {
             error,
-            repository: repository.clone(),
+            repository: permit.repository().clone(),
         })?;
     let mut reply = Reply::new(200).with(CONTENT_TYPE, HeaderValue::from_static(media::OCI_INDEX));
     if artifact_type.is_some() {

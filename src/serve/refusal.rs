@@ -7,7 +7,7 @@ use http::header::{ALLOW, HeaderName, RANGE, RETRY_AFTER};
 use serde_json::json;
 
 use super::{Reply, push as pushes};
-use crate::auth::Denied;
+use crate::auth::{Denied, Stranger};
 use crate::fetch::Error;
 use crate::oci::{Code, Digest, Reference, Repository, error_body};
 use crate::parent::{self, DENIED_HEADER, LAYER_HEADER, NodeId, REASON_HEADER, SPOILED_HEADER};
@@ -18,8 +18,8 @@ use crate::{push, router};
 pub enum Refusal {
     /// What was asked makes no sense, or names nothing.
     Route(router::Error),
-    /// Not to be had here; looks as if it did not exist.
-    Denied(Denied),
+    /// Not for who asks, with the header that says how to log in.
+    Denied(Denied, Option<(HeaderName, String)>),
     /// A mirror takes no writes.
     ReadOnly {
         /// Methods that the path has.
@@ -92,15 +92,13 @@ impl From<router::Error> for Refusal {
     }
 }
 
-impl From<Denied> for Refusal {
-    fn from(denied: Denied) -> Self {
-        Self::Denied(denied)
-    }
-}
-
 impl Refusal {
     /// The reply in the form of the distribution spec, "Error Codes".
     pub(super) fn into_reply(self, node: &NodeId) -> Reply {
+        let challenge = match &self {
+            Self::Denied(_, challenge) => challenge.clone(),
+            _ => None,
+        };
         let verdict = self.judge();
         let layer = verdict.layer.as_deref().unwrap_or(&node.name);
         let message = format!("{}: {}", node.name, verdict.message);
@@ -113,6 +111,9 @@ impl Refusal {
                 None => format!("{}: {reason}", node.name),
             };
             reply = reply.with_text(HeaderName::from_static(REASON_HEADER), &reason);
+        }
+        if let Some((name, value)) = challenge {
+            reply = reply.with_text(name, &value);
         }
         if let Some(wait) = verdict.retry_after {
             reply = reply.with(RETRY_AFTER, wait.as_secs().max(1).into());
@@ -135,7 +136,7 @@ impl Refusal {
     fn judge(self) -> Verdict {
         match self {
             Self::Route(error) => judge_route(error),
-            Self::Denied(denied) => Verdict::new(404, Code::NameUnknown, denied.to_string()),
+            Self::Denied(denied, _) => judge_denied(&denied),
             Self::ReadOnly { allow } => {
                 let message = "this node is a mirror and takes no writes; push to the registry at the top";
                 Verdict {
@@ -193,6 +194,21 @@ impl Verdict {
     }
 }
 
+fn judge_denied(denied: &Denied) -> Verdict {
+    let message = denied.to_string();
+    match denied {
+        Denied::Stranger(Stranger::TooMany) => Verdict {
+            retry_after: Some(SOON),
+            ..Verdict::new(429, Code::TooManyRequests, message)
+        },
+        Denied::Stranger(_) | Denied::LogIn { .. } | Denied::Scope { .. } => {
+            Verdict::new(401, Code::Unauthorized, message)
+        }
+        Denied::Forbidden { .. } | Denied::NoList { .. } => Verdict::new(403, Code::Denied, message),
+        Denied::Elsewhere { .. } => Verdict::new(404, Code::NameUnknown, message),
+    }
+}
+
 fn judge_route(error: router::Error) -> Verdict {
     let message = error.to_string();
     match error {
@@ -236,6 +252,7 @@ fn judge_push(error: push::Error, absent: Code, what: &str) -> Verdict {
         E::Digest { .. } => Verdict::new(400, Code::DigestInvalid, message),
         E::TooManyUploads { .. } => soon(429, Code::TooManyRequests, message),
         E::TooLarge { .. } => Verdict::new(413, Code::SizeInvalid, message),
+        E::TagTaken { .. } => Verdict::new(403, Code::Denied, message),
         E::Manifest(_) => Verdict::new(400, Code::ManifestInvalid, message),
         E::Missing(_) => Verdict::new(400, Code::ManifestBlobUnknown, message),
         E::Fetch(error) => judge_fetch(error, absent, what),

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use http::header::{CONTENT_TYPE, HeaderName};
 
+use crate::auth::Principal;
 use crate::fetch::{Outcome, Source};
 use crate::parent::{MODE_HEADER, REASON_HEADER};
 use crate::router::Route;
@@ -22,6 +23,8 @@ pub struct Reply {
     pub kind: Kind,
     /// How cached content came about; `None` for what is not cached.
     pub outcome: Option<Outcome>,
+    /// Whom it is for, if they said who they are.
+    pub who: Option<Principal>,
 }
 
 /// The bytes behind a header.
@@ -67,6 +70,8 @@ pub enum Kind {
     Catalog,
     /// How far up a push has got.
     Receipts,
+    /// A login.
+    Token,
     /// Anything that would change something.
     Write,
     /// What no route leads to.
@@ -99,6 +104,7 @@ impl Kind {
             Self::Referrers => "referrers",
             Self::Catalog => "catalog",
             Self::Receipts => "receipts",
+            Self::Token => "token",
             Self::Write => "write",
             Self::Other => "other",
         }
@@ -113,6 +119,7 @@ impl Kind {
             Route::Referrers { .. } => Self::Referrers,
             Route::Catalog { .. } => Self::Catalog,
             Route::Receipts { .. } => Self::Receipts,
+            Route::Token => Self::Token,
             Route::Push(_) | Route::Write { .. } => Self::Write,
         }
     }
@@ -127,6 +134,7 @@ impl Reply {
             body: Body::Empty,
             kind: Kind::Other,
             outcome: None,
+            who: None,
         }
     }
 

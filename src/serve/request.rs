@@ -1,6 +1,9 @@
+use std::net::IpAddr;
+
 use http::HeaderMap;
 use http::header::{AsHeaderName, IF_NONE_MATCH, VIA};
 
+use crate::auth::Peer;
 use crate::oci::{Digest, Ranges, Registry};
 use crate::parent::Hops;
 use crate::router::Line;
@@ -15,8 +18,16 @@ pub struct Request<'a> {
     pub query: Option<&'a str>,
     /// All fields.
     pub headers: &'a HeaderMap,
-    /// The host that the client named: `Host`, or `:authority`.
+    /// The host that the client named: `Host`, `:authority`, or what a proxy of ours says of it.
     pub host: Option<&'a str>,
+    /// How the client asked for it: `http` or `https`.
+    pub scheme: &'static str,
+    /// Where it comes from, behind proxies of ours.
+    pub remote: Option<IpAddr>,
+    /// What it says of who asks.
+    pub authorization: Option<&'a str>,
+    /// The certificate that its connection was made with.
+    pub peer: Option<&'a Peer>,
     /// The upstream that the listening address is bound to.
     pub bound: Option<&'a Registry>,
 }

@@ -3,34 +3,28 @@ use serde::Serialize;
 use url::form_urlencoded;
 
 use super::{Refusal, Reply, Request, Serve};
-use crate::oci::Repository;
+use crate::auth::Permit;
 use crate::router::Page;
 
 /// Entries of a page when the client does not say how many it wants.
 const DEFAULT_PAGE: usize = 1000;
 
 /// `GET /v2/<name>/tags/list` (end-8a, end-8b). Pages are cut by us: some parents know no `n` and `last`.
-pub(super) async fn list(
-    serve: &Serve,
-    request: &Request<'_>,
-    repository: &Repository,
-    page: &Page,
-) -> Result<Reply, Refusal> {
+pub(super) async fn list(serve: &Serve, request: &Request<'_>, permit: &Permit, page: &Page) -> Result<Reply, Refusal> {
     #[derive(Serialize)]
     struct Body<'a> {
         name: &'a str,
         tags: &'a [&'a str],
     }
 
-    let permit = serve.permit(repository)?;
     let asker = serve.asker(request)?;
-    let document = serve.shelf.tags(&permit, &asker).await.map_err(|error| Refusal::List {
+    let document = serve.shelf.tags(permit, &asker).await.map_err(|error| Refusal::List {
         error,
-        repository: repository.clone(),
+        repository: permit.repository().clone(),
     })?;
     let all: Vec<&str> = serde_json::from_slice(document.held.bytes()).unwrap_or_default();
     let (tags, next) = cut(&all, page);
-    let name = repository.name.as_str();
+    let name = permit.repository().name.as_str();
     let reply = Reply::new(200).json(serde_json::to_vec(&Body { name, tags }).expect("strings are JSON"));
     Ok(link(reply, request, page, next).tell_document(&serve.node, &document))
 }

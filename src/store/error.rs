@@ -1,7 +1,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::oci::Digest;
+use crate::oci::{Digest, Tag};
 
 /// Why the store could not do as asked.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +63,15 @@ pub enum Error {
     #[error("{digest} is not here")]
     Gone {
         /// The content.
+        digest: Digest,
+    },
+
+    /// The sender's: the tag is there, and was to stay what it is.
+    #[error("{tag} names {digest}")]
+    TagTaken {
+        /// The tag.
+        tag: Tag,
+        /// What it names.
         digest: Digest,
     },
 

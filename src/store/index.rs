@@ -376,7 +376,7 @@ impl Writer {
 
     /// The files may have grown: content makes way for them.
     fn allow(&self, shared: &Shared) {
-        let allowance = self.allowance() + shared.journal.allowance();
+        let allowance = self.allowance() + shared.journal.allowance() + super::kept::room(&shared.layout);
         let victims = shared.ledger.lock().allow(allowance);
         shared.unlink(victims);
     }

@@ -71,6 +71,12 @@ impl Layout {
         self.root.join(JOURNAL)
     }
 
+    /// The two files of what is kept twice.
+    pub(super) fn kept(&self, kept: super::Kept) -> [PathBuf; 2] {
+        let name = kept.name();
+        [self.root.join(name), self.root.join(format!("{name}.copy"))]
+    }
+
     /// What is to take the journal's place.
     pub(super) fn journal_anew(&self) -> PathBuf {
         self.root.join("journal.new")

@@ -3,6 +3,7 @@
 //! ```text
 //! <path>/wharf.lock                   one process per store
 //!        index.db  journal.log        records; the second copy of what exists nowhere else
+//!        tokens  keys  *.copy         who may log in, and what logins are signed with; each twice
 //!        blobs/<alg>/<2 hex>/<hex>    committed, immutable, read-only: blobs and manifests alike
 //!        partial/<alg>-<hex>          a download under way; kept across cuts and restarts
 //!        uploads/<uuid>.<scope>       a push under way; kept like it, until it takes too long
@@ -23,6 +24,7 @@ mod health;
 mod hot;
 mod index;
 mod journal;
+mod kept;
 mod layout;
 mod ledger;
 mod metrics;
@@ -50,6 +52,7 @@ pub use config::Config;
 pub use debt::{Debt, Named, Owing, State, What, paid_now, undone_now};
 pub use error::Error;
 pub use hot::Held;
+pub use kept::Kept;
 pub use metrics::Metrics;
 pub use own::{Hide, Pushed, Swept};
 pub use place::inspect;
@@ -90,6 +93,8 @@ pub(crate) struct Shared {
     journal: Journal,
     /// Held while a file gets its name under `blobs/`, until it is in the books.
     placing: Mutex<()>,
+    /// Held while something is kept twice.
+    keeping: Mutex<()>,
     hot: Hot,
     syncer: sync::Syncer,
     health: Health,

@@ -26,6 +26,8 @@ pub struct Pushed {
     pub owing: Option<Owing>,
     /// What the parent has under its tags, where that was asked for.
     pub above: HashMap<Tag, Digest>,
+    /// Those of its tags that are not moved if they are there already and name something else.
+    pub fixed: Vec<Tag>,
 }
 
 /// That what the parent has is to be hidden.
@@ -90,6 +92,7 @@ impl Store {
     /// # Errors
     ///
     /// * [`Error::Gone`]: something that it needs lies here no more.
+    /// * [`Error::TagTaken`]: a tag is there that was not to be moved.
     /// * [`Error::Io`], [`Error::ReadOnly`], [`Error::Full`]: the disk refused. Nothing was promised.
     pub fn accept(&self, repository: &Repository, pushed: Pushed) -> Result<(), Error> {
         let Pushed {
@@ -99,6 +102,7 @@ impl Store {
             needs,
             owing,
             above,
+            fixed,
         } = pushed;
         let digest = *held.digest();
         let mut file = self.begin_document(repository, digest.algorithm())?;
@@ -136,7 +140,14 @@ impl Store {
         let mut unsay = vec![Key::Buried(Reference::Digest(digest))];
         unsay.extend(tags.into_iter().map(|tag| Key::Buried(Reference::Tag(tag))));
         let named: Vec<Tag> = say.iter().filter_map(Fact::tag).cloned().collect();
+        let mut taken = None;
         let wish = |records: &Records| {
+            taken = fixed
+                .iter()
+                .find_map(|tag| records.taken(repository, tag, above.get(tag), &digest));
+            if taken.is_some() {
+                return None;
+            }
             let known = |tag: &Tag| records.tag(repository, &Slot::Tag(tag.clone()))?.parent_digest;
             let was = |tag: &Tag| known(tag).or_else(|| above.get(tag).copied());
             let tags = named.into_iter().map(|tag| Named { was: was(&tag), tag }).collect();
@@ -148,6 +159,9 @@ impl Store {
             })
         };
         let said = self.shared.say_if(repository, wish)?;
+        if let Some((tag, digest)) = taken {
+            return Err(Error::TagTaken { tag, digest });
+        }
         let mark = said.unwrap_or_else(|| self.shared.journal.mark());
         self.shared
             .journal
@@ -261,6 +275,21 @@ impl Store {
         };
         tags.retain(|tag| records.fact(repository, &Key::Tag(tag.clone())).is_some());
         tags
+    }
+
+    /// The tags that `name` is, or that name it, as far as they are known here, and what they name.
+    pub fn named_by(&self, repository: &Repository, name: &Reference) -> Vec<(Tag, Digest)> {
+        let records = self.shared.records.lock();
+        match name {
+            Reference::Tag(tag) => {
+                let row = records.tag(repository, &Slot::Tag(tag.clone()));
+                row.map(|row| (tag.clone(), row.digest)).into_iter().collect()
+            }
+            Reference::Digest(digest) => {
+                let tags = records.tags_of(repository, digest).into_iter();
+                tags.map(|tag| (tag, *digest)).collect()
+            }
+        }
     }
 
     /// The repositories in which `digest` is linked.

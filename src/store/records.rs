@@ -165,6 +165,23 @@ impl Records {
         self.repositories.get(repository)?.slots.get(&*slot.key())
     }
 
+    /// What `tag` names, if that is not `digest`: here, or else at the parent, which was asked and said `above`.
+    pub(super) fn taken(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        above: Option<&Digest>,
+        digest: &Digest,
+    ) -> Option<(Tag, Digest)> {
+        let here = self.tag(repository, &Slot::Tag(tag.clone())).map(|row| row.digest);
+        let is_buried = || {
+            self.fact(repository, &Key::Buried(Reference::Tag(tag.clone())))
+                .is_some()
+        };
+        let named = here.or_else(|| above.copied().filter(|_| !is_buried()))?;
+        (named != *digest).then(|| (tag.clone(), named))
+    }
+
     pub(super) fn confirm(
         &mut self,
         repository: &Repository,

@@ -22,7 +22,7 @@ use super::layout::{self, Layout};
 use super::ledger::{Entry, Ledger, Trust};
 use super::records::Records;
 use super::space::Space;
-use super::{Config, Error, Metrics, Shared, Slot, journal, room, sync, upload};
+use super::{Config, Error, Metrics, Shared, Slot, journal, kept, room, sync, upload};
 use crate::oci::{Digest, Reference, Repository};
 
 /// How often a start that takes long says that it goes on.
@@ -39,7 +39,7 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
 
     let mut ledger = Ledger::new(config.capacity.bytes());
     // Nothing is entered yet, so nothing can be named; `fit` evicts.
-    let _ = ledger.allow(writer.allowance() + journal.allowance().max(journal::room(&layout)));
+    let _ = ledger.allow(writer.allowance() + journal.allowance().max(journal::room(&layout)) + kept::room(&layout));
     let amiss = adopt_blobs(&layout, &mut ledger, &mut contents);
     adopt_links(&mut ledger, &contents);
     for folder in [layout.partials(), layout.quarantine()] {
@@ -69,6 +69,7 @@ pub(super) fn open(config: &Config, metrics: Metrics) -> Result<Arc<Shared>, Err
         index,
         journal,
         placing: Mutex::new(()),
+        keeping: Mutex::new(()),
         hot: Hot::new(),
         syncer,
         health: Health::new(),

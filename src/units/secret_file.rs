@@ -7,14 +7,18 @@ use std::path::Path;
 
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
-use crate::units::open_file;
+use super::open_file;
 
 /// What the file says. On failure, what is wrong with it, in words that follow its key.
 ///
 /// A file that others may read is refused: whoever has an account on this machine has the password. Container
 /// platforms mount secrets like that, where nobody else has an account; those are known by lying in memory, or by being
 /// read-only for everybody.
-pub(super) fn read(path: &Path) -> Result<String, String> {
+///
+/// # Errors
+///
+/// A text: the file, the reason and the remedy.
+pub fn read_secret_file(path: &Path) -> Result<String, String> {
     let unreadable = |error| {
         format!(
             "{} cannot be read: {error}; name a file that this user may read",

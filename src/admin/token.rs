@@ -1,0 +1,84 @@
+//! Tokens: made, shown, replaced, taken away.
+
+use http::Response;
+use serde_json::json;
+use url::form_urlencoded;
+
+use super::{json, refuse};
+use crate::auth::{Guard, Shown, TokenError, Wanted};
+use crate::units::with_causes;
+
+pub(super) const LIST: &str = "/api/tokens";
+const CREATE: &str = "/api/tokens/create";
+const ROTATE: &str = "/api/tokens/rotate";
+const ENABLE: &str = "/api/tokens/enable";
+const DISABLE: &str = "/api/tokens/disable";
+const DELETE: &str = "/api/tokens/delete";
+pub(super) const DEEDS: [&str; 5] = [CREATE, ROTATE, ENABLE, DISABLE, DELETE];
+
+/// All, without anything that is secret, and whether anybody is asked for one.
+pub(super) fn list(guard: &Guard) -> Response<Vec<u8>> {
+    json(200, &json!({ "asked": guard.is_on(), "tokens": guard.tokens() }))
+}
+
+/// `POST /api/tokens/create` with a JSON body; the others with `?name=`, and `rotate` with `password=1|2` and `expires=` too.
+pub(super) async fn act(guard: &Guard, path: &str, query: &str, body: Vec<u8>) -> Response<Vec<u8>> {
+    let (guard, path, query) = (guard.clone(), path.to_owned(), query.to_owned());
+    // It is written to the disk before it holds.
+    let acting = tokio::task::spawn_blocking(move || act_now(&guard, &path, &query, &body));
+    acting
+        .await
+        .unwrap_or_else(|_| refuse(500, "the node made a mistake; its log says which"))
+}
+
+fn act_now(guard: &Guard, path: &str, query: &str, body: &[u8]) -> Response<Vec<u8>> {
+    let value = |key: &str| {
+        form_urlencoded::parse(query.as_bytes())
+            .find(|(name, _)| name == key)
+            .map(|(_, value)| value)
+    };
+    let name = value("name").unwrap_or_default();
+    let outcome = match path {
+        CREATE => match serde_json::from_slice::<Wanted>(body) {
+            Ok(wanted) => guard.create_token(wanted).map(|shown| told(guard, &shown)),
+            Err(error) => return refuse(400, &format!("the body is no token: {error}")),
+        },
+        ROTATE => {
+            let which = value("password")
+                .and_then(|which| which.parse().ok())
+                .unwrap_or_default();
+            let expires = match value("expires").map(|text| text.parse()).transpose() {
+                Ok(expires) => expires,
+                Err(error) => return refuse(400, &format!("expires: {error}")),
+            };
+            guard
+                .rotate_token(&name, which, expires)
+                .map(|shown| told(guard, &shown))
+        }
+        DELETE => guard.delete_token(&name).map(|()| json!({ "name": name })),
+        _ => guard
+            .enable_token(&name, path == ENABLE)
+            .map(|()| json!({ "name": name })),
+    };
+    match outcome {
+        Ok(told) => json(200, &told),
+        Err(error) => {
+            let status = match &error {
+                TokenError::Unknown(_) => 404,
+                TokenError::Taken(_) => 409,
+                TokenError::Store(_) => 503,
+                _ => 400,
+            };
+            refuse(status, &with_causes(&error))
+        }
+    }
+}
+
+/// The only time that a password leaves.
+fn told(guard: &Guard, shown: &Shown) -> serde_json::Value {
+    let passwords = shown.passwords.iter();
+    let passwords: serde_json::Map<_, _> = passwords
+        .map(|(which, secret)| (format!("password{which}"), secret.expose().into()))
+        .collect();
+    json!({ "name": shown.name, "passwords": passwords, "asked": guard.is_on() })
+}

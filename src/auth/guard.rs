@@ -1,0 +1,505 @@
+//! Finds out who asks, and gives out what they need not say it every time for.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use moka::sync::Cache;
+use parking_lot::{Mutex, RwLock};
+use ring::hmac;
+use tokio::sync::Semaphore;
+
+use super::attempts::Attempts;
+use super::bearer::{Claims, Keys, Kind};
+use super::identity::{Identity, Table, certificate_mark};
+use super::password::{Password, random};
+use super::principal::{How, Principal};
+use super::tokens::{Shown, TokenError, Tokens, Told, Wanted};
+use super::{Actions, Config, Metrics, Peer, Rights};
+use crate::store::{self, Store};
+use crate::units::{Clock, Moment, Secret};
+
+/// How long a password that was right is remembered by its hash.
+const REMEMBERED: Duration = Duration::from_secs(60 * 60);
+/// Logins and tokens that are remembered.
+const MOST: usize = 10_000;
+/// bcrypt takes a whole core for each.
+const HASHING: usize = 2;
+
+/// What a request says of who asks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Credentials<'a> {
+    /// `Authorization`, as it came.
+    pub authorization: Option<&'a str>,
+    /// The certificate that the connection was made with.
+    pub peer: Option<&'a Peer>,
+    /// Where it comes from.
+    pub remote: Option<IpAddr>,
+}
+
+/// Why nobody knows who asks.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Stranger {
+    /// A wrong name, a wrong password, or one that is over: which of these is told to nobody.
+    #[error("the credentials are not known here, or are no longer good; log in anew, or ask the operator of this node")]
+    Unknown,
+
+    /// A token that is over, was made by another node, or whose password was replaced.
+    #[error("the token is not good here, or no longer; ask for another one")]
+    Token,
+
+    /// Too many failures from there.
+    #[error("too many failed logins from this address; wait a while")]
+    TooMany,
+}
+
+/// What is given out for a login.
+#[derive(Debug)]
+pub struct Issued {
+    /// Good for what was asked for and is granted.
+    pub access: Secret,
+    /// Good for further ones.
+    pub refresh: Option<Secret>,
+    /// How long the first is good.
+    pub ttl: Duration,
+    /// When.
+    pub at: Moment,
+}
+
+/// Who logged in, and by what.
+pub struct Login {
+    principal: Principal,
+    mark: String,
+}
+
+/// One for a node; cheap to clone.
+#[derive(Clone)]
+pub struct Guard {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    table: ArcSwap<Table>,
+    /// What the table was made of. Held while it is made anew.
+    source: Mutex<(Config, Tokens)>,
+    keys: Keys,
+    /// Tokens that were looked at, by their last bytes, which nobody can choose.
+    seen: RwLock<HashMap<[u8; 16], Arc<Seen>>>,
+    /// Passwords that were right, by a hash that means nothing outside this process.
+    right: Cache<[u8; 32], ()>,
+    right_key: hmac::Key,
+    hashing: Semaphore,
+    attempts: Attempts,
+    clock: Clock,
+    metrics: Metrics,
+}
+
+/// A token that was looked at.
+struct Seen {
+    text: String,
+    /// Whoever it was then.
+    table: Arc<Table>,
+    principal: Principal,
+    /// Until then it need not be looked at again, as long as the table is that.
+    until: Moment,
+}
+
+/// What an `Authorization` is.
+enum Scheme<'a> {
+    Basic(String, Secret),
+    Bearer(&'a str),
+    Other,
+}
+
+impl Guard {
+    /// Of the settings, and of those tokens that the store has. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`store::Error::Newer`]: a newer wharf wrote them.
+    pub fn new(config: Config, store: &Store, clock: Clock, metrics: Metrics) -> Result<Self, store::Error> {
+        let tokens = Tokens::load(store.clone())?;
+        let table = Table::new(&config, tokens.all());
+        Ok(Self {
+            shared: Arc::new(Shared {
+                table: ArcSwap::from_pointee(table),
+                source: Mutex::new((config, tokens)),
+                keys: Keys::load(store.clone())?,
+                seen: RwLock::default(),
+                right: Cache::builder()
+                    .max_capacity(MOST as u64)
+                    .time_to_live(REMEMBERED)
+                    .build(),
+                right_key: hmac::Key::new(hmac::HMAC_SHA256, &random()),
+                hashing: Semaphore::new(HASHING),
+                attempts: Attempts::new(),
+                clock,
+                metrics,
+            }),
+        })
+    }
+
+    /// Whether anybody is asked who they are.
+    pub fn is_on(&self) -> bool {
+        self.shared.table.load().is_on
+    }
+
+    /// From now on other settings hold, for every request that is looked at from here on.
+    pub fn reconfigure(&self, config: Config) {
+        let mut source = self.shared.source.lock();
+        source.0 = config;
+        self.shared.renew(&source);
+    }
+
+    /// Who asks.
+    ///
+    /// # Errors
+    ///
+    /// [`Stranger`]. Takes seconds where many logins failed.
+    pub async fn identify(&self, credentials: &Credentials<'_>) -> Result<Principal, Stranger> {
+        match self.identify_at_once(credentials) {
+            Some(outcome) => outcome,
+            None => self.log_in(credentials).await.map(|login| login.principal),
+        }
+    }
+
+    /// The same where no password has to be looked at; `None` where one has.
+    pub fn identify_at_once(&self, credentials: &Credentials<'_>) -> Option<Result<Principal, Stranger>> {
+        let table = self.shared.table.load();
+        if !table.is_on {
+            return Some(Ok(Principal::anonymous(table.anonymous.clone())));
+        }
+        let Some(authorization) = credentials.authorization else {
+            let now = self.shared.clock.wall();
+            return Some(Ok(self.shared.unsaid(&table, credentials.peer, now).principal));
+        };
+        match Scheme::read(authorization) {
+            Scheme::Bearer(token) => Some(
+                self.shared
+                    .bearer(token)
+                    .inspect_err(|_| self.shared.metrics.failed("token")),
+            ),
+            Scheme::Basic(..) => None,
+            Scheme::Other => Some(Err(Stranger::Unknown)),
+        }
+    }
+
+    /// Who asks for a token: by a password, a certificate, or as nobody.
+    ///
+    /// # Errors
+    ///
+    /// [`Stranger`].
+    pub async fn log_in(&self, credentials: &Credentials<'_>) -> Result<Login, Stranger> {
+        match credentials.authorization.map(Scheme::read) {
+            Some(Scheme::Basic(name, password)) => self.log_in_as(&name, &password, credentials.remote).await,
+            Some(_) => Err(Stranger::Unknown),
+            None => {
+                let table = self.shared.table.load();
+                Ok(self.shared.unsaid(&table, credentials.peer, self.shared.clock.wall()))
+            }
+        }
+    }
+
+    /// The same by a name and a password.
+    ///
+    /// # Errors
+    ///
+    /// [`Stranger`].
+    pub async fn log_in_as(&self, name: &str, password: &Secret, from: Option<IpAddr>) -> Result<Login, Stranger> {
+        let shared = &self.shared;
+        if let Some(login) = shared.remembered(name, password) {
+            return Ok(login);
+        }
+        let wait = from.map_or(Duration::ZERO, |from| shared.attempts.wait(from));
+        if let Some(from) = from.filter(|_| !wait.is_zero()) {
+            if !shared.attempts.begin_waiting(from) {
+                shared.metrics.failed("too-many");
+                return Err(Stranger::TooMany);
+            }
+            tokio::time::sleep(wait).await;
+            shared.attempts.end_waiting(from);
+        }
+        let login = shared.compare(name, password).await;
+        if login.is_none() {
+            shared.metrics.failed("password");
+            if let Some(from) = from {
+                shared.attempts.failed(from);
+            }
+        }
+        login.ok_or(Stranger::Unknown)
+    }
+
+    /// The same by a token that was given out for this.
+    ///
+    /// # Errors
+    ///
+    /// [`Stranger::Token`].
+    pub fn log_in_again(&self, refresh: &Secret) -> Result<Login, Stranger> {
+        let (table, now) = (self.shared.table.load(), self.shared.clock.wall());
+        let claims = self
+            .shared
+            .keys
+            .open(refresh.expose())
+            .filter(|claims| claims.kind == Kind::Refresh);
+        let login = claims.and_then(|claims| {
+            let identity = self.shared.still_holds(&table, &claims, now)??;
+            Some(Login {
+                principal: Principal::of(&identity, How::Password),
+                mark: claims.mark,
+            })
+        });
+        login.ok_or_else(|| {
+            self.shared.metrics.failed("token");
+            Stranger::Token
+        })
+    }
+
+    /// Gives out tokens. `access`: repositories in the spelling of this node, and what is wanted of each; of that, what may be done is
+    /// granted. `lasting`: whether one for further logins is wanted too.
+    pub fn issue(&self, login: &Login, access: Vec<(String, Actions)>, catalog: bool, lasting: bool) -> Issued {
+        let table = self.shared.table.load();
+        let (now, longest) = (Moment::from(self.shared.clock.wall()), table.refresh_ttl.as_secs());
+        let claims = |kind, ttl: Duration, access| Claims {
+            kind,
+            subject: login.principal.name().to_owned(),
+            mark: login.mark.clone(),
+            expires: Moment::at(now.seconds() + ttl.as_secs()),
+            access,
+            catalog,
+        };
+        let granted = access.into_iter().filter_map(|(name, wanted)| {
+            let granted = wanted & login.principal.on(&name);
+            (!granted.is_empty()).then(|| (name, granted.bits()))
+        });
+        let access = claims(Kind::Access, table.token_ttl, granted.collect());
+        let refresh = claims(Kind::Refresh, table.refresh_ttl, Vec::new());
+        let is_somebody = !login.principal.is_anonymous();
+        Issued {
+            access: self.shared.keys.seal(&access, now, longest),
+            refresh: (lasting && is_somebody).then(|| self.shared.keys.seal(&refresh, now, longest)),
+            ttl: table.token_ttl,
+            at: now,
+        }
+    }
+
+    /// All tokens, without anything that is secret.
+    pub fn tokens(&self) -> Vec<Told> {
+        self.shared.source.lock().1.list()
+    }
+
+    /// Makes a token. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokens::create`].
+    pub fn create_token(&self, wanted: Wanted) -> Result<Shown, TokenError> {
+        let now = self.shared.clock.wall().into();
+        self.change(|tokens| tokens.create(wanted, now))
+    }
+
+    /// Replaces one of its passwords. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokens::rotate`].
+    pub fn rotate_token(&self, name: &str, which: usize, expires: Option<Moment>) -> Result<Shown, TokenError> {
+        self.change(|tokens| tokens.rotate(name, which, expires))
+    }
+
+    /// Lets it in again, or no more. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokens::enable`].
+    pub fn enable_token(&self, name: &str, enabled: bool) -> Result<(), TokenError> {
+        self.change(|tokens| tokens.enable(name, enabled))
+    }
+
+    /// Takes it away for good. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokens::delete`].
+    pub fn delete_token(&self, name: &str) -> Result<(), TokenError> {
+        self.change(|tokens| tokens.delete(name))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Tokens) -> Result<T, TokenError>) -> Result<T, TokenError> {
+        let mut source = self.shared.source.lock();
+        let changed = change(&mut source.1)?;
+        self.shared.renew(&source);
+        Ok(changed)
+    }
+}
+
+impl Shared {
+    fn renew(&self, (config, tokens): &(Config, Tokens)) {
+        self.table.store(Arc::new(Table::new(config, tokens.all())));
+        self.seen.write().clear();
+    }
+
+    /// Who asks without saying anything: whose certificate it is, or nobody.
+    fn unsaid(&self, table: &Table, peer: Option<&Peer>, now: SystemTime) -> Login {
+        match peer.and_then(|peer| table.certified(peer, now)) {
+            Some((identity, name)) => Login {
+                principal: Principal::of(identity, How::Certificate),
+                mark: certificate_mark(name),
+            },
+            None => Login {
+                principal: Principal::anonymous(table.anonymous.clone()),
+                mark: String::new(),
+            },
+        }
+    }
+
+    fn bearer(&self, text: &str) -> Result<Principal, Stranger> {
+        let (table, wall) = (self.table.load(), self.clock.wall());
+        let now = Moment::from(wall);
+        let key = text.as_bytes().last_chunk::<16>().ok_or(Stranger::Token)?;
+        let seen = self.seen.read().get(key).cloned();
+        if let Some(seen) = seen
+            && seen.text == text
+            && Arc::ptr_eq(&seen.table, &table)
+            && now < seen.until
+        {
+            return Ok(seen.principal.clone());
+        }
+        let claims = self.keys.open(text).filter(|claims| claims.kind == Kind::Access);
+        let claims = claims.ok_or(Stranger::Token)?;
+        let identity = self.still_holds(&table, &claims, wall).ok_or(Stranger::Token)?;
+        let mut within = Rights::default();
+        for (name, bits) in &claims.access {
+            within.add(name, Actions::of_bits(*bits));
+        }
+        let principal = match &identity {
+            Some(identity) => Principal::of(identity, How::Token),
+            None => Principal::anonymous(table.anonymous.clone()),
+        };
+        let principal = principal.within(within, claims.catalog);
+        // What ends by itself in between is looked at anew every moment.
+        let until = Moment::at(claims.expires.seconds().min(now.seconds() + 1));
+        let mut all = self.seen.write();
+        if all.len() >= MOST {
+            all.clear();
+        }
+        all.insert(
+            *key,
+            Arc::new(Seen {
+                text: text.to_owned(),
+                table: table.clone(),
+                principal: principal.clone(),
+                until,
+            }),
+        );
+        Ok(principal)
+    }
+
+    /// Whether what was signed still holds, and for whom; `Some(None)`: for nobody in particular.
+    fn still_holds(&self, table: &Table, claims: &Claims, now: SystemTime) -> Option<Option<Arc<Identity>>> {
+        if claims.expires.is_past(now) {
+            return None;
+        }
+        if claims.subject.is_empty() {
+            return Some(None);
+        }
+        let identity = table.find(&claims.subject, now)?;
+        identity.has(&claims.mark, now).then(|| Some(identity.clone()))
+    }
+
+    /// Whose the password is, if it was right lately and is still theirs.
+    fn remembered(&self, name: &str, password: &Secret) -> Option<Login> {
+        let (table, now) = (self.table.load(), self.clock.wall());
+        let identity = table.find(name, now)?;
+        let valid = identity.passwords.iter().filter(|candidate| candidate.is_valid(now));
+        let right = valid.map(|candidate| candidate.verifier.mark()).find(|mark| {
+            let tag = self.tag(name, password, mark);
+            self.right.contains_key(&tag)
+        });
+        right.map(|mark| Login {
+            principal: Principal::of(identity, How::Password),
+            mark,
+        })
+    }
+
+    /// Whose the password is. Takes as long for who does not exist.
+    async fn compare(&self, name: &str, password: &Secret) -> Option<Login> {
+        let (table, now) = (self.table.load_full(), self.clock.wall());
+        let identity = table.find(name, now).cloned();
+        let candidates: Vec<Password> = match &identity {
+            Some(identity) => identity
+                .passwords
+                .iter()
+                .filter(|password| password.is_valid(now))
+                .cloned()
+                .collect(),
+            None => table.decoy.iter().cloned().collect(),
+        };
+        let found = if candidates.iter().all(|candidate| candidate.verifier.is_quick()) {
+            matching(&candidates, password)
+        } else {
+            let _turn = self.hashing.acquire().await.ok()?;
+            let password = password.clone();
+            tokio::task::spawn_blocking(move || matching(&candidates, &password))
+                .await
+                .ok()?
+        };
+        let mark = found?;
+        let identity = identity?;
+        self.right.insert(self.tag(name, password, &mark), ());
+        Some(Login {
+            principal: Principal::of(&identity, How::Password),
+            mark,
+        })
+    }
+
+    fn tag(&self, name: &str, password: &Secret, mark: &str) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.right_key);
+        for part in [name, mark, password.expose()] {
+            context.update(&(part.len() as u64).to_le_bytes());
+            context.update(part.as_bytes());
+        }
+        let tag = context.sign();
+        tag.as_ref().try_into().expect("SHA-256 has 32 bytes")
+    }
+}
+
+/// The mark of the one that it is.
+fn matching(candidates: &[Password], password: &Secret) -> Option<String> {
+    let found = candidates
+        .iter()
+        .find(|candidate| candidate.verifier.verify(password.expose()));
+    found.map(|found| found.verifier.mark())
+}
+
+impl Login {
+    /// Who it is.
+    pub fn principal(&self) -> &Principal {
+        &self.principal
+    }
+}
+
+impl<'a> Scheme<'a> {
+    fn read(authorization: &'a str) -> Self {
+        let Some((scheme, rest)) = authorization.trim().split_once(' ') else {
+            return Self::Other;
+        };
+        let rest = rest.trim();
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return Self::Bearer(rest);
+        }
+        let basic = || {
+            let text = String::from_utf8(STANDARD.decode(rest).ok()?).ok()?;
+            let (name, password) = text.split_once(':')?;
+            Some(Self::Basic(name.to_owned(), Secret::new(password)))
+        };
+        if scheme.eq_ignore_ascii_case("basic") {
+            return basic().unwrap_or(Self::Other);
+        }
+        Self::Other
+    }
+}
