@@ -1,6 +1,6 @@
 # The static binary, and nothing else: docker build -t wharf .
 #
-#   docker run -p 5000:5000 -p 127.0.0.1:5001:5001 -v wharf:/var/lib/wharf -v ./wharf.toml:/etc/wharf/wharf.toml:ro wharf
+#   docker run -p 5000:5000 -v wharf:/var/lib/wharf -v ./wharf.toml:/etc/wharf/wharf.toml:ro wharf
 
 FROM rust:1-bookworm AS build
 WORKDIR /wharf
@@ -20,6 +20,6 @@ COPY --from=build --chown=65532:65532 /empty /var/lib/wharf
 
 USER 65532:65532
 VOLUME /var/lib/wharf
-EXPOSE 5000 5001
+EXPOSE 5000
 ENTRYPOINT ["/usr/bin/wharf"]
 CMD ["serve", "--config", "/etc/wharf/wharf.toml"]

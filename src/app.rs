@@ -1,5 +1,7 @@
 //! The assembly: a Config to rooms to services. The only file that knows every room.
 
+mod reload;
+
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -13,6 +15,9 @@ use prometheus::{IntCounterVec, Opts, Registry as Metrics};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
+pub use self::reload::Load;
+use self::reload::{Reload, Rooms};
+use crate::admin::Admin;
 use crate::auth::{Gate, Guard, Shelf};
 use crate::config::{Config, Mode};
 use crate::fetch::{Fetch, Here, Sources};
@@ -26,7 +31,7 @@ use crate::select::Filter;
 use crate::serve::Serve;
 use crate::status::{Receipts, Status, Wall};
 use crate::store::Store;
-use crate::units::Clock;
+use crate::units::{Clock, Live};
 use crate::{admin, auth, config, fetch, listener, parent, push, queue, serve, store};
 
 /// How long replies under way may take after the signal to stop.
@@ -83,15 +88,17 @@ pub struct App {
     log: RequestLog,
     /// Flights live here, whoever asked for them.
     fetching: Runtime,
+    reload: Reload,
 }
 
 impl App {
-    /// Builds every room. Connects to nothing; takes the store's lock.
+    /// Builds every room. `load` reads the settings anew, for when they change while the node runs. Connects to nothing; takes the store's lock.
     ///
     /// # Errors
     ///
     /// [`Error`]: what an operator has to change.
-    pub fn build(config: Config) -> Result<Self, Error> {
+    pub fn build(config: Config, load: Load) -> Result<Self, Error> {
+        let current = config.clone();
         let most_owed = config.most_owed();
         let Config {
             mode,
@@ -142,6 +149,8 @@ impl App {
             registry: registry.clone(),
             node: id.name.clone(),
         });
+        let (limits, push, queue) = (Live::new(limits), Live::new(push), Live::new(queue));
+        let changing = (limits.clone(), push.clone(), queue.clone());
         let fetch = Fetch::new(
             freshness,
             limits.clone(),
@@ -199,6 +208,20 @@ impl App {
             listen.login_server.clone(),
         );
 
+        let (limits, changed_push, changed_queue) = changing;
+        let operators = Live::new(ports.admin.clone());
+        let rooms = Rooms {
+            guard: guard.clone(),
+            admin: operators.clone(),
+            admin_tls: ports.admin_tls.clone(),
+            handshakes: ports.handshakes.clone(),
+            limits,
+            push: changed_push,
+            queue: changed_queue,
+        };
+        let reload = Reload::new(load, current, rooms, Clock::system(), &metrics)?;
+        fetching.spawn(reload.clone().watch());
+
         let refused = listener::Refused::new(&refused);
         let connections = connections(&listen, descriptors, refused.clone());
         let watched = connections.clone();
@@ -215,21 +238,24 @@ impl App {
             refused,
             log: request_log.clone(),
         }));
-        server.add_service(admin::service(
-            &ports.admin,
+        let admin = Admin {
             status,
             metrics,
             push,
             queue,
             receipts,
             guard,
-        ));
+            reload: reload::asked(reload.clone()),
+            config: operators,
+        };
+        server.add_service(admin::service(admin, ports.admin_tls.as_ref()));
         Ok(Self {
             server,
             connections,
             store,
             log: request_log,
             fetching,
+            reload,
         })
     }
 
@@ -241,6 +267,7 @@ impl App {
             store,
             log,
             fetching,
+            reload,
         } = self;
         server.bootstrap();
         server.run(RunArgs {
@@ -248,6 +275,7 @@ impl App {
                 connections,
                 store: store.clone(),
                 log: log.clone(),
+                reload,
             }),
         });
         fetching.shutdown_timeout(Duration::from_secs(1));
@@ -275,18 +303,22 @@ struct Ports {
     addresses: Vec<(SocketAddr, Option<Registry>)>,
     handshakes: Option<Handshakes>,
     admin: admin::Config,
+    admin_tls: Option<Tls>,
 }
 
 impl Ports {
     /// Reads the certificate and tries every address.
     fn settle(listen: &listener::Config, admin: &admin::Config, upstreams: &[parent::Upstream]) -> Result<Self, Error> {
-        let tls = Tls::read(listen)?;
+        let tls = Tls::read(&listen.tls, listen.http2)?;
+        let admin_tls = Tls::read(&admin.tls, false)?;
         Ok(Self {
             handshakes: tls.as_ref().map(Tls::handshakes),
             addresses: addresses(listen.address, upstreams)?,
             admin: admin::Config {
                 address: settle(admin.address)?,
+                ..admin.clone()
             },
+            admin_tls,
         })
     }
 
@@ -305,6 +337,7 @@ struct Signals {
     connections: Connections,
     store: Store,
     log: RequestLog,
+    reload: Reload,
 }
 
 #[async_trait]
@@ -317,11 +350,13 @@ impl ShutdownSignalWatch for Signals {
         ) else {
             return std::future::pending().await;
         };
-        let log = self.log.clone();
+        let (log, reload) = (self.log.clone(), self.reload.clone());
         tokio::spawn(async move {
-            // Whoever rotates the request log says so like this.
+            // Whoever rotates the request log says so like this, and whoever changed the settings.
             while hangup.recv().await.is_some() {
                 log.reopen();
+                let reload = reload.clone();
+                let _ = tokio::task::spawn_blocking(move || reload.all()).await;
             }
         });
         tokio::select! {

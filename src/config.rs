@@ -362,6 +362,32 @@ impl Config {
         self.queue.capacity.unwrap_or(half)
     }
 
+    /// The keys in which `new` differs, and that hold from the next start on alone.
+    pub fn takes_restart(&self, new: &Self) -> Vec<&'static str> {
+        let listens = |config: &Self| listener::Config {
+            tls: listener::TlsFiles::default(),
+            ..config.listen.clone()
+        };
+        let changes = [
+            ("mode", self.mode != new.mode),
+            ("[node]", self.node != new.node),
+            ("[listen]", listens(self) != listens(new)),
+            ("[admin]", !self.admin.is_like(&new.admin)),
+            ("[storage]", self.storage != new.storage),
+            ("[parent]", self.printed_parent() != new.printed_parent()),
+            ("[[upstream]]", self.printed_upstreams() != new.printed_upstreams()),
+            ("[freshness]", self.freshness != new.freshness),
+            ("push.uploads", self.push.uploads != new.push.uploads),
+            ("queue.capacity", self.most_owed() != new.most_owed()),
+            ("[log]", self.log != new.log),
+        ];
+        changes
+            .into_iter()
+            .filter(|(_, changed)| *changed)
+            .map(|(key, _)| key)
+            .collect()
+    }
+
     /// What is in force, as TOML; secrets are not shown.
     pub fn printed(&self) -> String {
         let Self {
@@ -370,8 +396,8 @@ impl Config {
             listen,
             admin,
             storage,
-            parent,
-            upstreams,
+            parent: _,
+            upstreams: _,
             freshness,
             limits,
             push,
@@ -385,17 +411,7 @@ impl Config {
         lines.key("name", node.name.as_str());
         lines.section("[listen]");
         lines.key("address", listen.address);
-        if let Some((certificate, key)) = &listen.certificate {
-            lines.key("cert_file", certificate.display());
-            lines.key("key_file", key.display());
-        }
-        if let Some(folder) = &listen.certs_dir {
-            lines.key("certs_dir", folder.display());
-        }
-        if let Some(path) = &listen.client_ca_file {
-            lines.key("client_ca_file", path.display());
-            lines.key("client_auth", listen.client_auth.as_str());
-        }
+        lines.tls(&listen.tls);
         let proxies: Vec<String> = listen.trusted_proxies.iter().map(ToString::to_string).collect();
         lines.list("trusted_proxies", &proxies);
         if let Some(server) = &listen.login_server {
@@ -414,6 +430,10 @@ impl Config {
         lines.bare("http2_streams", listen.http2_streams);
         lines.section("[admin]");
         lines.key("address", admin.address);
+        if let Some(path) = &admin.token_file {
+            lines.key("token_file", path.display());
+        }
+        lines.tls(&admin.tls);
         lines.section("[storage]");
         lines.key("path", storage.path.display());
         lines.key("capacity", storage.capacity);
@@ -421,26 +441,8 @@ impl Config {
             Some(keep_free) => lines.key("keep_free", keep_free),
             None => lines.text += "# keep_free: 1GiB, or a twentieth of a smaller file system\n",
         }
-        if let Some(parent) = parent {
-            lines.section("[parent]");
-            lines.registry(parent);
-            if !parent.namespace.is_own() {
-                lines.key("namespace", &parent.namespace);
-            }
-        }
-        for upstream in upstreams {
-            lines.section("[[upstream]]");
-            lines.key("name", &upstream.name);
-            lines.list("aliases", &upstream.aliases);
-            lines.list("hosts", &upstream.hosts);
-            if let Some(address) = upstream.listen {
-                lines.key("listen", address);
-            }
-            match &upstream.direct {
-                Some(direct) => lines.registry(direct),
-                None => lines.filter(&upstream.filter),
-            }
-        }
+        lines.text += &self.printed_parent();
+        lines.text += &self.printed_upstreams();
         lines.section("[freshness]");
         lines.key("tag_ttl", Span::from(freshness.tag_ttl));
         lines.key("absent_ttl", Span::from(freshness.absent_ttl));
@@ -487,6 +489,38 @@ impl Config {
     }
 }
 
+impl Config {
+    fn printed_parent(&self) -> String {
+        let mut lines = Lines::default();
+        if let Some(parent) = &self.parent {
+            lines.section("[parent]");
+            lines.registry(parent);
+            if !parent.namespace.is_own() {
+                lines.key("namespace", &parent.namespace);
+            }
+        }
+        lines.text
+    }
+
+    fn printed_upstreams(&self) -> String {
+        let mut lines = Lines::default();
+        for upstream in &self.upstreams {
+            lines.section("[[upstream]]");
+            lines.key("name", &upstream.name);
+            lines.list("aliases", &upstream.aliases);
+            lines.list("hosts", &upstream.hosts);
+            if let Some(address) = upstream.listen {
+                lines.key("listen", address);
+            }
+            match &upstream.direct {
+                Some(direct) => lines.registry(direct),
+                None => lines.filter(&upstream.filter),
+            }
+        }
+        lines.text
+    }
+}
+
 /// TOML being written.
 #[derive(Default)]
 struct Lines {
@@ -514,7 +548,10 @@ impl Lines {
         self.key("url", &config.url);
         if let Some(login) = &config.login {
             self.key("username", &login.username);
-            self.text += "# its password is set\n";
+            match &config.password_file {
+                Some(path) => self.key("password_file", path.display()),
+                None => self.text += "# its password is set\n",
+            }
         }
         if let Some(name) = &config.credential_helper {
             self.key("credential_helper", name);
@@ -534,6 +571,20 @@ impl Lines {
         self.bare("transfers", config.transfers);
         self.bare("requests", config.requests);
         self.filter(&config.filter);
+    }
+
+    fn tls(&mut self, files: &listener::TlsFiles) {
+        if let Some((certificate, key)) = &files.certificate {
+            self.key("cert_file", certificate.display());
+            self.key("key_file", key.display());
+        }
+        if let Some(folder) = &files.certs_dir {
+            self.key("certs_dir", folder.display());
+        }
+        if let Some(path) = &files.client_ca_file {
+            self.key("client_ca_file", path.display());
+            self.key("client_auth", files.client_auth.as_str());
+        }
     }
 
     fn auth(&mut self, auth: &auth::Config) {

@@ -2,9 +2,12 @@
 
 mod cache;
 mod config;
+mod operator;
 mod page;
 mod queue;
 mod token;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::Response;
@@ -17,63 +20,95 @@ use prometheus::{Encoder, Registry, TextEncoder};
 
 pub use config::Config;
 
-use crate::auth::Guard;
+use self::operator::Verdict;
+use crate::auth::{Guard, Peer};
+use crate::listener::Tls;
 use crate::push::Push;
 use crate::queue::Queue;
 use crate::status::{Receipts, Status};
+use crate::units::Live;
 
 /// The admin port's answers.
 pub struct Admin {
-    status: Status,
-    metrics: Registry,
+    /// What operators see.
+    pub status: Status,
+    /// What is counted.
+    pub metrics: Registry,
     /// `None`: a mirror.
-    push: Option<Push>,
-    queue: Queue,
-    receipts: Receipts,
-    guard: Guard,
+    pub push: Option<Push>,
+    /// What waits for the parent.
+    pub queue: Queue,
+    /// How far up pushes have got.
+    pub receipts: Receipts,
+    /// Who may log in at the registry port.
+    pub guard: Guard,
+    /// Puts new settings in force.
+    pub reload: Reload,
+    /// Who is an operator.
+    pub config: Live<Config>,
 }
 
-/// The admin port as a service for pingora's server.
-pub fn service(
-    config: &Config,
-    status: Status,
-    metrics: Registry,
-    push: Option<Push>,
-    queue: Queue,
-    receipts: Receipts,
-    guard: Guard,
-) -> Service<Admin> {
-    let admin = Admin {
-        status,
-        metrics,
-        push,
-        queue,
-        receipts,
-        guard,
-    };
+/// Reads the settings anew; in words what is wrong with them.
+pub type Reload = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// The admin port as a service for pingora's server. `tls`: plain HTTP without.
+pub fn service(admin: Admin, tls: Option<&Tls>) -> Service<Admin> {
+    let address = admin.config.get().address.to_string();
     let mut service = Service::new("admin".to_owned(), admin);
     service.threads = Some(1);
-    service.add_listener(ListenerConfig::tcp(config.address.to_string()));
+    let listener = ListenerConfig::tcp(address);
+    service.add_listener(match tls {
+        Some(tls) => listener.tls(tls.settings()),
+        None => listener,
+    });
     service
 }
 
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        match self.judge(session) {
+            Verdict::Operator => self.answer(session).await,
+            Verdict::Foreign(why) => words(403, why),
+            // Whoever looks after machines may know whether this one lives.
+            Verdict::Stranger if session.req_header().uri.path() == "/healthz" => self.health().await,
+            Verdict::Stranger if session.req_header().uri.path() == "/readyz" => self.briefly().await,
+            verdict => {
+                if verdict == Verdict::Wrong {
+                    tracing::warn!(remote = ?session.client_addr().map(ToString::to_string), "a wrong token at the admin port");
+                    tokio::time::sleep(operator::WAIT).await;
+                }
+                let mut reply = words(
+                    401,
+                    "the admin port takes its token, as Bearer or as the password of Basic\n",
+                );
+                let challenge = http::HeaderValue::from_static("Basic realm=\"wharf admin\", charset=\"UTF-8\"");
+                reply.headers_mut().insert(http::header::WWW_AUTHENTICATE, challenge);
+                reply
+            }
+        }
+    }
+}
+
+impl Admin {
+    fn judge(&self, session: &ServerSession) -> Verdict {
+        let digest = session.digest().and_then(|digest| digest.ssl_digest.as_deref());
+        let has_certificate = digest.is_some_and(|digest| digest.extension.get::<Peer>().is_some());
+        operator::judge(session.req_header(), self.config.get().token.as_ref(), has_certificate)
+    }
+
+    async fn answer(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let head = session.req_header();
         let (path, is_read) = (head.uri.path(), matches!(head.method.as_str(), "GET" | "HEAD"));
-        let is_deed = [cache::GC, queue::RETRY, queue::DROP].contains(&path) || token::DEEDS.contains(&path);
+        let is_deed = [cache::GC, queue::RETRY, queue::DROP, RELOAD].contains(&path) || token::DEEDS.contains(&path);
         if is_deed && head.method == http::Method::POST {
-            // A page that a browser shows must not do what its reader may.
-            if head.headers.contains_key(http::header::ORIGIN) {
-                return words(403, "no page of another origin may ask for this\n");
-            }
             let query = head.uri.query().unwrap_or_default().to_owned();
             let path = path.to_owned();
             return match path.as_str() {
                 cache::GC => cache::collect(self.push.as_ref(), &query).await,
                 queue::RETRY => queue::retry(&self.queue, &query).await,
                 queue::DROP => queue::drop_items(&self.queue, &query).await,
+                RELOAD => self.reload().await,
                 _ => match body(session).await {
                     Ok(body) => token::act(&self.guard, &path, &query, body).await,
                     Err(refusal) => refusal,
@@ -101,13 +136,25 @@ impl ServeHttp for Admin {
             _ if is_deed => words(405, "this takes POST\n"),
             _ => words(
                 404,
-                "there are /, /metrics, /healthz, /readyz, /api/queue, /api/receipts, /api/tokens and /api/cache/gc here\n",
+                "there are /, /metrics, /healthz, /readyz, /api/queue, /api/receipts, /api/tokens, /api/reload and /api/cache/gc here\n",
             ),
         }
     }
 }
 
+/// Where new settings are put in force.
+const RELOAD: &str = "/api/reload";
+
 impl Admin {
+    async fn reload(&self) -> Response<Vec<u8>> {
+        let reload = self.reload.clone();
+        match tokio::task::spawn_blocking(move || reload()).await {
+            Ok(Ok(())) => json(200, &serde_json::json!({ "reloaded": true })),
+            Ok(Err(reason)) => refuse(409, &reason),
+            Err(_) => refuse(500, "the node made a mistake; its log says which"),
+        }
+    }
+
     async fn health(&self) -> Response<Vec<u8>> {
         let (status, word) = if self.status.answers().await {
             (200, "ok\n")
@@ -115,6 +162,12 @@ impl Admin {
             (503, "starting\n")
         };
         text(status, "text/plain; charset=utf-8", word.into())
+    }
+
+    /// Readiness, for who is no operator.
+    async fn briefly(&self) -> Response<Vec<u8>> {
+        let ready = self.status.readiness().await.ready;
+        json(if ready { 200 } else { 503 }, &serde_json::json!({ "ready": ready }))
     }
 
     async fn readiness(&self) -> Response<Vec<u8>> {

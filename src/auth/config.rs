@@ -37,6 +37,8 @@ pub struct Written {
     /// Holds their password, or two.
     pub password_file: Option<PathBuf>,
     pub(super) passwords: Vec<Password>,
+    /// Those of them that stand in the settings themselves.
+    hashed: Vec<Password>,
     /// Names in certificates that are theirs: alternative names, or whole subjects.
     pub certificates: Vec<String>,
     /// Whether they may do anything now.
@@ -153,6 +155,25 @@ impl Config {
         self.htpasswd_file.as_deref().into_iter().chain(of_identities)
     }
 
+    /// The same with the content that its files have now. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// A text: which file, and what is wrong with it.
+    pub fn read_anew(&self) -> Result<Self, String> {
+        let mut anew = self.clone();
+        if let Some(path) = &anew.htpasswd_file {
+            anew.htpasswd = read_htpasswd(path)?;
+        }
+        for identity in &mut anew.identities {
+            if let Some(path) = &identity.password_file {
+                identity.passwords = read_passwords(path)?;
+                identity.passwords.extend(identity.hashed.iter().cloned());
+            }
+        }
+        Ok(anew)
+    }
+
     /// What is written and means nothing, or something else than it looks like: key and words.
     pub fn doubts(&self) -> Vec<(String, String)> {
         let mut doubts = Vec::new();
@@ -236,15 +257,16 @@ impl TryFrom<WrittenIdentity> for Written {
         if password.is_some() {
             return Err("password is refused, as files of settings are copied and shown; write password_file, or password_hashes (htpasswd -nbB)".to_owned());
         }
-        let mut passwords = match &password_file {
+        let passwords = match &password_file {
             Some(path) => read_passwords(path)?,
             None => Vec::new(),
         };
+        let mut hashed = Vec::new();
         for hash in &password_hashes {
             let Some(verifier) = Verifier::bcrypt(hash) else {
                 return Err("password_hashes holds what is no bcrypt hash; write what stands behind the colon that htpasswd -nbB prints".to_owned());
             };
-            passwords.push(Password {
+            hashed.push(Password {
                 verifier,
                 expires: None,
             });
@@ -255,7 +277,7 @@ impl TryFrom<WrittenIdentity> for Written {
                     .to_owned(),
             );
         }
-        if passwords.is_empty() && certificates.is_empty() {
+        if passwords.is_empty() && hashed.is_empty() && certificates.is_empty() {
             return Err(format!(
                 "name is {name}, and nothing says how they are known; write password_file, password_hashes or certificates"
             ));
@@ -263,7 +285,8 @@ impl TryFrom<WrittenIdentity> for Written {
         Ok(Self {
             name,
             password_file,
-            passwords,
+            passwords: passwords.into_iter().chain(hashed.clone()).collect(),
+            hashed,
             certificates: certificates.iter().map(|name| super::peer::normal(name)).collect(),
             enabled,
             expires,

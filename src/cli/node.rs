@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use crate::parent::http::{Call, Client, Error as CallError};
+use crate::units::{Secret, read_secret_file};
 
 /// Bytes of its answer, beyond what any node says.
 const MOST: usize = 256 << 20;
@@ -28,10 +29,15 @@ pub(super) async fn call(
 ) -> Result<Value, Failure> {
     let scheme = if admin.contains("://") { "" } else { "http://" };
     let url = format!("{scheme}{}{path}", admin.trim_end_matches('/'));
+    let authorization = token()?.map(|token| format!("Bearer {}", token.expose()));
+    let headers: Vec<(&str, &str)> = authorization
+        .iter()
+        .map(|value| ("authorization", value.as_str()))
+        .collect();
     let call = Call {
         method,
         url: &url,
-        headers: &[],
+        headers: &headers,
         body,
         within,
     };
@@ -46,6 +52,25 @@ pub(super) async fn call(
     if status == 200 {
         return Ok(serde_json::from_slice(&bytes)?);
     }
+    if status == 401 {
+        return Err(
+            format!("the admin port wants its token: set {TOKEN}, or {TOKEN}_FILE to a file that holds it").into(),
+        );
+    }
     let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
     Err(body["error"].as_str().unwrap_or("the node refused").to_owned().into())
+}
+
+/// Variable of the environment with the token of the admin port; with `_FILE` behind it, with the file that holds it.
+const TOKEN: &str = "WHARF_ADMIN_TOKEN";
+
+fn token() -> Result<Option<Secret>, Failure> {
+    if let Ok(token) = std::env::var(TOKEN) {
+        return Ok(Some(Secret::new(token)));
+    }
+    let Some(path) = std::env::var_os(format!("{TOKEN}_FILE")) else {
+        return Ok(None);
+    };
+    let text = read_secret_file(path.as_ref()).map_err(|reason| format!("{TOKEN}_FILE: {reason}"))?;
+    Ok(Some(Secret::new(text.trim())))
 }

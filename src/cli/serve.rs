@@ -78,7 +78,8 @@ impl Args {
             namespace,
             name,
         };
-        let (config, places) = match Config::load(config.as_deref(), environment(), &overrides) {
+        let load = move || Config::load(config.as_deref(), environment(), &overrides);
+        let (config, places) = match load() {
             Ok(read) => read,
             Err(error) => return report::refuse(&error),
         };
@@ -90,7 +91,7 @@ impl Args {
         for Placed { at, remark, .. } in places.place_all(findings.doubtful) {
             tracing::warn!(at, key = remark.key, reason = remark.words, "doubtful setting");
         }
-        match App::build(config) {
+        match App::build(config, Box::new(load)) {
             Ok(app) => {
                 app.run();
                 ExitCode::SUCCESS

@@ -69,24 +69,33 @@ impl Config {
                 );
             }
         }
-        if !self.admin.address.ip().is_loopback() {
-            findings.doubt(
+        if !self.admin.address.ip().is_loopback() && !self.admin.asks() {
+            findings.wrong(
                 "admin.address",
                 format!(
-                    "{} can be reached from other machines, and the admin port asks nobody for a password; write 127.0.0.1:{1}, or let a firewall admit operators alone",
+                    "{} can be reached from other machines, and nothing says who may; write token_file, or client_ca_file with client_auth = \"required\", or 127.0.0.1:{1}",
                     self.admin.address,
                     self.admin.address.port()
                 ),
             );
         }
+        if !self.admin.address.ip().is_loopback() && !self.admin.tls.is_on() {
+            findings.doubt(
+                "admin.address",
+                "can be reached from other machines without TLS: the token crosses the network in the clear; write cert_file and key_file",
+            );
+        }
     }
 
     fn check_certificate(&self, clock: &Clock, findings: &mut Findings) {
-        let tls = match Tls::read(&self.listen) {
+        let tls = match Tls::read(&self.listen.tls, self.listen.http2) {
             Ok(Some(tls)) => tls,
             Ok(None) => return,
             Err(error) => return findings.wrong(format!("listen.{}", error.key()), error.to_string()),
         };
+        if let Err(error) = Tls::read(&self.admin.tls, false) {
+            findings.wrong(format!("admin.{}", error.key()), error.to_string());
+        }
         let names: Vec<&str> = self
             .upstreams
             .iter()
@@ -98,6 +107,7 @@ impl Config {
         for (path, words) in tls.doubts(&names, now) {
             let is_named = self
                 .listen
+                .tls
                 .certificate
                 .as_ref()
                 .is_some_and(|(named, _)| *named == path);
@@ -165,11 +175,7 @@ impl Config {
                 "lets everybody push and delete who does not log in; leave it out, as [auth], [[identity]] or [[permission]] say who may",
             );
         }
-        if self.auth.is_on
-            && self.listen.certificate.is_none()
-            && self.listen.certs_dir.is_none()
-            && !self.listen.address.ip().is_loopback()
-        {
+        if self.auth.is_on && !self.listen.tls.is_on() && !self.listen.address.ip().is_loopback() {
             findings.doubt(
                 "listen.cert_file",
                 "is not written: passwords cross the network in the clear; write cert_file and key_file, or let a proxy speak TLS",

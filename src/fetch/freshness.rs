@@ -268,7 +268,7 @@ impl Shared {
                 let answer = parent.ask(ask(false)).await?;
                 let head = Head::of(&answer);
                 let media_type = answer.head.media_type.clone();
-                let most = usize::try_from(self.limits.manifest.bytes()).unwrap_or(usize::MAX);
+                let most = usize::try_from(self.limits.get().manifest.bytes()).unwrap_or(usize::MAX);
                 let bytes = answer.bytes(most).await.map_err(|error| match error {
                     parent::Error::TooLarge { .. } => self.beyond(repository, "a manifest", Limit::Manifest),
                     other => other.into(),

@@ -172,7 +172,7 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
                 if rested > LONGEST_WISH {
                     return Err(error);
                 }
-                if fruitless >= shared.limits.attempts {
+                if fruitless >= shared.limits.get().attempts {
                     shared.metrics.refused(Limit::Attempts);
                     return Err(error);
                 }
@@ -391,8 +391,8 @@ impl Transfer<'_> {
     /// Bytes that the content may have.
     fn most(&self) -> u64 {
         match self.kind {
-            Kind::Manifest => self.shared.limits.manifest.bytes(),
-            Kind::Blob => self.shared.limits.blob.bytes(),
+            Kind::Manifest => self.shared.limits.get().manifest.bytes(),
+            Kind::Blob => self.shared.limits.get().blob.bytes(),
         }
     }
 

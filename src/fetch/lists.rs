@@ -148,9 +148,9 @@ impl Shared {
         let (mut first, mut next) = (None, None);
         let mut been = HashSet::new();
         // Of all pages together. What is kept of them has no more.
-        let mut left = usize::try_from(self.limits.list.bytes()).unwrap_or(usize::MAX);
+        let mut left = usize::try_from(self.limits.get().list.bytes()).unwrap_or(usize::MAX);
         let mut barren = 0;
-        for _ in 0..self.limits.list_pages {
+        for _ in 0..self.limits.get().list_pages {
             let what = list.page(next.as_deref());
             let (bytes, head, link) = self.page(repository, list, what, asker, left).await?;
             left -= bytes.len();
@@ -206,7 +206,7 @@ impl Shared {
         let ask = self.ask(asker, repository, What::Manifest(name));
         let answer = self.parent(repository)?.ask(ask).await?;
         let head = Head::of(&answer);
-        let most = usize::try_from(self.limits.manifest.bytes()).unwrap_or(usize::MAX);
+        let most = usize::try_from(self.limits.get().manifest.bytes()).unwrap_or(usize::MAX);
         match answer.bytes(most).await {
             Ok(bytes) => Ok((descriptors(&bytes).unwrap_or_default(), head)),
             Err(parent::Error::TooLarge { .. }) => Err(self.beyond(repository, "a manifest", Limit::Manifest)),

@@ -158,7 +158,7 @@ impl Shared {
     }
 
     fn objection(&self, held: &Held) -> Option<Objection> {
-        let limits = &self.limits;
+        let limits = self.limits.get();
         let beyond = [
             (held.bytes().len() as u64 > limits.manifest.bytes(), Limit::Manifest),
             (held.depth() > limits.json_depth, Limit::JsonDepth),
@@ -176,7 +176,7 @@ impl Shared {
         digest: &Digest,
         asker: &Asker,
     ) -> Result<Document, Error> {
-        let most = self.limits.manifest.bytes();
+        let most = self.limits.get().manifest.bytes();
         loop {
             if self
                 .store

@@ -48,7 +48,7 @@ use self::together::Together;
 use crate::oci::{Digest, Registry, Repository};
 use crate::parent::Parent;
 use crate::store::{Slot, Store};
-use crate::units::Clock;
+use crate::units::{Clock, Live};
 
 /// Fetching for one node: cheap to clone.
 #[derive(Clone)]
@@ -86,7 +86,7 @@ const HASHED_AT_ONCE: usize = 4;
 
 pub(crate) struct Shared {
     config: Config,
-    limits: Limits,
+    limits: Live<Limits>,
     store: Store,
     /// By the registry that a repository names.
     parents: HashMap<Registry, Parent>,
@@ -131,7 +131,7 @@ impl Fetch {
     /// From `sources`, who give no more than `limits`. Flights run on `runtime`.
     pub fn new(
         config: Config,
-        limits: Limits,
+        limits: Live<Limits>,
         store: Store,
         sources: Sources,
         runtime: Handle,

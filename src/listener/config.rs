@@ -13,14 +13,8 @@ use crate::units::{Address, Size, Span};
 pub struct Config {
     /// Address and port.
     pub address: SocketAddr,
-    /// Certificate chain and key, PEM. Both or neither.
-    pub certificate: Option<(PathBuf, PathBuf)>,
-    /// A folder of further pairs: `<name>.crt` and `<name>.key`.
-    pub certs_dir: Option<PathBuf>,
-    /// PEM: authorities that certificates of clients come from.
-    pub client_ca_file: Option<PathBuf>,
-    /// Whether a client has to show one.
-    pub client_auth: ClientAuth,
+    /// Certificates; plain HTTP without.
+    pub tls: TlsFiles,
     /// Proxies in front of this node, whose `X-Forwarded-*` are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Host and port under which clients know this node; without it, whatever they ask for.
@@ -47,6 +41,79 @@ pub struct Config {
     pub http2: bool,
     /// Requests at a time over one connection of HTTP/2.
     pub http2_streams: u32,
+}
+
+/// Which certificates are shown and asked for.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TlsFiles {
+    /// Certificate chain and key, PEM.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// A folder of further pairs: `<name>.crt` and `<name>.key`.
+    pub certs_dir: Option<PathBuf>,
+    /// PEM: authorities that certificates of clients come from.
+    pub client_ca_file: Option<PathBuf>,
+    /// Whether a client has to show one.
+    pub client_auth: ClientAuth,
+}
+
+impl TlsFiles {
+    /// Of what stands in the settings.
+    ///
+    /// # Errors
+    ///
+    /// A text: what stands there without what it needs.
+    pub fn new(
+        cert_file: Option<PathBuf>,
+        key_file: Option<PathBuf>,
+        certs_dir: Option<PathBuf>,
+        client_ca_file: Option<PathBuf>,
+        client_auth: ClientAuth,
+    ) -> Result<Self, String> {
+        let certificate = match (cert_file, key_file) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            (Some(_), None) => {
+                return Err("cert_file stands without key_file; write both, or neither for plain HTTP".to_owned());
+            }
+            (None, Some(_)) => {
+                return Err("key_file stands without cert_file; write both, or neither for plain HTTP".to_owned());
+            }
+        };
+        if client_ca_file.is_some() && certificate.is_none() && certs_dir.is_none() {
+            return Err("client_ca_file stands without cert_file, and certificates are shown over TLS alone; write cert_file and key_file".to_owned());
+        }
+        if client_auth == ClientAuth::Required && client_ca_file.is_none() {
+            return Err(
+                "client_auth is required, and nothing says whose certificates are good; write client_ca_file"
+                    .to_owned(),
+            );
+        }
+        Ok(Self {
+            certificate,
+            certs_dir,
+            client_ca_file,
+            client_auth,
+        })
+    }
+
+    /// Whether there is TLS at all.
+    pub fn is_on(&self) -> bool {
+        self.certificate.is_some() || self.certs_dir.is_some()
+    }
+
+    /// All files, those in the folder too, as it is now.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let pair = self
+            .certificate
+            .iter()
+            .flat_map(|(certificate, key)| [certificate, key]);
+        let mut paths: Vec<PathBuf> = pair.chain(&self.client_ca_file).cloned().collect();
+        if let Some(folder) = &self.certs_dir {
+            let entries = std::fs::read_dir(folder).into_iter().flatten();
+            paths.extend(entries.filter_map(|entry| Some(entry.ok()?.path())));
+        }
+        paths
+    }
 }
 
 /// Whether a client has to show a certificate, where those of clients are looked at.
@@ -151,32 +218,19 @@ impl TryFrom<Written> for Config {
     type Error = String;
 
     fn try_from(written: Written) -> Result<Self, Self::Error> {
-        let certificate = match (written.cert_file, written.key_file) {
-            (Some(cert), Some(key)) => Some((cert, key)),
-            (None, None) => None,
-            (Some(_), None) => {
-                return Err("cert_file stands without key_file; write both, or neither for plain HTTP".to_owned());
-            }
-            (None, Some(_)) => {
-                return Err("key_file stands without cert_file; write both, or neither for plain HTTP".to_owned());
-            }
-        };
+        let tls = TlsFiles::new(
+            written.cert_file,
+            written.key_file,
+            written.certs_dir,
+            written.client_ca_file,
+            written.client_auth,
+        )?;
         if let Some(server) = &written.login_server
             && !is_host(server)
         {
             return Err(format!(
                 "login_server is {server:?}; write a host, with its port unless that is 80 or 443, like l4.plant.example:5000"
             ));
-        }
-        let has_tls = certificate.is_some() || written.certs_dir.is_some();
-        if written.client_ca_file.is_some() && !has_tls {
-            return Err("client_ca_file stands without cert_file: certificates are shown over TLS alone; write cert_file and key_file".to_owned());
-        }
-        if written.client_auth == ClientAuth::Required && written.client_ca_file.is_none() {
-            return Err(
-                "client_auth is required, and nothing says whose certificates are good; write client_ca_file"
-                    .to_owned(),
-            );
         }
         let timeouts = [
             ("header_timeout", written.header_timeout),
@@ -204,10 +258,7 @@ impl TryFrom<Written> for Config {
         }
         Ok(Self {
             address: written.address.socket(),
-            certificate,
-            certs_dir: written.certs_dir,
-            client_ca_file: written.client_ca_file,
-            client_auth: written.client_auth,
+            tls,
             trusted_proxies: written.trusted_proxies.into_iter().map(|network| network.0).collect(),
             login_server: written.login_server,
             header_timeout: written.header_timeout.duration(),

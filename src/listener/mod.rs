@@ -30,7 +30,7 @@ use pingora::listeners::ListenerConfig;
 use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::services::listening::Service;
 
-pub use config::{ClientAuth, Config};
+pub use config::{ClientAuth, Config, TlsFiles};
 pub use connections::{Connections, raise_descriptor_limit};
 pub use log::{Format, RequestLog, Target};
 pub use refused::Refused;

@@ -17,10 +17,10 @@ use rustls::{RootCertStore, crypto};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use super::Config;
 use super::certificate;
-use super::config::ClientAuth;
+use super::config::{ClientAuth, TlsFiles};
 use crate::auth::Peer;
+use crate::units::Live;
 
 /// Why a certificate and key cannot be used. The operator's to mend.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +80,7 @@ pub struct Tls {
 
 /// By the name that a client asks for; the first where none fits.
 #[derive(Clone, Debug)]
-struct Shown(Arc<Vec<Pair>>);
+struct Shown(Live<Vec<Pair>>);
 
 #[derive(Debug)]
 struct Pair {
@@ -93,44 +93,39 @@ struct Pair {
 pub struct Handshakes(Arc<ArcSwap<Acceptor>>);
 
 impl Tls {
-    /// Reads what the settings name; `None`: plain HTTP.
+    /// Reads what the settings name; `None`: plain HTTP. `http2`: whether that is offered.
     ///
     /// # Errors
     ///
     /// [`Error`]: the files are not usable.
-    pub fn read(config: &Config) -> Result<Option<Self>, Error> {
+    pub fn read(files: &TlsFiles, http2: bool) -> Result<Option<Self>, Error> {
         let mut pairs = Vec::new();
-        if let Some((certificate, key)) = &config.certificate {
+        if let Some((certificate, key)) = &files.certificate {
             pairs.push(Pair::read(certificate, key)?);
         }
-        if let Some(folder) = &config.certs_dir {
+        if let Some(folder) = &files.certs_dir {
             pairs.extend(in_folder(folder)?);
         }
         if pairs.is_empty() {
             return Ok(None);
         }
-        let clients = config.client_ca_file.as_deref();
+        let clients = files.client_ca_file.as_deref();
         Ok(Some(Self {
-            shown: Shown(pairs.into()),
-            clients: clients.map(|path| verifier(path, config.client_auth)).transpose()?,
-            http2: config.http2,
+            shown: Shown(Live::new(pairs)),
+            clients: clients.map(|path| verifier(path, files.client_auth)).transpose()?,
+            http2,
         }))
     }
 
     /// What clients may stumble over, with the file and the remedy. `names`: of hosts that they will ask. `now`: `None` if the
     /// clock is not set.
     pub fn doubts(&self, names: &[&str], now: Option<SystemTime>) -> Vec<(PathBuf, String)> {
+        let shown = self.shown.0.get();
         // A name is well served by any of them.
-        let missing = |name: &&&str| {
-            !self
-                .shown
-                .0
-                .iter()
-                .any(|pair| certificate::is_for(&pair.key.cert, name))
-        };
+        let missing = |name: &&&str| !shown.iter().any(|pair| certificate::is_for(&pair.key.cert, name));
         let unnamed: Vec<&str> = names.iter().filter(missing).copied().collect();
         let mut doubts = Vec::new();
-        for (index, pair) in self.shown.0.iter().enumerate() {
+        for (index, pair) in shown.iter().enumerate() {
             let names = if index == 0 { &unnamed[..] } else { &[] };
             let words = certificate::doubts(&pair.key.cert, names, now).into_iter();
             doubts.extend(words.map(|words| (pair.certificate.clone(), words)));
@@ -142,6 +137,7 @@ impl Tls {
     pub fn ends(&self) -> Option<u64> {
         self.shown
             .0
+            .get()
             .iter()
             .filter_map(|pair| certificate::ends(&pair.key.cert))
             .min()
@@ -152,15 +148,27 @@ impl Tls {
         Handshakes(Arc::new(ArcSwap::from_pointee(self.acceptor())))
     }
 
-    /// Makes handshakes: TLS 1.2 and 1.3, HTTP/1.1, and HTTP/2 if that is offered.
+    /// Shows what `other` shows from here on, also in handshakes that were begun to be made before; whose certificates are taken
+    /// stays as it is.
+    pub fn show(&self, other: Self) {
+        let Self { shown, .. } = other;
+        self.shown.0.take(shown.0);
+    }
+
+    /// Makes handshakes.
     fn acceptor(&self) -> Acceptor {
+        self.settings().build()
+    }
+
+    /// TLS 1.2 and 1.3, HTTP/1.1, and HTTP/2 if that is offered.
+    pub fn settings(&self) -> TlsSettings {
         let mut settings = TlsSettings::with_callbacks(Box::new(Greeted)).expect("no file is read for this");
         settings.set_cert_resolver(Arc::new(self.shown.clone()));
         if let Some(clients) = &self.clients {
             settings.set_client_cert_verifier(clients.clone());
         }
         settings.set_alpn(if self.http2 { ALPN::H2H1 } else { ALPN::H1 });
-        settings.build()
+        settings
     }
 }
 
@@ -252,8 +260,9 @@ fn verifier(path: &Path, demand: ClientAuth) -> Result<Arc<dyn ClientCertVerifie
 
 impl ResolvesServerCert for Shown {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let fits = |name: &str| self.0.iter().find(|pair| certificate::is_for(&pair.key.cert, name));
-        let pair = hello.server_name().and_then(fits).or(self.0.first())?;
+        let shown = self.0.get();
+        let fits = |name: &str| shown.iter().find(|pair| certificate::is_for(&pair.key.cert, name));
+        let pair = hello.server_name().and_then(fits).or(shown.first())?;
         Some(pair.key.clone())
     }
 }

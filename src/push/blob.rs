@@ -118,7 +118,7 @@ impl Shared {
         }
         self.admit_bytes(size + body.length().unwrap_or(0)).await?;
         let upload = turn.upload.take().ok_or(Error::Interrupted)?;
-        let mut writing = Writing::new(upload, self.config.blob.bytes());
+        let mut writing = Writing::new(upload, self.config.get().blob.bytes());
         let outcome = writing.take(body, announced).await;
         let (mut upload, outcome) = writing.end(outcome).await?;
         if outcome.is_err() {

@@ -85,7 +85,7 @@ struct Found {
 impl Shared {
     /// All of it, unless it is too much; that is known before it is all here.
     async fn read_manifest(&self, body: &mut dyn Incoming) -> Result<Bytes, Error> {
-        let most = self.limits.manifest.bytes();
+        let most = self.limits.get().manifest.bytes();
         let too_large = || Error::TooLarge {
             limit: Limit::Manifest,
             most,
@@ -137,7 +137,7 @@ impl Shared {
     }
 
     fn judge_shape(&self, held: &Held) -> Result<(), Error> {
-        let limits = &self.limits;
+        let limits = self.limits.get();
         if held.depth() > limits.json_depth {
             return Err(Error::TooMuch {
                 limit: Limit::JsonDepth,
@@ -205,6 +205,7 @@ impl Shared {
 
     pub(super) fn is_immutable(&self, repository: &Repository, tag: &Tag) -> bool {
         self.config
+            .get()
             .immutable_tags
             .matches(repository.name.as_str(), tag.as_str())
     }

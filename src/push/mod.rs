@@ -33,7 +33,7 @@ use crate::fetch::{Fetch, Limits};
 use crate::oci::{Algorithm, Digest, Registry, Repository, SessionId};
 use crate::parent::Parent;
 use crate::store::{Owing, Scope, Store, Swept};
-use crate::units::{Clock, Size};
+use crate::units::{Clock, Live, Size};
 
 /// How often what took too long is looked for.
 const LOOK: Duration = Duration::from_secs(10);
@@ -49,8 +49,8 @@ pub struct Push {
 }
 
 struct Shared {
-    config: Config,
-    limits: Limits,
+    config: Live<Config>,
+    limits: Live<Limits>,
     store: Store,
     fetch: Fetch,
     /// The only one that is pushed to: its names are the parent's, or the node's own.
@@ -81,8 +81,8 @@ pub struct Target {
 impl Push {
     /// Into `store`. What an earlier process left of uploads can be continued.
     pub fn new(
-        config: Config,
-        limits: Limits,
+        config: Live<Config>,
+        limits: Live<Limits>,
         store: Store,
         fetch: Fetch,
         target: Target,
@@ -94,7 +94,7 @@ impl Push {
             parent,
             most_owed,
         } = target;
-        let sessions = Sessions::new(config.uploads);
+        let sessions = Sessions::new(config.get().uploads);
         let push = Self {
             shared: Arc::new(Shared {
                 config,
@@ -129,7 +129,7 @@ impl Push {
                 continue;
             }
             swept = now;
-            if let Err(error) = self.sweep(self.shared.config.unused_ttl, false).await {
+            if let Err(error) = self.sweep(self.shared.config.get().unused_ttl, false).await {
                 tracing::warn!(%error, "blobs that no manifest needs could not be thrown away");
             }
         }
@@ -170,7 +170,7 @@ impl Push {
     /// A client was told that a blob is here, and may bring a manifest that needs it: it is kept as if it had been pushed now.
     pub async fn found(&self, permit: &Permit, digest: &Digest) {
         let (store, repository, digest) = (self.shared.store.clone(), permit.repository().clone(), *digest);
-        let age = self.shared.config.unused_ttl / 2;
+        let age = self.shared.config.get().unused_ttl / 2;
         let renewed = beside(move || store.renew(&repository, &digest, age)).await;
         if let Err(error) = renewed.and_then(|renewed| Ok(renewed?)) {
             tracing::warn!(%digest, %error, "how long a blob is kept could not be written down");
@@ -179,7 +179,7 @@ impl Push {
 
     /// How long a blob that no manifest needs is kept.
     pub fn unused_ttl(&self) -> Duration {
-        self.shared.config.unused_ttl
+        self.shared.config.get().unused_ttl
     }
 
     /// Opens an upload.

@@ -178,8 +178,8 @@ impl Shared {
     pub(super) fn expire_sessions(&self) {
         // Most clients begin anew and never go on: what lies there must not keep others from pushing for a day.
         let ttl = match self.store.uploads_crowd() || self.sessions.len() >= self.sessions.most {
-            true => self.config.upload_ttl.min(CROWDED_TTL),
-            false => self.config.upload_ttl,
+            true => self.config.get().upload_ttl.min(CROWDED_TTL),
+            false => self.config.get().upload_ttl,
         };
         let oldest = self.clock.now().checked_sub(ttl);
         let Some(oldest) = oldest else { return };

@@ -26,7 +26,7 @@ impl Queue {
         let Some(parent) = self.shared.parent.clone() else {
             return;
         };
-        let every = self.shared.config.check_every;
+        let every = self.shared.config.get().check_every;
         // A node may never run for as long as that.
         let mut wait = every.min(FIRST);
         loop {

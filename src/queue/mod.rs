@@ -35,7 +35,7 @@ use self::turns::Turns;
 use crate::oci::{Digest, Repository};
 use crate::parent::{Class, Parent};
 use crate::store::{self, Debt, Store};
-use crate::units::Clock;
+use crate::units::{Clock, Live};
 
 /// Of every request to the parent.
 const CLASS: Class = Class::WriteBack;
@@ -67,7 +67,7 @@ pub struct Queue {
 }
 
 struct Shared {
-    config: Config,
+    config: Live<Config>,
     /// Bytes that may wait.
     capacity: u64,
     store: Store,
@@ -120,7 +120,7 @@ impl Known {
 impl Queue {
     /// Of what `store` has on record. `node` is this node's name; `capacity` in bytes.
     pub fn new(
-        config: Config,
+        config: Live<Config>,
         capacity: u64,
         store: Store,
         parent: Option<Parent>,
@@ -221,7 +221,7 @@ impl Queue {
                 wait = wait.min(until - now);
                 continue;
             }
-            if state.payers() >= self.shared.config.repositories {
+            if state.payers() >= self.shared.config.get().repositories {
                 break;
             }
             state.begins(&repository);
@@ -400,7 +400,7 @@ impl Queue {
         let store = &self.shared.store;
         let tidied = match store.release(repository).await {
             Ok(true) => store
-                .forget_paid(repository, self.shared.config.remember, REMEMBERED)
+                .forget_paid(repository, self.shared.config.get().remember, REMEMBERED)
                 .and_then(|()| store.unbury(repository, hidden()))
                 .and_then(|()| store.forget_sendings(repository)),
             // More is pushed: another time.

@@ -276,7 +276,7 @@ impl Queue {
         was: Option<Digest>,
     ) -> Result<Outcome, Trouble> {
         let is_pushed_since = self.shared.store.is_pushed_since(repository, number, name);
-        if is_pushed_since || !self.shared.config.policy_of(repository).deletes {
+        if is_pushed_since || !self.shared.config.get().policy_of(repository).deletes {
             let reason = if is_pushed_since {
                 "it was pushed again since"
             } else {

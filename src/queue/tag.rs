@@ -42,7 +42,7 @@ impl Queue {
         if let Some(there) = there
             && !self.is_ours(repository, debt.number, tag, named.was, &there)
         {
-            let policy = self.shared.config.policy_of(repository).conflict;
+            let policy = self.shared.config.get().policy_of(repository).conflict;
             self.shared.metrics.conflict(policy);
             tracing::warn!(
                 %repository, %tag, here = %digest, there = %there, policy = policy.as_str(),
@@ -145,7 +145,7 @@ impl Queue {
 
     /// The suffix of the settings, and from the second place on its number.
     fn beside(&self, tag: &Tag, digest: &Digest, place: usize) -> Tag {
-        let suffix = self.shared.config.suffix.replace("{node}", &self.shared.node);
+        let suffix = self.shared.config.get().suffix.replace("{node}", &self.shared.node);
         let fits = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
         let mut suffix: String = suffix.chars().map(|c| if fits(c) { c } else { '-' }).collect();
         if place > 1 {

@@ -197,7 +197,7 @@ impl Whereabouts {
         let named = self.upstreams.iter().map(|text| Ok(Upstream::named(registry(text)?)));
         let mut node = Node {
             address: self.address(&config.listen.address.to_string())?,
-            tls: self.tls || ca.is_some() || config.listen.certificate.is_some(),
+            tls: self.tls || ca.is_some() || config.listen.tls.is_on(),
             ca,
             namespace: config.parent.map_or_else(Registry::own, |parent| parent.namespace),
             upstreams: config.upstreams.into_iter().map(Upstream::from).collect(),
