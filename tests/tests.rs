@@ -58,6 +58,10 @@ mod mishaps;
 mod naming;
 // Who may have what, whoever brought it.
 mod permission;
+// Who asks, and how that is known.
+mod identities;
+// What each may do, against a model of it.
+mod access;
 // How old a tag may be.
 mod freshness;
 // How long an answer may take, however slow the parent is.

@@ -79,7 +79,7 @@ impl Config {
                 ),
             );
         }
-        if !self.admin.address.ip().is_loopback() && !self.admin.tls.is_on() {
+        if !self.admin.address.ip().is_loopback() && self.admin.asks() && !self.admin.tls.is_on() {
             findings.doubt(
                 "admin.address",
                 "can be reached from other machines without TLS: the token crosses the network in the clear; write cert_file and key_file",

@@ -1,5 +1,6 @@
 //! What a node works with, and was perhaps not meant: told by the check and at the start, and refused by neither.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use rcgen::{CertificateParams, CertifiedIssuer, KeyPair, date_time_ymd};
@@ -23,10 +24,24 @@ fn told(folder: &Path, text: &str) -> String {
 fn what_is_doubtful_is_told_with_its_place_and_the_settings_pass() {
     let folder = TempDir::new().unwrap();
     Authority::new().ca_file(folder.path());
+    let token = written(folder.path(), "admin-token", "0123456789abcdef0123456789abcdef");
+    std::fs::set_permissions(token, PermissionsExt::from_mode(0o600)).unwrap();
     let cases = [
         (
-            "[admin]\naddress = \"0.0.0.0:5001\"\n",
-            "wharf.toml:2:11: warning: admin.address: 0.0.0.0:5001 can be reached from other machines",
+            "[admin]\naddress = \"0.0.0.0:5001\"\ntoken_file = \"admin-token\"\n",
+            "wharf.toml:2:11: warning: admin.address: can be reached from other machines without TLS",
+        ),
+        (
+            "[[permission]]\nidentities = [\"line-1\"]\nrepositories = [\"*\"]\nactions = [\"pull\"]\n",
+            "wharf.toml:2:14: warning: permission[0].identities: line-1 stands in no [[identity]] and not in htpasswd_file",
+        ),
+        (
+            "[[identity]]\nname = \"line-1\"\ncertificates = [\"line-1.plant.example\"]\n",
+            "wharf.toml:2:8: warning: identity[0].name: line-1 may do nothing",
+        ),
+        (
+            "[listen]\naddress = \"0.0.0.0:5000\"\n[auth]\n",
+            "wharf.toml:1:2: warning: listen.cert_file: is not written: passwords cross the network in the clear",
         ),
         (
             "[storage]\ncapacity = \"8000000TiB\"\n",

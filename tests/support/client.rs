@@ -9,6 +9,8 @@ mod wire;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use rustls::ClientConfig;
 
@@ -23,18 +25,41 @@ pub use wire::{Connection, Open};
 pub struct Client {
     address: SocketAddr,
     tls: Option<Arc<ClientConfig>>,
+    /// Said with every request.
+    headers: Vec<(String, String)>,
 }
 
 impl Client {
     pub fn of(address: SocketAddr) -> Self {
-        Self { address, tls: None }
+        Self {
+            address,
+            tls: None,
+            headers: Vec::new(),
+        }
     }
 
     pub fn tls(address: SocketAddr, config: Arc<ClientConfig>) -> Self {
         Self {
             address,
             tls: Some(config),
+            headers: Vec::new(),
         }
+    }
+
+    /// The same, as somebody.
+    pub fn saying(self, authorization: &str) -> Self {
+        self.with("Authorization", authorization)
+    }
+
+    /// The same, with a field more.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same, with a name and a password.
+    pub fn logged_in(self, name: &str, password: &str) -> Self {
+        self.saying(&basic(name, password))
     }
 
     pub async fn get(&self, target: &str) -> Reply {
@@ -57,12 +82,19 @@ impl Client {
 
     /// Sends and reads the head of the answer alone.
     pub async fn open(&self, request: Request) -> Open {
+        let said = self.headers.iter();
+        let request = said.fold(request, |request, (name, value)| request.header(name, value));
         self.connect().await.open(request).await
     }
 
     pub async fn connect(&self) -> Connection {
         Connection::to(self.address, self.tls.clone()).await
     }
+}
+
+/// `Authorization` of a name and a password.
+pub fn basic(name: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{name}:{password}")))
 }
 
 /// A well-known client, where the wire does not matter or is HTTP/2.

@@ -14,6 +14,8 @@ pub mod content;
 pub mod distance;
 /// Debian's registry.
 pub mod docker_registry;
+/// Who may log in at a node.
+pub mod logins;
 /// Numbers that a node shows.
 pub mod metrics;
 /// The name service, as a test wants it.
