@@ -20,6 +20,7 @@ use self::reload::{Reload, Rooms};
 use crate::admin::Admin;
 use crate::auth::{Gate, Guard, Shelf};
 use crate::config::{Config, Mode};
+use crate::events::Audit;
 use crate::fetch::{Fetch, Here, Sources};
 use crate::listener::{Connections, Handshakes, RequestLog, Tls};
 use crate::oci::Registry;
@@ -63,7 +64,7 @@ pub enum Error {
     },
 
     /// A log file.
-    #[error("opening the request log {target}; its folder must exist and be writable")]
+    #[error("opening the log {target}; its folder must exist and be writable")]
     Log {
         /// The file.
         target: String,
@@ -86,6 +87,7 @@ pub struct App {
     connections: Connections,
     store: Store,
     log: RequestLog,
+    audit: Audit,
     /// Flights live here, whoever asked for them.
     fetching: Runtime,
     reload: Reload,
@@ -113,6 +115,7 @@ impl App {
             push,
             queue,
             auth,
+            audit,
             log,
         } = config;
         say(&node, mode, parent.as_ref(), &storage);
@@ -123,6 +126,10 @@ impl App {
         let filters = filters(parent.as_ref(), &upstreams);
         let request_log = RequestLog::open(&log.requests, log.format).map_err(|source| Error::Log {
             target: log.requests.to_string(),
+            source,
+        })?;
+        let audit = Audit::open(&audit).map_err(|source| Error::Log {
+            target: audit.log.to_string(),
             source,
         })?;
         let store = Store::open(&storage, store::Metrics::new(&metrics)?)?;
@@ -206,6 +213,7 @@ impl App {
             clock,
             answer_within,
             listen.login_server.clone(),
+            audit.clone(),
         );
 
         let (limits, changed_push, changed_queue) = changing;
@@ -246,6 +254,7 @@ impl App {
             receipts,
             guard,
             reload: reload::asked(reload.clone()),
+            audit: audit.clone(),
             config: operators,
         };
         server.add_service(admin::service(admin, ports.admin_tls.as_ref()));
@@ -254,6 +263,7 @@ impl App {
             connections,
             store,
             log: request_log,
+            audit,
             fetching,
             reload,
         })
@@ -266,6 +276,7 @@ impl App {
             connections,
             store,
             log,
+            audit,
             fetching,
             reload,
         } = self;
@@ -275,12 +286,14 @@ impl App {
                 connections,
                 store: store.clone(),
                 log: log.clone(),
+                audit: audit.clone(),
                 reload,
             }),
         });
         fetching.shutdown_timeout(Duration::from_secs(1));
         store.flush();
         log.flush();
+        audit.flush();
         tracing::info!("stopped");
     }
 }
@@ -337,6 +350,7 @@ struct Signals {
     connections: Connections,
     store: Store,
     log: RequestLog,
+    audit: Audit,
     reload: Reload,
 }
 
@@ -350,11 +364,12 @@ impl ShutdownSignalWatch for Signals {
         ) else {
             return std::future::pending().await;
         };
-        let (log, reload) = (self.log.clone(), self.reload.clone());
+        let (log, audit, reload) = (self.log.clone(), self.audit.clone(), self.reload.clone());
         tokio::spawn(async move {
             // Whoever rotates the request log says so like this, and whoever changed the settings.
             while hangup.recv().await.is_some() {
                 log.reopen();
+                audit.reopen();
                 let reload = reload.clone();
                 let _ = tokio::task::spawn_blocking(move || reload.all()).await;
             }

@@ -20,7 +20,7 @@ pub use place::{Placed, Places, Remark};
 
 use crate::select::Filter;
 use crate::units::{Clock, Size, Span};
-use crate::{admin, auth, fetch, listener, parent, push, queue, store};
+use crate::{admin, auth, events, fetch, listener, parent, push, queue, store};
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]
@@ -49,6 +49,8 @@ pub struct Config {
     pub queue: queue::Config,
     /// Who may do what.
     pub auth: auth::Config,
+    /// Who did what.
+    pub audit: events::Config,
     /// What is written down.
     pub log: Log,
 }
@@ -98,7 +100,7 @@ pub struct Log {
     /// Least urgent event that is written.
     pub level: Level,
     /// Where request lines go.
-    pub requests: listener::Target,
+    pub requests: events::Target,
 }
 
 /// How urgent an event is.
@@ -203,6 +205,7 @@ impl Config {
             push,
             queue: reader.section("queue"),
             auth,
+            audit: reader.section("audit"),
             log: reader.section("log"),
         };
         wrong.extend(reader.wrong());
@@ -379,6 +382,7 @@ impl Config {
             ("[freshness]", self.freshness != new.freshness),
             ("push.uploads", self.push.uploads != new.push.uploads),
             ("queue.capacity", self.most_owed() != new.most_owed()),
+            ("[audit]", self.audit != new.audit),
             ("[log]", self.log != new.log),
         ];
         changes
@@ -403,6 +407,7 @@ impl Config {
             push,
             queue,
             auth,
+            audit,
             log,
         } = self;
         let mut lines = Lines::default();
@@ -481,6 +486,10 @@ impl Config {
             lines.bare("deletes", rule.policy.deletes);
         }
         lines.auth(auth);
+        lines.section("[audit]");
+        lines.key("log", audit.log.to_string());
+        lines.key("max_size", audit.rotation.size);
+        lines.bare("keep", audit.rotation.keep);
         lines.section("[log]");
         lines.key("format", log.format.as_str());
         lines.key("level", log.level.as_str());

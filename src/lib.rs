@@ -20,6 +20,7 @@ pub mod queue;
 
 pub mod auth;
 
+pub mod events;
 pub mod push;
 
 pub mod status;

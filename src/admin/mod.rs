@@ -22,6 +22,7 @@ pub use config::Config;
 
 use self::operator::Verdict;
 use crate::auth::{Guard, Peer};
+use crate::events::{Audit, Deed};
 use crate::listener::Tls;
 use crate::push::Push;
 use crate::queue::Queue;
@@ -46,6 +47,8 @@ pub struct Admin {
     pub reload: Reload,
     /// Who is an operator.
     pub config: Live<Config>,
+    /// Where deeds are put on record.
+    pub audit: Audit,
 }
 
 /// Reads the settings anew; in words what is wrong with them.
@@ -104,7 +107,8 @@ impl Admin {
         if is_deed && head.method == http::Method::POST {
             let query = head.uri.query().unwrap_or_default().to_owned();
             let path = path.to_owned();
-            return match path.as_str() {
+            let remote = session.client_addr().and_then(|address| Some(address.as_inet()?.ip()));
+            let reply = match path.as_str() {
                 cache::GC => cache::collect(self.push.as_ref(), &query).await,
                 queue::RETRY => queue::retry(&self.queue, &query).await,
                 queue::DROP => queue::drop_items(&self.queue, &query).await,
@@ -114,6 +118,16 @@ impl Admin {
                     Err(refusal) => refusal,
                 },
             };
+            self.audit.record(&Deed {
+                who: "operator",
+                how: "admin",
+                remote,
+                action: path.trim_start_matches("/api/"),
+                repository: "",
+                reference: query.as_str(),
+                status: reply.status().as_u16(),
+            });
+            return reply;
         }
         if !is_read {
             return words(405, "this port answers GET; POST only where something is done\n");

@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use super::{Config, Mode, Places, Remark};
-use crate::listener::{Target, Tls};
+use crate::events::Target;
+use crate::listener::Tls;
 use crate::store;
 use crate::units::Clock;
 
@@ -139,20 +140,29 @@ impl Config {
     }
 
     fn check_log(&self, findings: &mut Findings) {
-        let Target::File(path) = &self.log.requests else { return };
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new("."));
-        if !folder.is_dir() {
-            findings.wrong(
-                "log.requests",
-                format!(
-                    "the folder {} is not there; make it, or write \"stdout\" or \"off\"",
-                    folder.display()
-                ),
-            );
+        for (key, target) in [("log.requests", &self.log.requests), ("audit.log", &self.audit.log)] {
+            check_folder(key, target, findings);
         }
     }
+}
 
+/// A log's folder has to be there.
+fn check_folder(key: &str, target: &Target, findings: &mut Findings) {
+    let Target::File(path) = target else { return };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        findings.wrong(
+            key,
+            format!(
+                "the folder {} is not there; make it, or write \"stdout\" or \"off\"",
+                folder.display()
+            ),
+        );
+    }
+}
+
+impl Config {
     fn check_freshness(&self, findings: &mut Findings) {
         if self.freshness.stale_after > self.freshness.answer_within {
             findings.doubt(

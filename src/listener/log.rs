@@ -1,22 +1,12 @@
-//! One line per request, gathered in memory and written every moment: a busy node writes many at once.
+//! One line per request.
 
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use parking_lot::Mutex;
 use serde::Deserialize;
 
-use super::stamp::Stamp;
-
-/// How often lines are written.
-const EVERY: Duration = Duration::from_millis(100);
-/// Bytes of lines kept while the target does not take them; then lines are lost, not memory.
-const MOST: usize = 8 << 20;
+use crate::events::{Line, Lines, Target, quoted};
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
@@ -29,44 +19,11 @@ pub enum Format {
     Json,
 }
 
-/// Where lines go.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
-#[serde(from = "String")]
-pub enum Target {
-    /// Nowhere.
-    Off,
-    /// Standard output.
-    #[default]
-    Stdout,
-    /// Appended to a file.
-    File(PathBuf),
-}
-
-impl From<String> for Target {
-    fn from(text: String) -> Self {
-        match text.as_str() {
-            "off" => Self::Off,
-            "stdout" => Self::Stdout,
-            _ => Self::File(text.into()),
-        }
-    }
-}
-
 /// The lines; cheap to clone.
 #[derive(Clone)]
 pub struct RequestLog {
     format: Format,
-    lines: Option<Arc<Mutex<Lines>>>,
-}
-
-#[derive(Default)]
-struct Lines {
-    text: String,
-    stamp: Stamp,
-    /// Some were taken and are not written yet.
-    writing: bool,
-    /// The file is to be opened anew, as it was moved away.
-    reopen: bool,
+    lines: Lines,
 }
 
 /// What a line tells.
@@ -97,97 +54,31 @@ impl RequestLog {
     ///
     /// The file cannot be opened.
     pub fn open(target: &Target, format: Format) -> io::Result<Self> {
-        let output: Box<dyn io::Write + Send> = match target {
-            Target::Off => return Ok(Self { format, lines: None }),
-            Target::Stdout => Box::new(io::stdout()),
-            Target::File(path) => Box::new(append(path)?),
-        };
-        let lines = Arc::new(Mutex::new(Lines::default()));
-        let reader = Arc::downgrade(&lines);
-        let path = match target {
-            Target::File(path) => Some(path.clone()),
-            _ => None,
-        };
-        thread::Builder::new().name("requests".into()).spawn(move || {
-            let mut output = output;
-            let mut taken = String::new();
-            while let Some(lines) = reader.upgrade() {
-                write_out(&lines, &mut taken, &mut *output);
-                if std::mem::take(&mut lines.lock().reopen)
-                    && let Some(path) = &path
-                {
-                    match append(path) {
-                        Ok(file) => output = Box::new(file),
-                        Err(error) => {
-                            tracing::error!(path = %path.display(), %error, "the request log could not be opened anew; it goes on in the old file");
-                        }
-                    }
-                }
-                drop(lines);
-                thread::sleep(EVERY);
-            }
-        })?;
-        Ok(Self {
-            format,
-            lines: Some(lines),
-        })
+        let lines = Lines::open(target, "requests", None)?;
+        Ok(Self { format, lines })
     }
 
     pub(super) fn line(&self, entry: &Entry<'_>) {
-        let Some(lines) = &self.lines else { return };
-        let mut lines = lines.lock();
-        let Lines { text: all, stamp, .. } = &mut *lines;
-        if all.len() < MOST {
-            match self.format {
-                Format::Text => text(all, stamp, entry),
-                Format::Json => json(all, stamp, entry),
-            }
-        }
+        self.lines.line(|line| match self.format {
+            Format::Text => text(line, entry),
+            Format::Json => json(line, entry),
+        });
     }
 
     /// Opens the file anew by its name, once what went before is written to the old one.
     pub fn reopen(&self) {
-        if let Some(lines) = &self.lines {
-            lines.lock().reopen = true;
-        }
+        self.lines.reopen();
     }
 
     /// Waits until the lines so far are written.
     pub fn flush(&self) {
-        let Some(lines) = &self.lines else { return };
-        for _ in 0..20 {
-            {
-                let lines = lines.lock();
-                if lines.text.is_empty() && !lines.writing {
-                    return;
-                }
-            }
-            thread::sleep(EVERY / 2);
-        }
+        self.lines.flush();
     }
 }
 
-/// Writes the lines so far. The two buffers change places, so that neither grows anew every time.
-fn write_out(lines: &Mutex<Lines>, taken: &mut String, output: &mut dyn io::Write) {
-    taken.clear();
-    {
-        let mut lines = lines.lock();
-        std::mem::swap(&mut lines.text, taken);
-        lines.writing = !taken.is_empty();
-    }
-    if !taken.is_empty() {
-        // A log that cannot be written is no reason to stop serving, and there is no better place to say so.
-        let _ = output.write_all(taken.as_bytes()).and_then(|()| output.flush());
-        lines.lock().writing = false;
-    }
-}
-
-fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
-}
-
-fn text(line: &mut String, stamp: &mut Stamp, entry: &Entry<'_>) {
-    stamp.write(line, now());
+fn text(line: &mut Line<'_>, entry: &Entry<'_>) {
+    line.time();
+    let line = &mut *line.text;
     let Entry {
         method,
         status,
@@ -223,7 +114,7 @@ fn text(line: &mut String, stamp: &mut Stamp, entry: &Entry<'_>) {
     line.push('\n');
 }
 
-fn json(line: &mut String, stamp: &mut Stamp, entry: &Entry<'_>) {
+fn json(line: &mut Line<'_>, entry: &Entry<'_>) {
     let Entry {
         method,
         status,
@@ -231,8 +122,9 @@ fn json(line: &mut String, stamp: &mut Stamp, entry: &Entry<'_>) {
         kind,
         ..
     } = entry;
-    line.push_str("{\"time\":\"");
-    stamp.write(line, now());
+    line.text.push_str("{\"time\":\"");
+    line.time();
+    let line = &mut *line.text;
     line.push_str("\",\"remote\":\"");
     remote(line, entry);
     line.push_str("\",\"method\":");
@@ -299,13 +191,6 @@ fn plain(line: &mut String, text: &str) {
     );
 }
 
-fn quoted(line: &mut String, text: &str) {
-    match serde_json::to_string(text) {
-        Ok(json) => line.push_str(&json),
-        Err(_) => line.push_str("\"\""),
-    }
-}
-
 impl Format {
     /// As it is written.
     pub fn as_str(self) -> &'static str {
@@ -314,19 +199,4 @@ impl Format {
             Self::Json => "json",
         }
     }
-}
-
-impl std::fmt::Display for Target {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Off => f.write_str("off"),
-            Self::Stdout => f.write_str("stdout"),
-            Self::File(path) => write!(f, "{}", path.display()),
-        }
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the outermost function reads the clock")]
-fn now() -> SystemTime {
-    SystemTime::now()
 }

@@ -18,7 +18,6 @@ mod porch;
 mod prompt;
 mod refused;
 mod send;
-mod stamp;
 mod streams;
 mod tls;
 
@@ -32,7 +31,7 @@ use pingora::services::listening::Service;
 
 pub use config::{ClientAuth, Config, TlsFiles};
 pub use connections::{Connections, raise_descriptor_limit};
-pub use log::{Format, RequestLog, Target};
+pub use log::{Format, RequestLog};
 pub use refused::Refused;
 pub use tls::{Error as TlsError, Handshakes, Tls};
 

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows sockets or files: a reply names its body, and the listener sends it.
 
+mod audit;
 mod blob;
 mod catalog;
 mod chain;
@@ -25,12 +26,14 @@ use std::time::Duration;
 use fail::fail_point;
 use futures_util::FutureExt;
 
+use self::audit::Noted;
 pub use metrics::Metrics;
 pub use refusal::Refusal;
 pub use reply::{Body, Content, Kind, Reply, Segment};
 pub use request::Request;
 
 use crate::auth::{Action, Gate, Principal, Shelf};
+use crate::events::Audit;
 use crate::fetch::Asker;
 use crate::oci::Repository;
 use crate::parent::{self, Class, NodeId};
@@ -53,6 +56,7 @@ pub struct Serve {
     answer_within: Duration,
     /// Host and port under which clients know this node, where that is not what they ask for.
     login_server: Option<String>,
+    audit: Audit,
 }
 
 impl Serve {
@@ -69,6 +73,7 @@ impl Serve {
         clock: Clock,
         answer_within: Duration,
         login_server: Option<String>,
+        audit: Audit,
     ) -> Self {
         Self {
             node,
@@ -81,6 +86,7 @@ impl Serve {
             clock,
             answer_within,
             login_server,
+            audit,
         }
     }
 
@@ -90,11 +96,12 @@ impl Serve {
     /// is read, and perhaps not all of it.
     pub async fn answer(&self, request: &Request<'_>, body: &mut dyn Incoming) -> Reply {
         let mut kind = Kind::Other;
-        let (mut namespace, mut who) = (None, None);
+        let (mut namespace, mut who, mut noted) = (None, None, None);
         let answer = match router::parse(&self.names, &request.line(self.takes_pushes())) {
             Ok(Routed { route, namespace: used }) => {
                 kind = Kind::of(&route);
                 namespace = used;
+                noted = self.audit.is_on().then(|| Noted::of(request, &route)).flatten();
                 // What is shared is behind locks that are let go, and is whole between any two statements of theirs.
                 let answering = AssertUnwindSafe(self.answer_route(request, route, body, &mut who)).catch_unwind();
                 answering.await.unwrap_or(Err(Refusal::Panicked))
@@ -104,6 +111,9 @@ impl Serve {
         let mut reply = answer.unwrap_or_else(|refusal| refusal.into_reply(&self.node));
         reply.kind = kind;
         reply.who = reply.who.or(who);
+        if let Some(noted) = noted {
+            noted.record(&self.audit, request, &reply);
+        }
         reply.name_api(namespace.as_deref(), self.push.as_ref().is_some_and(Push::is_open));
         self.metrics.count(&reply);
         reply
@@ -143,6 +153,11 @@ impl Serve {
             }
         };
         reply.who = Some(principal);
+        if self.audit.is_on()
+            && let Some(noted) = Noted::of(request, &route)
+        {
+            noted.record(&self.audit, request, &reply);
+        }
         reply.kind = Kind::of(&route);
         reply.name_api(namespace.as_deref(), self.push.as_ref().is_some_and(Push::is_open));
         self.metrics.count(&reply);
