@@ -72,6 +72,8 @@ mod discovery;
 mod refusals;
 // Where a request ends, and where an answer.
 mod framing;
+// Requests that hide behind others, behind each early answer; clients that dawdle.
+mod smuggling;
 // What is too much, and that one less is not.
 mod limits;
 // Slow clients, and odd ones.
