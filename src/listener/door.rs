@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::HeaderValue;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, RETRY_AFTER, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, RETRY_AFTER, TRANSFER_ENCODING};
 use pingora::apps::{HttpPersistentSettings, HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
@@ -75,6 +75,7 @@ impl Door {
         let digest = session.digest().and_then(|digest| digest.ssl_digest.clone());
         let client = Client::of(digest.as_deref(), remote(session));
         let mut from = client.remote;
+        let mut is_last = is_doubtful(session.req_header());
         let reply = if self.is_push(session) {
             // It is looked at while its body is read.
             let head = session.req_header().clone();
@@ -82,7 +83,9 @@ impl Door {
                 Ok(request) => {
                     from = request.remote;
                     let mut body = Coming::new(session, &self.config, &self.refused);
-                    Ok(serve.answer(&request, &mut body).await)
+                    let reply = serve.answer(&request, &mut body).await;
+                    is_last |= body.is_broken();
+                    Ok(reply)
                 }
                 Err(reply) => Err(reply),
             }
@@ -95,7 +98,7 @@ impl Door {
                 Err(reply) => Err(reply),
             }
         };
-        if reply.is_err() || !session.is_body_done() {
+        if is_last || reply.is_err() || !session.is_body_done() {
             session.set_keepalive(None);
         }
         let reply = reply.unwrap_or_else(|reply| reply);
@@ -320,6 +323,17 @@ impl HttpServerApp for Door {
             .max_header_list_size(u32::try_from(self.config.head_size.bytes()).unwrap_or(u32::MAX));
         Some(options)
     }
+}
+
+/// Whether the connection ends with the answer: the client says so, in whichever of its fields, or the body comes in chunks, of
+/// which pingora lets sizes, extensions and trailers pass that others refuse, or see the end of elsewhere.
+fn is_doubtful(head: &RequestHeader) -> bool {
+    let mut fields = head.headers.get_all(CONNECTION).iter();
+    let closes = fields.any(|field| {
+        let mut words = field.as_bytes().split(|byte| *byte == b',');
+        words.any(|word| word.trim_ascii().eq_ignore_ascii_case(b"close"))
+    });
+    closes || head.headers.contains_key(TRANSFER_ENCODING)
 }
 
 /// Where the connection comes from.

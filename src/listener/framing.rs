@@ -6,12 +6,12 @@ const FIELDS: usize = 256;
 /// Whether everyone finds the end of a request's body in the same place (RFC 9112, section 6): by one length in
 /// digits; or in chunks and nothing else, which HTTP/1.0 does not know.
 ///
-/// Looked at as it came: pingora drops a length beside chunks. A head that cannot be read is pingora's to refuse.
+/// Looked at as it came: pingora drops a length beside chunks, and mends a first line that cannot be read.
 pub(super) fn is_certain(head: &[u8]) -> bool {
     let mut fields = [httparse::EMPTY_HEADER; FIELDS];
     let mut request = httparse::Request::new(&mut fields);
     if !matches!(request.parse(head), Ok(Status::Complete(_))) {
-        return true;
+        return false;
     }
     let named = |name: &str| -> Vec<&Header<'_>> {
         let fields = request.headers.iter();

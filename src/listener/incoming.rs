@@ -30,6 +30,8 @@ pub(super) struct Coming<'a> {
     /// Of the current window.
     began: Instant,
     came: u64,
+    /// Nobody knows where it ends: pingora takes a body that it could not read for one that was read to its end.
+    is_broken: bool,
 }
 
 /// The body of what only reads.
@@ -57,7 +59,13 @@ impl<'a> Coming<'a> {
             least: u64::try_from(least).unwrap_or(u64::MAX),
             began: now(),
             came: 0,
+            is_broken: false,
         }
+    }
+
+    /// Whether it broke off in the middle, so that what follows may be more of it.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken
     }
 
     async fn go_on(&mut self) -> Result<(), Broken> {
@@ -97,7 +105,10 @@ impl Incoming for Coming<'_> {
                 Ok(Some(piece))
             }
             Ok(Ok(None)) => Ok(None),
-            Ok(Err(error)) => Err(broken(error)),
+            Ok(Err(error)) => {
+                self.is_broken = true;
+                Err(broken(error))
+            }
             Err(_) => {
                 self.refused.count(Limit::MinRate);
                 Err(slow())
