@@ -4,6 +4,7 @@
 //! the file over the defaults. A `Config` in hand is valid; [`Config::check`] looks at what it names beside itself.
 
 mod check;
+mod connected;
 mod place;
 mod read;
 mod words;
@@ -162,7 +163,8 @@ impl Config {
             Some(path) => parsed(path)?,
             None => (Table::new(), Places::default()),
         };
-        let (mut wrong, mut strays) = (Vec::new(), Vec::new());
+        let (mut wrong, mut strays, mut amiss) = (Vec::new(), Vec::new(), Vec::new());
+        let in_file = places.keys();
         let mut lay_over = |key: &str, name: &str, value: Value| {
             places.give(key.to_owned(), name.to_owned());
             if !read::lay_over(&mut table, &key.split('.').collect::<Vec<_>>(), value) {
@@ -172,6 +174,16 @@ impl Config {
                 ));
             }
         };
+        let environment: Vec<(String, String)> = environment.into_iter().collect();
+        match connected::settings(&environment) {
+            Ok(said) => {
+                let holds = said
+                    .into_iter()
+                    .filter(|said| !said.is_default || !in_file.contains(said.key));
+                holds.for_each(|said| lay_over(said.key, said.variable, said.value));
+            }
+            Err(remark) => amiss.push(remark),
+        }
         for (name, value) in environment {
             if let Some(key) = name.strip_prefix("WHARF__") {
                 let key = key.to_ascii_lowercase().replace("__", ".");
@@ -183,6 +195,7 @@ impl Config {
         for (flag, key, value) in overrides.given() {
             lay_over(key, flag, Value::String(value));
         }
+        wrong.extend(amiss);
         let mut reader = read::Reader::new(table, &places);
         let mode = reader.value("mode");
         let push: push::Config = reader.section("push");

@@ -67,6 +67,7 @@ fn with_files(text: &str, folder: &Path) -> String {
         ("ca_file", authority.ca_file(folder)),
         ("password_file", password),
         ("requests", folder.join("requests.log")),
+        ("log", folder.join("audit.log")),
     ];
     let line = |line: &str| {
         let file = files.iter().find(|(key, _)| line.starts_with(&format!("{key} = \"/")));

@@ -62,6 +62,10 @@ mod permission;
 mod identities;
 // What each may do, against a model of it.
 mod access;
+// Operators, what is put on record, proxies in front.
+mod operators;
+// What changes while the node runs.
+mod reload;
 // How old a tag may be.
 mod freshness;
 // How long an answer may take, however slow the parent is.

@@ -101,6 +101,11 @@ impl Places {
         self.given.insert(key, name);
     }
 
+    /// What the file says.
+    pub(super) fn keys(&self) -> std::collections::BTreeSet<String> {
+        self.spans.keys().cloned().collect()
+    }
+
     /// Whether somebody said it, wherever.
     pub(super) fn is_written(&self, key: &str) -> bool {
         self.spans.contains_key(key) || self.is_given(key)

@@ -35,6 +35,7 @@ mod challenge;
 mod client;
 mod clients;
 mod config;
+pub mod connection_string;
 mod egress;
 mod error;
 mod exchange;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::config::Login;
+use super::connection_string::{self, ConnectionString};
 use super::proxy::Proxies;
 use super::tls::Identity;
 use crate::select::{Filter, Globs};
@@ -218,8 +219,7 @@ impl Written {
                 return Err("password_file and password_env are both given; leave one off".to_owned());
             }
             (Some(path), None) => secret("password_file", path)?.expose().to_owned(),
-            (None, Some(variable)) => env::var(variable)
-                .map_err(|_| format!("password_env names {variable}, which is not set, or not text; set it for this process, or use password_file"))?,
+            (None, Some(variable)) => of_variable(variable)?,
             (None, None) if self.username.is_some() => {
                 return Err("username stands without a password; add password_file or password_env".to_owned());
             }
@@ -240,6 +240,21 @@ impl Written {
             password: Secret::from(password.to_owned()),
         }))
     }
+}
+
+/// The password in a variable: all of it, or its part of a connection string.
+fn of_variable(variable: &str) -> Result<String, String> {
+    let text = env::var(variable)
+        .map_err(|_| format!("password_env names {variable}, which is not set, or not text; set it for this process, or use password_file"))?;
+    if variable != connection_string::VARIABLE {
+        return Ok(text);
+    }
+    let read =
+        ConnectionString::read(&text).map_err(|error| format!("password_env names {variable}, which {error}"))?;
+    Ok(read
+        .password
+        .map(|password| password.expose().to_owned())
+        .unwrap_or_default())
 }
 
 /// A secret from its file, without the end of its line.

@@ -21,6 +21,14 @@ pub struct Authority {
     ca_pem: String,
     cert_pem: String,
     key_pem: String,
+    /// Signs further ones; `None` for a leaf that signed itself.
+    issuer: Option<CertifiedIssuer<'static, KeyPair>>,
+}
+
+/// A certificate and its key.
+pub struct Leaf {
+    pub cert_pem: String,
+    pub key_pem: String,
 }
 
 impl Authority {
@@ -55,6 +63,7 @@ impl Authority {
             ca_pem: own.pem(),
             cert_pem: own.pem(),
             key_pem: key.serialize_pem(),
+            issuer: None,
         }
     }
 
@@ -73,7 +82,34 @@ impl Authority {
             ca_pem: ca.pem(),
             cert_pem: leaf.pem(),
             key_pem: key.serialize_pem(),
+            issuer: Some(ca),
         }
+    }
+
+    /// Another certificate, with these alternative names and this common name.
+    pub fn leaf(&self, names: &[&str], common: &str) -> Leaf {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut leaf = CertificateParams::new(names).expect("valid names");
+        leaf.distinguished_name = rcgen::DistinguishedName::new();
+        leaf.distinguished_name.push(rcgen::DnType::CommonName, common);
+        let key = KeyPair::generate().expect("a key");
+        let issuer = self.issuer.as_ref().expect("an authority");
+        let leaf = leaf.signed_by(&key, issuer).expect("a leaf");
+        Leaf {
+            cert_pem: leaf.pem(),
+            key_pem: key.serialize_pem(),
+        }
+    }
+
+    /// A client that trusts this authority alone and shows this certificate.
+    pub fn client_showing(&self, leaf: &Leaf) -> Arc<ClientConfig> {
+        install_provider();
+        let chain = vec![CertificateDer::from_pem_slice(leaf.cert_pem.as_bytes()).expect("a certificate")];
+        let key = PrivateKeyDer::from_pem_slice(leaf.key_pem.as_bytes()).expect("a key");
+        let builder = ClientConfig::builder().with_root_certificates(self.roots());
+        let mut config = builder.with_client_auth_cert(chain, key).expect("they fit");
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Arc::new(config)
     }
 
     /// Writes the authority's own certificate into `folder`.
@@ -142,6 +178,16 @@ impl Authority {
 
     pub fn ca_pem(&self) -> &[u8] {
         self.ca_pem.as_bytes()
+    }
+}
+
+impl Leaf {
+    /// Writes both into `folder`, as `<name>.crt` and `<name>.key`.
+    pub fn files(&self, folder: &Path, name: &str) -> (PathBuf, PathBuf) {
+        (
+            written(folder, &format!("{name}.crt"), &self.cert_pem),
+            written(folder, &format!("{name}.key"), &self.key_pem),
+        )
     }
 }
 

@@ -37,6 +37,9 @@ pub struct Setup {
     parent: Vec<String>,
     upstreams: Vec<String>,
     listen: Vec<String>,
+    admin: Vec<String>,
+    /// In the place of the admin port's address.
+    admin_on: Option<&'static str>,
     log: Vec<String>,
     freshness: Vec<String>,
     tag_ttl: String,
@@ -56,6 +59,8 @@ impl Setup {
             parent: Vec::new(),
             upstreams: Vec::new(),
             listen: Vec::new(),
+            admin: Vec::new(),
+            admin_on: None,
             log: Vec::new(),
             freshness: Vec::new(),
             tag_ttl: "60s".to_owned(),
@@ -108,6 +113,18 @@ impl Setup {
     /// A line of the section `[listen]`.
     pub fn listen(mut self, line: &str) -> Self {
         self.listen.push(line.to_owned());
+        self
+    }
+
+    /// A line of the section `[admin]`.
+    pub fn admin(mut self, line: &str) -> Self {
+        self.admin.push(line.to_owned());
+        self
+    }
+
+    /// The admin port listens there, at the same port.
+    pub fn admin_on(mut self, address: &'static str) -> Self {
+        self.admin_on = Some(address);
         self
     }
 
@@ -177,7 +194,10 @@ impl Setup {
         if transport::authority().is_some() {
             text += "cert_file = \"leaf.pem\"\nkey_file = \"leaf.key\"\n";
         }
-        text += &format!("[admin]\naddress = \"{admin}\"\n");
+        let admin = self
+            .admin_on
+            .map_or(admin.to_string(), |on| format!("{on}:{}", admin.port()));
+        text += &format!("[admin]\naddress = \"{admin}\"\n{}\n", self.admin.join("\n"));
         text += &format!(
             "[storage]\npath = \"{}\"\ncapacity = \"{}\"\n{}\n",
             data.display(),
