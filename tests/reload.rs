@@ -16,7 +16,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::support::authority::{Authority, Leaf};
 use crate::support::client::{Client, basic, blob, manifest};
-use crate::support::content::Image;
+use crate::support::content::{Image, Manifest, OCI_MANIFEST};
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
 use crate::support::pushing::Pusher;
@@ -152,14 +152,14 @@ async fn what_is_wrong_or_takes_a_restart_changes_nothing_at_all() {
     eventually("the right is gone", async || pusher.begin("").await.status == 403).await;
     fs::write(
         &file,
-        format!("{written}[limits]\ndescriptors = 30\n[push]\nimmutable_tags = [\"v*\"]\n"),
+        format!("{written}[limits]\nmanifest = \"64KiB\"\n[push]\nimmutable_tags = [\"v*\"]\n"),
     )
     .unwrap();
     assert_eq!(reload().await.status, 200);
     let ci = Pusher::of(token.client(&node), "plant/app");
-    let large = Image::of(&[1; 40]);
-    ci.blobs_of(&large).await;
-    assert_eq!(ci.put_manifest("v1", &large.manifest).await.status, 400);
+    let body = serde_json::json!({ "annotations": { "k": "x".repeat(70_000) } });
+    let large = Manifest::new(OCI_MANIFEST, &body);
+    assert_eq!(ci.put_manifest("v1", &large).await.status, 413);
     let (small, other) = (Image::of(&[1]), Image::of(&[1]));
     ci.image("v1", &small).await;
     ci.blobs_of(&other).await;

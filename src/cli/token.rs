@@ -41,7 +41,7 @@ enum Command {
 /// Make a token, and show its two passwords this once.
 ///
 /// REPOSITORIES is a name, all below a prefix (plant/*), or all (*). ACTIONS are pull, push, delete, all, or any of content/read,
-/// content/write, content/overwrite, content/delete, metadata/read and metadata/write, with commas between them. A [[permission]] of
+/// content/write, content/overwrite, content/delete, metadata/read and metadata/write, with commas between them. A permission in
 /// the settings that names the token adds to them.
 #[derive(clap::Args)]
 #[command(after_help = "\
