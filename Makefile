@@ -12,7 +12,7 @@ RELEASE   = $(or $(CARGO_TARGET_DIR),target)/release
 PORTABLE  = $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/dist/wharf
 ARGS     ?=
 # Modules of the black-box tests that run a second time with TLS on every connection.
-OVER_TLS  = answers beside budget chain discovery faults flights freshness integrity naming outside permission push \
+OVER_TLS  = access answers beside budget chain discovery faults flights freshness identities integrity naming outside permission push \
             promises pull range refusals resume uploads
 
 .DEFAULT_GOAL := help
@@ -79,6 +79,7 @@ bench: ## Pulls and pushes beside nginx and other registries, a cold pull throug
 	benches/cold_through_three_layers --build $(RELEASE) $(ARGS) || missed=1; \
 	benches/pushes_beside_peers --build $(RELEASE) $(ARGS) || missed=1; \
 	benches/writeback_beside_skopeo --build $(RELEASE) $(ARGS) || missed=1; \
+	benches/what_a_login_costs --build $(RELEASE) $(ARGS) || missed=1; \
 	exit $$missed
 
 dist: ## The binary that is shipped: static, optimised at link time, without failpoints

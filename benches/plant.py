@@ -182,7 +182,11 @@ class Plant:
         """A registry below the one on a port, likewise."""
         return self._wharf(binary, name, "registry", f'[parent]\nurl = "http://127.0.0.1:{port}"')
 
-    def _wharf(self, binary, name, mode, more=""):
+    def wharf_asking(self, binary, name, settings, under=()):
+        """A registry of its own with these settings more, run `under` another program."""
+        return self._wharf(binary, name, "registry", settings, under)
+
+    def _wharf(self, binary, name, mode, more="", under=()):
         place, port, admin = self.place(name), free_port(), free_port()
         (place / "wharf.toml").write_text(
             f"""
@@ -200,7 +204,7 @@ class Plant:
             requests = "{place / 'requests.log'}"
             """
         )
-        server = self._start(name, [binary, "serve", "--config", place / "wharf.toml"], port)
+        server = self._start(name, [*under, binary, "serve", "--config", place / "wharf.toml"], port)
         server.admin = Admin(name, admin)
         return server
 

@@ -21,6 +21,8 @@ mod docker;
 mod iotedge;
 mod oras;
 mod podman;
+// All of them, logging in.
+mod logins;
 // All of them, pushing.
 mod pushing;
 mod skopeo;
