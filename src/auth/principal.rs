@@ -29,8 +29,16 @@ pub enum How {
 
 #[derive(Debug)]
 struct Within {
-    rights: Rights,
+    /// Few: what a client needs at the moment.
+    access: Vec<(Box<str>, Actions)>,
     catalog: bool,
+}
+
+impl Within {
+    fn on(&self, name: &str) -> Actions {
+        let found = self.access.iter().find(|(known, _)| **known == *name);
+        found.map_or(Actions::NONE, |(_, actions)| *actions)
+    }
 }
 
 impl Principal {
@@ -54,8 +62,8 @@ impl Principal {
     }
 
     /// The same, with no more than was asked for.
-    pub(super) fn within(self, rights: Rights, catalog: bool) -> Self {
-        let within = Some(Arc::new(Within { rights, catalog }));
+    pub(super) fn within(self, access: Vec<(Box<str>, Actions)>, catalog: bool) -> Self {
+        let within = Some(Arc::new(Within { access, catalog }));
         Self { within, ..self }
     }
 
@@ -83,7 +91,7 @@ impl Principal {
     pub(super) fn on(&self, name: &str) -> Actions {
         let granted = self.rights.on(name);
         match &self.within {
-            Some(within) => granted & within.rights.on(name),
+            Some(within) => granted & within.on(name),
             None => granted,
         }
     }

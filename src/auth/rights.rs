@@ -114,11 +114,6 @@ impl Rights {
         }
     }
 
-    /// Adds to those on the repository of this very name.
-    pub(super) fn add(&mut self, name: &str, actions: Actions) {
-        *self.at.entry(name.into()).or_default() |= actions;
-    }
-
     /// Those on the repository of this name.
     pub fn on(&self, name: &str) -> Actions {
         let mut found = self.everywhere;

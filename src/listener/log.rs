@@ -103,7 +103,8 @@ fn text(line: &mut Line<'_>, entry: &Entry<'_>) {
     line.push(' ');
     line.push_str(entry.outcome.unwrap_or("-"));
     if let Some(who) = entry.who {
-        let _ = write!(line, " who: {who}");
+        line.push_str(" who: ");
+        line.push_str(who);
     }
     if let Some(reason) = entry.reason {
         let _ = write!(line, " reason: {reason}");
