@@ -443,6 +443,31 @@ async fn a_tag_is_moved_only_by_who_may_also_when_two_race_and_when_the_parent_a
 }
 
 #[tokio::test]
+async fn who_may_not_move_a_tag_does_not_move_the_parents_either_by_pushing_while_it_is_away() {
+    let mut parent = Upstream::start().await;
+    parent.takes_pushes();
+    let above = parent.new_image("plant/app", "v1", &[10]);
+    let (node, _, admin) = plant(&parent).await;
+    let creator = node.token("creator-2", &["plant/*:content/read,content/write"]).await;
+    let app = Pusher::of(creator.client(&node), "plant/app");
+    parent.stop().await;
+    let ours = Image::of(&[10]);
+    app.image("v1", &ours).await;
+    app.image("v2", &ours).await;
+
+    parent.start_again().await;
+    node.drained().await;
+
+    assert!(parent.has_image("plant/app", "v1", &above), "the parent's stays");
+    assert!(parent.has_image("plant/app", "v2", &ours));
+    // Who may move tags does.
+    let moves = Pusher::of(admin.client(&node), "plant/app");
+    moves.manifest("v1", &ours.manifest).await;
+    node.drained().await;
+    assert!(parent.has_image("plant/app", "v1", &ours));
+}
+
+#[tokio::test]
 async fn an_immutable_tag_is_moved_and_deleted_by_nobody() {
     let node = Setup::alone()
         .registry()
@@ -468,6 +493,12 @@ async fn an_immutable_tag_is_moved_and_deleted_by_nobody() {
             }
         }
         let digest = &images[0].manifest.digest;
+        // By the path of blobs, and what it needs.
+        for needed in [digest, &images[0].layer(0), &images[0].config_digest()] {
+            to.delete(&format!("blobs/{needed}")).await.assert_error(403, "DENIED");
+        }
+        to.assert_has("v1", &images[0]).await;
+        assert_eq!(to.delete(&format!("blobs/{}", images[1].layer(0))).await.status, 202);
         to.delete(&format!("manifests/{digest}"))
             .await
             .assert_error(403, "DENIED");

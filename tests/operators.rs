@@ -173,7 +173,6 @@ async fn what_was_done_and_what_was_denied_is_on_record_with_who_and_where() {
     node.token_deed("disable", "ci").await;
 
     let mut lines: Vec<Value> = Vec::new();
-    let digest = image.manifest.digest.clone();
     eventually("all of it is on record", async || {
         let text = fs::read_to_string(&path).unwrap();
         lines = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -206,7 +205,6 @@ async fn what_was_done_and_what_was_denied_is_on_record_with_who_and_where() {
     has("anonymous", "login", "", "", "denied");
     has("ci", "login", "", "", "done");
     has("operator", "tokens/disable", "", "name=ci", "done");
-    assert!(!digest.is_empty());
     let text = fs::read_to_string(&path).unwrap();
     for secret in ["wrong-password-canary", &token.passwords[0], "wharf1."] {
         assert!(!text.contains(secret), "{secret}");

@@ -196,7 +196,12 @@ impl Shared {
             self.counted.certificate(tls);
         }
         if let (Some(shown), Some(tls)) = (&rooms.admin_tls, admin_tls) {
-            shown.show(tls);
+            // pingora makes these handshakes, by what it was told at the start.
+            if !shown.show(tls) {
+                tracing::error!(
+                    "the authorities in [admin] client_ca_file changed, which takes a restart: until then the old ones count"
+                );
+            }
         }
         rooms.admin.set(config.admin.clone());
         rooms.guard.reconfigure(config.auth.clone());

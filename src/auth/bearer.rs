@@ -20,8 +20,10 @@ use crate::units::{Moment, Secret};
 const PREFIX: &str = "wharf1.";
 /// Bytes of the longest one that is looked at, by the fence for a head.
 const MOST: usize = 8 << 10;
-/// A key signs for so long; it is looked at until all that it signed has ended.
+/// A key signs for so long.
 const KEY_AGE: u64 = 7 * 86_400;
+/// As many are looked at: what they signed has ended by then, by its own end.
+const KEPT: usize = 8;
 
 /// What a token says.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -31,7 +33,7 @@ pub(super) struct Claims {
     /// Who logged in; empty for nobody in particular.
     #[serde(rename = "s")]
     pub(super) subject: String,
-    /// By which password or certificate: once that is none of theirs, this is void.
+    /// By which password or certificate: once that is none of theirs, this is void. Blinded, so that it tells nothing of it.
     #[serde(rename = "v")]
     pub(super) mark: String,
     #[serde(rename = "e")]
@@ -89,16 +91,15 @@ impl Keys {
 
     /// Signs. With a key that has become too old, or none, one is made first, which blocks for the disk; if that takes nothing, the
     /// new key is good until the node ends.
-    pub(super) fn seal(&self, claims: &Claims, now: Moment, longest: u64) -> Secret {
-        let is_due = |all: &[Key]| {
-            all.first()
-                .is_none_or(|key| key.made.seconds() + KEY_AGE <= now.seconds() || key.made > now)
-        };
+    pub(super) fn seal(&self, mut claims: Claims, now: Moment, is_set: bool) -> Secret {
+        // A clock that is not set, or goes back, makes no new keys: with them all logins would end.
+        let is_old = |key: &Key| key.made.seconds() + KEY_AGE <= now.seconds();
+        let is_due = |all: &[Key]| all.first().is_none_or(|key| is_set && is_old(key));
         if is_due(&self.all.read()) {
             let mut all = self.all.write();
             if is_due(&all) {
                 all.insert(0, Key::new(now));
-                all.retain(|key| key.made <= now && key.made.seconds() + KEY_AGE + longest > now.seconds());
+                all.truncate(KEPT);
                 let lines: Vec<String> = all.iter().map(Key::line).collect();
                 if let Err(error) = self.store.keep(Kept::Keys, &lines) {
                     tracing::warn!(%error, "a new key for logins could not be kept: after a restart clients log in anew");
@@ -107,7 +108,8 @@ impl Keys {
         }
         let all = self.all.read();
         let key = &all[0];
-        let json = serde_json::to_vec(claims).expect("texts and numbers are JSON");
+        claims.mark = key.blind(&claims.mark);
+        let json = serde_json::to_vec(&claims).expect("texts and numbers are JSON");
         let mut text = format!("{PREFIX}{}.{}", key.id, URL_SAFE_NO_PAD.encode(json));
         let mac = hmac::sign(&key.signing, text.as_bytes());
         text.push('.');
@@ -116,7 +118,7 @@ impl Keys {
     }
 
     /// What it says, if one of the keys signed it. Whether it still holds is another question.
-    pub(super) fn open(&self, text: &str) -> Option<Claims> {
+    pub(super) fn open(&self, text: &str) -> Option<Opened> {
         if text.len() > MOST {
             return None;
         }
@@ -126,11 +128,38 @@ impl Keys {
         let all = self.all.read();
         let key = all.iter().find(|key| key.id == id)?;
         hmac::verify(&key.signing, signed.as_bytes(), &mac).ok()?;
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()
+        Some(Opened {
+            claims: serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok()?).ok()?,
+            signing: key.signing.clone(),
+        })
+    }
+}
+
+/// A token that one of the keys signed.
+pub(super) struct Opened {
+    pub(super) claims: Claims,
+    signing: hmac::Key,
+}
+
+impl Opened {
+    /// Whether it was given out for what has this mark.
+    pub(super) fn is_for(&self, mark: &str) -> bool {
+        blind(&self.signing, mark) == self.claims.mark
+    }
+}
+
+fn blind(key: &hmac::Key, mark: &str) -> String {
+    match mark {
+        "" => String::new(),
+        _ => hex(&hmac::sign(key, format!("mark {mark}").as_bytes()).as_ref()[..8]),
     }
 }
 
 impl Key {
+    fn blind(&self, mark: &str) -> String {
+        blind(&self.signing, mark)
+    }
+
     fn new(made: Moment) -> Self {
         let (id, secret) = (hex(&random()[..4]), hex(&random()));
         Self::of(id, made, secret)

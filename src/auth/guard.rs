@@ -15,7 +15,7 @@ use ring::hmac;
 use tokio::sync::Semaphore;
 
 use super::attempts::Attempts;
-use super::bearer::{Claims, Keys, Kind};
+use super::bearer::{Claims, Keys, Kind, Opened};
 use super::identity::{Identity, Table, certificate_mark};
 use super::password::{Password, random};
 use super::principal::{How, Principal};
@@ -28,6 +28,10 @@ use crate::units::{Clock, Moment, Secret};
 const REMEMBERED: Duration = Duration::from_secs(60 * 60);
 /// Logins and tokens that are remembered.
 const MOST: usize = 10_000;
+/// A clock may be set back by so many seconds, and logins go on.
+const SKEW: u64 = 60 * 60;
+/// How long a login waits for others to be hashed.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// bcrypt takes a whole core for each.
 const HASHING: usize = 2;
 
@@ -158,7 +162,7 @@ impl Guard {
                     .build(),
                 right_key: hmac::Key::new(hmac::HMAC_SHA256, &random()),
                 hashing: Semaphore::new(HASHING),
-                attempts: Attempts::new(),
+                attempts: Attempts::default(),
                 clock,
                 metrics,
             }),
@@ -236,20 +240,22 @@ impl Guard {
         if let Some(login) = shared.remembered(name, password) {
             return Ok(login);
         }
-        let wait = from.map_or(Duration::ZERO, |from| shared.attempts.wait(from));
-        if let Some(from) = from.filter(|_| !wait.is_zero()) {
-            if !shared.attempts.begin_waiting(from) {
+        let attempt = match from.map(|from| shared.attempts.begin(from, shared.clock.now())) {
+            Some(None) => {
                 shared.metrics.failed("too-many");
                 return Err(Stranger::TooMany);
             }
-            tokio::time::sleep(wait).await;
-            shared.attempts.end_waiting(from);
+            Some(Some(attempt)) => Some(attempt),
+            None => None,
+        };
+        if let Some(attempt) = attempt.as_ref().filter(|attempt| !attempt.wait.is_zero()) {
+            tokio::time::sleep(attempt.wait).await;
         }
-        let login = shared.compare(name, password).await;
+        let login = shared.compare(name, password).await?;
         if login.is_none() {
             shared.metrics.failed("password");
-            if let Some(from) = from {
-                shared.attempts.failed(from);
+            if let Some(attempt) = &attempt {
+                attempt.failed(shared.clock.now());
             }
         }
         login.ok_or(Stranger::Unknown)
@@ -262,16 +268,13 @@ impl Guard {
     /// [`Stranger::Token`].
     pub fn log_in_again(&self, refresh: &Secret) -> Result<Login, Stranger> {
         let (table, now) = (self.shared.table.load(), self.shared.clock.wall());
-        let claims = self
-            .shared
-            .keys
-            .open(refresh.expose())
-            .filter(|claims| claims.kind == Kind::Refresh);
-        let login = claims.and_then(|claims| {
-            let identity = self.shared.still_holds(&table, &claims, now)??;
+        let opened = self.shared.keys.open(refresh.expose());
+        let opened = opened.filter(|opened| opened.claims.kind == Kind::Refresh);
+        let login = opened.and_then(|opened| {
+            let (identity, mark) = self.shared.still_holds(&table, &opened, now)?;
             Some(Login {
-                principal: Principal::of(&identity, How::Password),
-                mark: claims.mark,
+                principal: Principal::of(identity.as_ref()?, How::Password),
+                mark,
             })
         });
         login.ok_or_else(|| {
@@ -284,7 +287,7 @@ impl Guard {
     /// granted. `lasting`: whether one for further logins is wanted too.
     pub fn issue(&self, login: &Login, access: Vec<(String, Actions)>, catalog: bool, lasting: bool) -> Issued {
         let table = self.shared.table.load();
-        let (now, longest) = (Moment::from(self.shared.clock.wall()), table.refresh_ttl.as_secs());
+        let (now, is_set) = (Moment::from(self.shared.clock.wall()), self.shared.clock.is_set());
         let claims = |kind, ttl: Duration, access| Claims {
             kind,
             subject: login.principal.name().to_owned(),
@@ -301,8 +304,8 @@ impl Guard {
         let refresh = claims(Kind::Refresh, table.refresh_ttl, Vec::new());
         let is_somebody = !login.principal.is_anonymous();
         Issued {
-            access: self.shared.keys.seal(&access, now, longest),
-            refresh: (lasting && is_somebody).then(|| self.shared.keys.seal(&refresh, now, longest)),
+            access: self.shared.keys.seal(access, now, is_set),
+            refresh: (lasting && is_somebody).then(|| self.shared.keys.seal(refresh, now, is_set)),
             ttl: table.token_ttl,
             at: now,
         }
@@ -395,9 +398,10 @@ impl Shared {
         {
             return Ok(seen.principal.clone());
         }
-        let claims = self.keys.open(text).filter(|claims| claims.kind == Kind::Access);
-        let claims = claims.ok_or(Stranger::Token)?;
-        let identity = self.still_holds(&table, &claims, wall).ok_or(Stranger::Token)?;
+        let opened = self.keys.open(text).filter(|opened| opened.claims.kind == Kind::Access);
+        let opened = opened.ok_or(Stranger::Token)?;
+        let (identity, _) = self.still_holds(&table, &opened, wall).ok_or(Stranger::Token)?;
+        let claims = opened.claims;
         let access = claims.access.iter();
         let within = access
             .map(|(name, bits)| (name.as_str().into(), Actions::of_bits(*bits)))
@@ -425,16 +429,24 @@ impl Shared {
         Ok(principal)
     }
 
-    /// Whether what was signed still holds, and for whom; `Some(None)`: for nobody in particular.
-    fn still_holds(&self, table: &Table, claims: &Claims, now: SystemTime) -> Option<Option<Arc<Identity>>> {
-        if claims.expires.is_past(now) {
+    /// Whether what was signed still holds, for whom, and by what they are known; nobody: for nobody in particular.
+    fn still_holds(&self, table: &Table, opened: &Opened, now: SystemTime) -> Option<(Option<Arc<Identity>>, String)> {
+        let claims = &opened.claims;
+        let ttl = match claims.kind {
+            Kind::Access => table.token_ttl,
+            Kind::Refresh => table.refresh_ttl,
+        };
+        // What ends later than anything that is given out now was given out by a clock that went back since.
+        let latest = Moment::from(now).seconds() + ttl.as_secs() + SKEW;
+        if claims.expires.is_past(now) || claims.expires.seconds() > latest {
             return None;
         }
         if claims.subject.is_empty() {
-            return Some(None);
+            return Some((None, String::new()));
         }
         let identity = table.find(&claims.subject, now)?;
-        identity.has(&claims.mark, now).then(|| Some(identity.clone()))
+        let mark = identity.marks(now).find(|mark| opened.is_for(mark))?;
+        Some((Some(identity.clone()), mark))
     }
 
     /// Whose the password is, if it was right lately and is still theirs.
@@ -453,7 +465,7 @@ impl Shared {
     }
 
     /// Whose the password is. Takes as long for who does not exist.
-    async fn compare(&self, name: &str, password: &Secret) -> Option<Login> {
+    async fn compare(&self, name: &str, password: &Secret) -> Result<Option<Login>, Stranger> {
         let (table, now) = (self.table.load_full(), self.clock.wall());
         let identity = table.find(name, now).cloned();
         let candidates: Vec<Password> = match &identity {
@@ -463,24 +475,37 @@ impl Shared {
                 .filter(|password| password.is_valid(now))
                 .cloned()
                 .collect(),
-            None => table.decoy.iter().cloned().collect(),
+            None => Vec::new(),
         };
+        // Who does not exist takes as long as who does, and so does who has nothing that takes long.
+        let mut candidates = candidates;
+        let is_slow = |candidate: &Password| !candidate.verifier.is_quick();
+        if !candidates.iter().any(is_slow) && matching(&candidates, password).is_none() {
+            candidates = table.decoy.iter().cloned().collect();
+        }
         let found = if candidates.iter().all(|candidate| candidate.verifier.is_quick()) {
             matching(&candidates, password)
         } else {
-            let _turn = self.hashing.acquire().await.ok()?;
+            // Others hash, and there are too many of them: whoever comes now is not kept waiting for all.
+            let turn = tokio::time::timeout(PATIENCE, self.hashing.acquire()).await;
+            let Ok(Ok(_turn)) = turn else {
+                self.metrics.failed("too-many");
+                return Err(Stranger::TooMany);
+            };
             let password = password.clone();
-            tokio::task::spawn_blocking(move || matching(&candidates, &password))
-                .await
-                .ok()?
+            let matching = tokio::task::spawn_blocking(move || matching(&candidates, &password));
+            matching.await.ok().flatten()
         };
-        let mark = found?;
-        let identity = identity?;
+        // Nobody is who matches the decoy.
+        let is_theirs = |mark: &String| identity.as_ref().is_some_and(|identity| identity.has(mark, now));
+        let Some((mark, identity)) = found.filter(is_theirs).zip(identity.clone()) else {
+            return Ok(None);
+        };
         self.right.insert(self.tag(name, password, &mark), ());
-        Some(Login {
+        Ok(Some(Login {
             principal: Principal::of(&identity, How::Password),
             mark,
-        })
+        }))
     }
 
     fn tag(&self, name: &str, password: &Secret, mark: &str) -> [u8; 32] {

@@ -44,10 +44,16 @@ impl Identity {
         self.is_enabled && self.expires.is_none_or(|expires| !expires.is_past(now))
     }
 
-    /// Whether what had this mark still proves who it is.
+    /// By what they are known at this time: a mark for each password and certificate.
+    pub(super) fn marks(&self, now: SystemTime) -> impl Iterator<Item = String> {
+        let passwords = self.passwords.iter().filter(move |password| password.is_valid(now));
+        let of_passwords = passwords.map(|password| password.verifier.mark());
+        of_passwords.chain(self.certificates.iter().map(|name| certificate_mark(name)))
+    }
+
+    /// Whether this mark still proves who it is.
     pub(super) fn has(&self, mark: &str, now: SystemTime) -> bool {
-        let of_password = |password: &Password| password.is_valid(now) && password.verifier.mark() == mark;
-        self.passwords.iter().any(of_password) || self.certificates.iter().any(|name| certificate_mark(name) == mark)
+        self.marks(now).any(|own| own == mark)
     }
 }
 

@@ -89,14 +89,14 @@ impl Config {
     }
 
     fn check_certificate(&self, clock: &Clock, findings: &mut Findings) {
+        if let Err(error) = Tls::read(&self.admin.tls, false) {
+            findings.wrong(format!("admin.{}", error.key()), error.to_string());
+        }
         let tls = match Tls::read(&self.listen.tls, self.listen.http2) {
             Ok(Some(tls)) => tls,
             Ok(None) => return,
             Err(error) => return findings.wrong(format!("listen.{}", error.key()), error.to_string()),
         };
-        if let Err(error) = Tls::read(&self.admin.tls, false) {
-            findings.wrong(format!("admin.{}", error.key()), error.to_string());
-        }
         let names: Vec<&str> = self
             .upstreams
             .iter()

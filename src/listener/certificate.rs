@@ -5,9 +5,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustls_pki_types::CertificateDer;
 use x509_parser::extensions::GeneralName;
+use x509_parser::objects::{oid_registry, oid2abbrev};
 use x509_parser::parse_x509_certificate;
 use x509_parser::prelude::X509Certificate;
 use x509_parser::time::ASN1Time;
+
+use crate::auth::Peer;
 
 /// An operator needs so long to have a certificate renewed.
 const SOON: Duration = Duration::from_secs(30 * 86_400);
@@ -42,10 +45,10 @@ pub(super) fn ends(chain: &[CertificateDer<'_>]) -> Option<u64> {
     u64::try_from(leaf.validity().not_after.timestamp()).ok()
 }
 
-/// The names of whoever holds it: the alternative ones, then the whole subject. None if it cannot be read.
-pub(super) fn names(der: &[u8]) -> Vec<String> {
+/// Whoever holds it. Nobody if it cannot be read.
+pub(super) fn peer(der: &[u8]) -> Peer {
     let Ok((_, leaf)) = parse_x509_certificate(der) else {
-        return Vec::new();
+        return Peer::default();
     };
     let name = |name: &GeneralName<'_>| match name {
         GeneralName::DNSName(text) | GeneralName::URI(text) | GeneralName::RFC822Name(text) => Some((*text).to_owned()),
@@ -56,12 +59,14 @@ pub(super) fn names(der: &[u8]) -> Vec<String> {
         },
         _ => None,
     };
-    let mut names: Vec<String> = known(&leaf).iter().filter_map(name).collect();
-    let subject = leaf.subject().to_string();
-    if !subject.is_empty() {
-        names.push(subject);
-    }
-    names
+    let alternatives: Vec<String> = known(&leaf).iter().filter_map(name).collect();
+    let subject = leaf.subject().iter_attributes().map(|attribute| {
+        let oid = attribute.attr_type();
+        let kind = oid2abbrev(oid, oid_registry()).map_or_else(|_| oid.to_id_string(), str::to_owned);
+        // What is no text equals nothing that can be written down.
+        (kind, attribute.as_str().unwrap_or("\u{0}"))
+    });
+    Peer::new(alternatives, subject)
 }
 
 fn known<'a>(leaf: &'a X509Certificate<'_>) -> &'a [GeneralName<'a>] {

@@ -19,7 +19,6 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::certificate;
 use super::config::{ClientAuth, TlsFiles};
-use crate::auth::Peer;
 use crate::units::Live;
 
 /// Why a certificate and key cannot be used. The operator's to mend.
@@ -75,6 +74,8 @@ impl Error {
 pub struct Tls {
     shown: Shown,
     clients: Option<Arc<dyn ClientCertVerifier>>,
+    /// The authorities of clients, as the file has them.
+    authorities: Vec<CertificateDer<'static>>,
     http2: bool,
 }
 
@@ -110,7 +111,12 @@ impl Tls {
             return Ok(None);
         }
         let clients = files.client_ca_file.as_deref();
+        let authorities = clients
+            .map(|path| chain("authority", path))
+            .transpose()?
+            .unwrap_or_default();
         Ok(Some(Self {
+            authorities,
             shown: Shown(Live::new(pairs)),
             clients: clients.map(|path| verifier(path, files.client_auth)).transpose()?,
             http2,
@@ -148,11 +154,11 @@ impl Tls {
         Handshakes(Arc::new(ArcSwap::from_pointee(self.acceptor())))
     }
 
-    /// Shows what `other` shows from here on, also in handshakes that were begun to be made before; whose certificates are taken
-    /// stays as it is.
-    pub fn show(&self, other: Self) {
-        let Self { shown, .. } = other;
+    /// Shows what `other` shows from here on. Whose certificates are taken stays as it is: whether that is what `other` takes.
+    pub fn show(&self, other: Self) -> bool {
+        let Self { shown, authorities, .. } = other;
         self.shown.0.take(shown.0);
+        self.authorities == authorities
     }
 
     /// Makes handshakes.
@@ -273,8 +279,7 @@ struct Greeted;
 #[async_trait::async_trait]
 impl pingora::listeners::TlsAccept for Greeted {
     async fn handshake_complete_callback(&self, tls: &TlsRef) -> Option<Arc<dyn std::any::Any + Send + Sync>> {
-        let names = certificate::names(tls.peer_certificate_der()?);
-        Some(Arc::new(Peer::new(names)))
+        Some(Arc::new(certificate::peer(tls.peer_certificate_der()?)))
     }
 }
 

@@ -30,6 +30,8 @@ pub struct ConnectionString {
 pub enum Malformed {
     /// A part without `=`; which one, counted from 1.
     NoValue(usize),
+    /// A part that begins with no key; which one, counted from 1.
+    NoKey(usize),
     /// A key that nobody knows.
     Unknown(String),
     /// A key that has to be there.
@@ -58,7 +60,11 @@ impl ConnectionString {
                 "synctokenpassword" => read.password = Some(Secret::new(value)),
                 "parentgatewayendpoint" => value.clone_into(&mut read.gateway),
                 "parentendpointprotocol" => read.protocol = value.to_ascii_lowercase(),
-                _ => return Err(Malformed::Unknown(key.trim().chars().take(40).collect())),
+                // Half of a password may stand where a key should.
+                other if other.len() <= 24 && other.bytes().all(|byte| byte.is_ascii_alphabetic()) => {
+                    return Err(Malformed::Unknown(key.trim().to_owned()));
+                }
+                _ => return Err(Malformed::NoKey(index + 1)),
             }
         }
         for (key, is_missing) in [
@@ -82,6 +88,10 @@ impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoValue(number) => write!(f, "has no = in part {number}; write KEY=VALUE;KEY=VALUE"),
+            Self::NoKey(number) => write!(
+                f,
+                "has no key in part {number}; write KEY=VALUE;KEY=VALUE, and no ; in a value"
+            ),
             Self::Unknown(key) => write!(
                 f,
                 "has a key {key:?}; there are ConnectedRegistryName, SyncTokenName, SyncTokenPassword, ParentGatewayEndpoint and ParentEndpointProtocol"
@@ -150,10 +160,15 @@ mod tests {
             (TEXT.replace("SyncTokenPassword==a=b==;", ""), "lacks SyncTokenPassword"),
             (TEXT.replace("=https", "=ftp"), "neither http nor https"),
             (format!("{TEXT};secret"), "part 6"),
+            (format!("{TEXT};a=b=c1"), "\"a\""),
+            (format!("{TEXT};s3cret:x=y"), "part 6"),
             (String::new(), "lacks ConnectedRegistryName"),
         ] {
             let error = ConnectionString::read(&text).unwrap_err().to_string();
-            assert!(error.contains(words) && !error.contains("a=b"), "{error}");
+            assert!(
+                error.contains(words) && !error.contains("a=b") && !error.contains("s3cret"),
+                "{error}"
+            );
         }
     }
 

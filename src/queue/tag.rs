@@ -42,7 +42,10 @@ impl Queue {
         if let Some(there) = there
             && !self.is_ours(repository, debt.number, tag, named.was, &there)
         {
-            let policy = self.shared.config.get().policy_of(repository).conflict;
+            let policy = match named.fixed {
+                true => Conflict::ParentWins,
+                false => self.shared.config.get().policy_of(repository).conflict,
+            };
             self.shared.metrics.conflict(policy);
             tracing::warn!(
                 %repository, %tag, here = %digest, there = %there, policy = policy.as_str(),

@@ -42,6 +42,11 @@ impl TagGlobs {
         self.anywhere.matches(tag) || self.within.iter().any(within)
     }
 
+    /// Whether there is no pattern at all.
+    pub fn is_empty(&self) -> bool {
+        self.written.is_empty()
+    }
+
     /// As they were written.
     pub fn patterns(&self) -> &[String] {
         &self.written

@@ -73,6 +73,9 @@ pub struct Named {
     /// What the parent had under it by then, if that was known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub was: Option<Digest>,
+    /// Whoever pushed it may not move it: what the parent has under it stays.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fixed: bool,
 }
 
 /// How far a debt is.

@@ -10,7 +10,7 @@ use super::index::Row;
 use super::journal::Mark;
 use super::records::{Confirmed, Origin, Records};
 use super::{Error, Held, Link, Shared, Slot, Store};
-use crate::oci::{Digest, Manifest, Reference, Repository, Tag};
+use crate::oci::{Digest, Manifest, Reference, Repository, Tag, media};
 
 /// A manifest that was pushed.
 pub struct Pushed {
@@ -139,7 +139,7 @@ impl Store {
         say.extend(tags.iter().cloned().map(|tag| Fact::Tag { tag, digest }));
         let mut unsay = vec![Key::Buried(Reference::Digest(digest))];
         unsay.extend(tags.into_iter().map(|tag| Key::Buried(Reference::Tag(tag))));
-        let named: Vec<Tag> = say.iter().filter_map(Fact::tag).cloned().collect();
+        let tags_named: Vec<Tag> = say.iter().filter_map(Fact::tag).cloned().collect();
         let mut taken = None;
         let wish = |records: &Records| {
             taken = fixed
@@ -150,7 +150,12 @@ impl Store {
             }
             let known = |tag: &Tag| records.tag(repository, &Slot::Tag(tag.clone()))?.parent_digest;
             let was = |tag: &Tag| known(tag).or_else(|| above.get(tag).copied());
-            let tags = named.into_iter().map(|tag| Named { was: was(&tag), tag }).collect();
+            let named = |tag: Tag| Named {
+                was: was(&tag),
+                fixed: fixed.contains(&tag),
+                tag,
+            };
+            let tags = tags_named.into_iter().map(named).collect();
             let number = self.shared.journal.next();
             say.extend(owing.map(|owing| owing.debt(number, What::Push { digest, tags, subject })));
             Some(Wish {
@@ -275,6 +280,16 @@ impl Store {
         };
         tags.retain(|tag| records.fact(repository, &Key::Tag(tag.clone())).is_some());
         tags
+    }
+
+    /// Whether the content lies here, of this repository, and is a manifest.
+    pub fn is_manifest(&self, repository: &Repository, digest: &Digest) -> bool {
+        let Some(link) = self.linked(repository, digest) else {
+            return self.was_pushed(repository, &Reference::Digest(*digest));
+        };
+        let ledger = self.shared.ledger.lock();
+        let entry = ledger.entry(link.digest());
+        entry.is_some_and(|entry| entry.media_type.as_deref().is_some_and(media::is_manifest))
     }
 
     /// The tags that `name` is, or that name it, as far as they are known here, and what they name.

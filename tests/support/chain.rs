@@ -1,4 +1,4 @@
-//! Three nodes below one cloud, each knowing only its parent.
+//! Three nodes below one cloud, each knowing only its parent: over TLS, each with an account of its own at the one above.
 
 use crate::support::node::{Node, Setup};
 use crate::support::ports::Family;
@@ -22,9 +22,17 @@ impl Chain {
 
     /// Every node's setup is changed by `amend` before it starts.
     pub async fn set_up(cloud: &str, family: Family, amend: impl Fn(Setup) -> Setup) -> Self {
-        let l5 = amend(Setup::below(cloud).named("l5").on(family)).start().await;
-        let l4 = amend(Setup::below(&l5.url()).named("l4").on(family)).start().await;
-        let l3 = amend(Setup::below(&l4.url()).named("l3").on(family)).start().await;
+        let set_up = |above: &str, name: &str| {
+            let setup = Setup::below(above).named(name).on(family).over_tls();
+            amend(setup.with_account("below", &format!("password-of-{name}")))
+        };
+        let below = |node: &Node, name: &str| {
+            let password = format!("password-of-{}", node.name());
+            set_up(&node.url(), name).asking_as("below", &password)
+        };
+        let l5 = set_up(cloud, "l5").start().await;
+        let l4 = below(&l5, "l4").start().await;
+        let l3 = below(&l4, "l3").start().await;
         Self { l5, l4, l3 }
     }
 }

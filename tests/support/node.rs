@@ -46,6 +46,10 @@ pub struct Setup {
     capacity: String,
     storage: Vec<String>,
     more: String,
+    tls: bool,
+    environment: Vec<(OsString, OsString)>,
+    /// Who everything is asked as, where everybody is asked who they are.
+    account: Option<(String, String)>,
 }
 
 impl Setup {
@@ -67,6 +71,9 @@ impl Setup {
             capacity: "2GiB".to_owned(),
             storage: Vec::new(),
             more: String::new(),
+            tls: transport::authority().is_some(),
+            account: None,
+            environment: Vec::new(),
         }
     }
 
@@ -156,6 +163,33 @@ impl Setup {
         self
     }
 
+    /// Speaks TLS, whatever others do.
+    pub fn over_tls(mut self) -> Self {
+        self.tls = true;
+        self
+    }
+
+    /// Everybody is asked who they are; the test's own clients, and whoever else is told, know this account, which may do
+    /// everything.
+    pub fn with_account(mut self, name: &str, password: &str) -> Self {
+        let hash = bcrypt::hash(password, 4).expect("a short password");
+        self.account = Some((name.to_owned(), password.to_owned()));
+        self.more(&format!(
+            "[[identity]]\nname = \"{name}\"\npassword_hashes = [\"{hash}\"]\n\
+             [[permission]]\nidentities = [\"{name}\"]\nrepositories = [\"*\"]\nactions = [\"all\"]\n"
+        ))
+    }
+
+    /// Asks its parent as this account.
+    pub fn asking_as(self, name: &str, password: &str) -> Self {
+        let variable = format!("PASSWORD_OF_{}", name.to_uppercase().replace('-', "_"));
+        let mut setup = self
+            .parent(&format!("username = \"{name}\""))
+            .parent(&format!("password_env = \"{variable}\""));
+        setup.environment.push((variable.into(), password.into()));
+        setup
+    }
+
     /// Further sections, as they stand.
     pub fn more(mut self, sections: &str) -> Self {
         self.more += sections;
@@ -173,12 +207,13 @@ impl Setup {
     pub fn placed(self) -> Node {
         let (address, admin) = (free(self.family), free(self.family));
         let folder = Arc::new(TempDir::new().expect("a temporary folder"));
+        let environment = self.environment.clone();
         Node {
             setup: self,
             address,
             admin,
             folder,
-            environment: Vec::new(),
+            environment,
             limits: String::new(),
             mounts: String::new(),
             child: None,
@@ -191,7 +226,7 @@ impl Setup {
             .listen_on
             .map_or(address.to_string(), |on| format!("{on}:{}", address.port()));
         text += &format!("[listen]\naddress = \"{at}\"\n{}\n", self.listen.join("\n"));
-        if transport::authority().is_some() {
+        if self.tls {
             text += "cert_file = \"leaf.pem\"\nkey_file = \"leaf.key\"\n";
         }
         let admin = self
@@ -239,12 +274,17 @@ impl Node {
         Setup::below(&parent.url()).start().await
     }
 
+    pub fn name(&self) -> &str {
+        &self.setup.name
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
     pub fn url(&self) -> String {
-        format!("{}://{}", transport::scheme(), self.address)
+        let scheme = if self.setup.tls { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
     pub fn client(&self) -> Client {
@@ -253,9 +293,13 @@ impl Node {
 
     /// A client of another address on which it listens.
     pub fn client_at(&self, address: SocketAddr) -> Client {
-        match transport::client() {
-            Some(config) => Client::tls(address, config),
-            None => Client::of(address),
+        let client = match self.setup.tls {
+            true => Client::tls(address, transport::client()),
+            false => Client::of(address),
+        };
+        match &self.setup.account {
+            Some((name, password)) => client.logged_in(name, password),
+            None => client,
         }
     }
 
@@ -342,7 +386,8 @@ impl Node {
         let config = self.folder.path().join("wharf.toml");
         let text = self.setup.written(self.address, self.admin, &self.data());
         std::fs::write(&config, text).expect("a writable folder");
-        if let Some(authority) = transport::authority() {
+        if self.setup.tls {
+            let authority = transport::signer();
             authority.leaf_files(self.folder.path());
             // As if it were among those that the machine trusts.
             let ca = authority.ca_file(self.folder.path());

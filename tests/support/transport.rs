@@ -8,12 +8,17 @@ use rustls::ClientConfig;
 
 use crate::support::authority::Authority;
 
-static AUTHORITY: LazyLock<Option<Authority>> =
-    LazyLock::new(|| std::env::var_os("WHARF_TEST_TLS").map(|_| Authority::new()));
+static AUTHORITY: LazyLock<Authority> = LazyLock::new(Authority::new);
+
+/// Who signs for whoever speaks TLS.
+pub fn signer() -> &'static Authority {
+    &AUTHORITY
+}
 
 /// Who signs for everyone, if all speak TLS.
 pub fn authority() -> Option<&'static Authority> {
-    AUTHORITY.as_ref()
+    static ALL: LazyLock<bool> = LazyLock::new(|| std::env::var_os("WHARF_TEST_TLS").is_some());
+    ALL.then(signer)
 }
 
 /// `http` or `https`.
@@ -21,7 +26,7 @@ pub fn scheme() -> &'static str {
     if authority().is_some() { "https" } else { "http" }
 }
 
-/// What a client needs, if all speak TLS.
-pub fn client() -> Option<Arc<ClientConfig>> {
-    authority().map(|authority| authority.client(&[b"http/1.1"]))
+/// What a client of whoever speaks TLS needs.
+pub fn client() -> Arc<ClientConfig> {
+    signer().client(&[b"http/1.1"])
 }
