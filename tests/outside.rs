@@ -350,6 +350,100 @@ async fn no_secret_is_ever_written_or_answered() {
     }
 }
 
+#[tokio::test]
+async fn no_secret_of_those_who_log_in_is_written_or_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        path
+    };
+    let admin = format!("{CANARY}-of-operators");
+    let (token, password) = (secret("admin-token", &admin), secret("password", CANARY));
+    let hash = bcrypt::hash(format!("{CANARY}-of-people"), 4).unwrap();
+    let htpasswd = secret("htpasswd", &format!("ada:{hash}\n"));
+    let audit = folder.path().join("audit.log");
+    let settings = format!(
+        "[auth]\nhtpasswd_file = {htpasswd:?}\n[audit]\nlog = {audit:?}\n\
+         [[identity]]\nname = \"line-1\"\npassword_file = {password:?}\n\
+         [[permission]]\nidentities = [\"*\"]\nrepositories = [\"*\"]\nactions = [\"all\"]\n"
+    );
+    let mut node = Setup::alone()
+        .registry()
+        .admin(&format!("token_file = {token:?}"))
+        .log("level = \"trace\"")
+        .more(&settings)
+        .placed();
+    node.start().await;
+    let ada = format!("{CANARY}-of-people");
+    let mut answers = String::new();
+    let mut given: Vec<String> = Vec::new();
+    for (name, password) in [
+        ("line-1", CANARY),
+        ("ada", ada.as_str()),
+        ("ada", "canary-5ecre7-wrong"),
+    ] {
+        let client = node.client().logged_in(name, password);
+        for target in ["/v2/", "/v2/a/tags/list", "/v2/_catalog", "/v2/a/manifests/v1"] {
+            let reply = client.get(target).await;
+            answers += &format!("{:?}{}", reply.headers, reply.text());
+        }
+        let reply = client
+            .get("/v2/_wharf/token?offline_token=true&scope=repository:a:pull")
+            .await;
+        match reply.status {
+            200 => given.extend(["token", "refresh_token"].map(|key| reply.json()[key].as_str().unwrap().to_owned())),
+            _ => answers += &reply.text(),
+        }
+        // Where it does not belong, it is not taken, and goes nowhere.
+        let query = format!("/v2/_wharf/token?grant_type=password&username={name}&password={password}");
+        let reply = node.get(&query).await;
+        assert_eq!(reply.status, 401, "{reply}");
+        answers += &reply.text();
+    }
+    for token in &given {
+        let reply = node
+            .client()
+            .saying(&format!("Bearer {token}"))
+            .get("/v2/b/tags/list")
+            .await;
+        answers += &format!("{:?}{}", reply.headers, reply.text());
+    }
+    let as_operator = |target: &str| Request::get(target).header("Authorization", &format!("Bearer {admin}"));
+    for page in ["/metrics", "/readyz", "/", "/api/tokens", "/api/queue"] {
+        answers += &node.admin_send(as_operator(page)).await.text();
+    }
+    let wrong = Request::get("/metrics").header("Authorization", &format!("Bearer {CANARY}-wrong"));
+    answers += &node.admin_send(wrong).await.text();
+    let commands = std::fs::read(format!("/proc/{}/cmdline", node.pid())).unwrap();
+    answers += &String::from_utf8_lossy(&commands);
+    node.stop().await;
+
+    let audit = std::fs::read_to_string(audit).unwrap();
+    assert!(audit.lines().count() >= 3, "{audit}");
+    for (what, text) in [
+        ("an answer", &answers),
+        ("the log", &node.log()),
+        ("the record", &audit),
+    ] {
+        assert!(!text.contains(CANARY), "in {what}: {}", around(text));
+        for secret in given.iter().chain([&hash]) {
+            assert!(!text.contains(secret.as_str()), "a token or hash in {what}");
+        }
+    }
+    for (path, _) in node.files() {
+        let bytes = std::fs::read(node.data().join(&path)).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(!text.contains(CANARY), "in {}", path.display());
+        assert!(
+            given.iter().all(|token| !text.contains(token.as_str())),
+            "in {}",
+            path.display()
+        );
+    }
+}
+
 /// What stands around the canary.
 fn around(text: &str) -> &str {
     let at = text.find(CANARY).unwrap_or(0);
