@@ -176,7 +176,9 @@ mod tests {
             "/v2/a/blobs/",
             "/v2/a/referrers/",
             "/v2/_catalog/",
-            "/v2/_wharf/token",
+            "/v2/_wharf/token/",
+            "/token/",
+            "/acr/oauth2/exchange",
             "/v2/_wharf/manifests/x",
             "/v2/_oci/ext/discover",
             "/v2/a/signatures/x",
@@ -187,6 +189,13 @@ mod tests {
                 None,
                 "{path}"
             );
+        }
+    }
+
+    #[test]
+    fn the_token_service_is_at_three_paths() {
+        for path in ["/v2/_wharf/token", "/token", "/acr/oauth2/token"] {
+            assert_eq!(shape(path), Some(Shape::Token), "{path}");
         }
     }
 }
