@@ -156,8 +156,20 @@ impl App {
             registry: registry.clone(),
             node: id.name.clone(),
         });
-        let (limits, push, queue) = (Live::new(limits), Live::new(push), Live::new(queue));
-        let changing = (limits.clone(), push.clone(), queue.clone());
+        let guard = Guard::new(auth, &store, clock.clone(), auth::Metrics::new(&metrics)?)?;
+        let rooms = Rooms {
+            guard: guard.clone(),
+            admin: Live::new(ports.admin.clone()),
+            admin_tls: ports.admin_tls.clone(),
+            handshakes: ports.handshakes.clone(),
+            limits: Live::new(limits),
+            push: Live::new(push),
+            queue: Live::new(queue),
+        };
+        let (limits, push, queue) = (rooms.limits.clone(), rooms.push.clone(), rooms.queue.clone());
+        let operators = rooms.admin.clone();
+        let reload = Reload::new(load, current, rooms, clock.clone(), &metrics)?;
+        fetching.spawn(reload.clone().watch());
         let fetch = Fetch::new(
             freshness,
             limits.clone(),
@@ -196,7 +208,6 @@ impl App {
         );
         fetching.spawn(queue.clone().run());
         fetching.spawn(queue.clone().watch());
-        let guard = Guard::new(auth, &store, clock.clone(), auth::Metrics::new(&metrics)?)?;
         let gate = Gate::new(guard.clone(), filters, names.unprefixed().clone());
         let shelf = Shelf::new(store.clone(), fetch);
         let counted = serve::Metrics::new(&metrics)?;
@@ -215,20 +226,6 @@ impl App {
             listen.login_server.clone(),
             audit.clone(),
         );
-
-        let (limits, changed_push, changed_queue) = changing;
-        let operators = Live::new(ports.admin.clone());
-        let rooms = Rooms {
-            guard: guard.clone(),
-            admin: operators.clone(),
-            admin_tls: ports.admin_tls.clone(),
-            handshakes: ports.handshakes.clone(),
-            limits,
-            push: changed_push,
-            queue: changed_queue,
-        };
-        let reload = Reload::new(load, current, rooms, Clock::system(), &metrics)?;
-        fetching.spawn(reload.clone().watch());
 
         let refused = listener::Refused::new(&refused);
         let connections = connections(&listen, descriptors, refused.clone());

@@ -74,11 +74,9 @@ fn act_now(guard: &Guard, path: &str, query: &str, body: &[u8]) -> Response<Vec<
     }
 }
 
-/// The only time that a password leaves.
+/// With whether anybody is asked for it.
 fn told(guard: &Guard, shown: &Shown) -> serde_json::Value {
-    let passwords = shown.passwords.iter();
-    let passwords: serde_json::Map<_, _> = passwords
-        .map(|(which, secret)| (format!("password{which}"), secret.expose().into()))
-        .collect();
-    json!({ "name": shown.name, "passwords": passwords, "asked": guard.is_on() })
+    let mut told = shown.told();
+    told["asked"] = guard.is_on().into();
+    told
 }

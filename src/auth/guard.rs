@@ -453,8 +453,8 @@ impl Shared {
     fn remembered(&self, name: &str, password: &Secret) -> Option<Login> {
         let (table, now) = (self.table.load(), self.clock.wall());
         let identity = table.find(name, now)?;
-        let valid = identity.passwords.iter().filter(|candidate| candidate.is_valid(now));
-        let right = valid.map(|candidate| candidate.verifier.mark()).find(|mark| {
+        let mut marks = identity.valid_passwords(now).map(|candidate| candidate.verifier.mark());
+        let right = marks.find(|mark| {
             let tag = self.tag(name, password, mark);
             self.right.contains_key(&tag)
         });
@@ -468,37 +468,19 @@ impl Shared {
     async fn compare(&self, name: &str, password: &Secret) -> Result<Option<Login>, Stranger> {
         let (table, now) = (self.table.load_full(), self.clock.wall());
         let identity = table.find(name, now).cloned();
-        let candidates: Vec<Password> = match &identity {
-            Some(identity) => identity
-                .passwords
-                .iter()
-                .filter(|password| password.is_valid(now))
-                .cloned()
-                .collect(),
-            None => Vec::new(),
+        let theirs = identity.iter().flat_map(|identity| identity.valid_passwords(now));
+        let (quick, slow): (Vec<Password>, Vec<Password>) =
+            theirs.cloned().partition(|candidate| candidate.verifier.is_quick());
+        let found = match (matching(&quick, password), slow.is_empty()) {
+            (Some(mark), _) => Some(mark),
+            (None, false) => self.hashed(slow, password).await?,
+            (None, true) => {
+                // Who does not exist takes as long as who does, and so does who has nothing that takes long.
+                self.hashed(table.decoy.iter().cloned().collect(), password).await?;
+                None
+            }
         };
-        // Who does not exist takes as long as who does, and so does who has nothing that takes long.
-        let mut candidates = candidates;
-        let is_slow = |candidate: &Password| !candidate.verifier.is_quick();
-        if !candidates.iter().any(is_slow) && matching(&candidates, password).is_none() {
-            candidates = table.decoy.iter().cloned().collect();
-        }
-        let found = if candidates.iter().all(|candidate| candidate.verifier.is_quick()) {
-            matching(&candidates, password)
-        } else {
-            // Others hash, and there are too many of them: whoever comes now is not kept waiting for all.
-            let turn = tokio::time::timeout(PATIENCE, self.hashing.acquire()).await;
-            let Ok(Ok(_turn)) = turn else {
-                self.metrics.failed("too-many");
-                return Err(Stranger::TooMany);
-            };
-            let password = password.clone();
-            let matching = tokio::task::spawn_blocking(move || matching(&candidates, &password));
-            matching.await.ok().flatten()
-        };
-        // Nobody is who matches the decoy.
-        let is_theirs = |mark: &String| identity.as_ref().is_some_and(|identity| identity.has(mark, now));
-        let Some((mark, identity)) = found.filter(is_theirs).zip(identity.clone()) else {
+        let Some((mark, identity)) = found.zip(identity) else {
             return Ok(None);
         };
         self.right.insert(self.tag(name, password, &mark), ());
@@ -506,6 +488,22 @@ impl Shared {
             principal: Principal::of(&identity, How::Password),
             mark,
         }))
+    }
+
+    /// The mark of the one that it is, of those that take long: beside the runtime, and not all at once.
+    async fn hashed(&self, candidates: Vec<Password>, password: &Secret) -> Result<Option<String>, Stranger> {
+        if candidates.is_empty() {
+            return Ok(None);
+        }
+        // Whoever comes when there are too many of them is not kept waiting for all.
+        let turn = tokio::time::timeout(PATIENCE, self.hashing.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            self.metrics.failed("too-many");
+            return Err(Stranger::TooMany);
+        };
+        let password = password.clone();
+        let matching = tokio::task::spawn_blocking(move || matching(&candidates, &password));
+        Ok(matching.await.ok().flatten())
     }
 
     fn tag(&self, name: &str, password: &Secret, mark: &str) -> [u8; 32] {

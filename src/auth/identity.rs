@@ -16,7 +16,7 @@ use crate::units::Moment;
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) name: Arc<str>,
-    pub(super) passwords: Vec<Password>,
+    passwords: Vec<Password>,
     /// Names in certificates that are theirs.
     certificates: Vec<String>,
     is_enabled: bool,
@@ -44,16 +44,15 @@ impl Identity {
         self.is_enabled && self.expires.is_none_or(|expires| !expires.is_past(now))
     }
 
-    /// By what they are known at this time: a mark for each password and certificate.
-    pub(super) fn marks(&self, now: SystemTime) -> impl Iterator<Item = String> {
-        let passwords = self.passwords.iter().filter(move |password| password.is_valid(now));
-        let of_passwords = passwords.map(|password| password.verifier.mark());
-        of_passwords.chain(self.certificates.iter().map(|name| certificate_mark(name)))
+    /// Those that are good at this time.
+    pub(super) fn valid_passwords(&self, now: SystemTime) -> impl Iterator<Item = &Password> {
+        self.passwords.iter().filter(move |password| password.is_valid(now))
     }
 
-    /// Whether this mark still proves who it is.
-    pub(super) fn has(&self, mark: &str, now: SystemTime) -> bool {
-        self.marks(now).any(|own| own == mark)
+    /// By what they are known at this time: a mark for each password and certificate.
+    pub(super) fn marks(&self, now: SystemTime) -> impl Iterator<Item = String> {
+        let of_passwords = self.valid_passwords(now).map(|password| password.verifier.mark());
+        of_passwords.chain(self.certificates.iter().map(|name| certificate_mark(name)))
     }
 }
 

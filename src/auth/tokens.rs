@@ -4,6 +4,7 @@
 //! the other. Only hashes are kept.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::password::{Password, Verifier, generate};
 use super::{Permission, judge_name};
@@ -53,14 +54,22 @@ pub struct ToldPassword {
 /// What is shown this once.
 #[derive(Debug)]
 pub struct Shown {
-    /// Whose.
-    pub name: String,
+    name: String,
     /// Which of the two, counted from 1, and the password.
-    pub passwords: Vec<(usize, Secret)>,
+    passwords: Vec<(usize, Secret)>,
+}
+
+impl Shown {
+    /// As JSON: the only time that a password leaves.
+    pub fn told(&self) -> Value {
+        let password = |(which, secret): &(usize, Secret)| (format!("password{which}"), secret.expose().into());
+        let passwords: serde_json::Map<_, _> = self.passwords.iter().map(password).collect();
+        json!({ "name": self.name, "passwords": passwords })
+    }
 }
 
 /// What a new token is to be.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Wanted {
     /// Its user name.

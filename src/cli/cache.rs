@@ -47,14 +47,7 @@ struct Gc {
 impl Args {
     pub(super) fn run(self) -> ExitCode {
         let Command::Gc(gc) = self.command;
-        let runtime = match tokio::runtime::Runtime::new() {
-            Ok(runtime) => runtime,
-            Err(error) => return report::fail(&error, 1),
-        };
-        match runtime.block_on(gc.run()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => report::fail(&*error, 1),
-        }
+        report::finish(gc.run())
     }
 }
 

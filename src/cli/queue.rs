@@ -94,21 +94,13 @@ struct Node {
 
 impl Args {
     pub(super) fn run(self) -> ExitCode {
-        let runtime = match tokio::runtime::Runtime::new() {
-            Ok(runtime) => runtime,
-            Err(error) => return report::fail(&error, 1),
-        };
-        let outcome = runtime.block_on(async {
+        report::finish(async {
             match self.command {
                 Command::List(list) => list.run().await,
                 Command::Retry(retry) => retry.run().await,
                 Command::Drop(drop) => drop.run().await,
             }
-        });
-        match outcome {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => report::fail(&*error, 1),
-        }
+        })
     }
 }
 

@@ -1,6 +1,7 @@
 use std::error::Error;
 use std::process::ExitCode;
 
+use super::node::Failure;
 use crate::config;
 use crate::units::with_causes;
 
@@ -8,6 +9,18 @@ use crate::units::with_causes;
 pub(super) fn fail(error: &dyn Error, code: u8) -> ExitCode {
     eprintln!("wharf: {}", with_causes(error));
     ExitCode::from(code)
+}
+
+/// Does a command's work to its end; the exit code for what came of it.
+pub(super) fn finish(work: impl Future<Output = Result<(), Failure>>) -> ExitCode {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error, 1),
+    };
+    match runtime.block_on(work) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&*error, 1),
+    }
 }
 
 /// Says on standard error what is wrong with the settings, as editors understand it; the exit code for it.

@@ -11,7 +11,7 @@ use url::form_urlencoded::Serializer;
 use super::node::{self, Failure};
 use super::report;
 use super::stopped::{REMEDY, Which};
-use crate::auth::{Permission, Shown, TokenError, Tokens, Wanted};
+use crate::auth::{Permission, TokenError, Tokens, Wanted};
 use crate::units::{Clock, Moment, Span};
 
 /// Make, replace and take away the tokens that clients and the nodes below log in with.
@@ -123,11 +123,7 @@ impl FromStr for When {
 
 impl Args {
     pub(super) fn run(self) -> ExitCode {
-        let runtime = match tokio::runtime::Runtime::new() {
-            Ok(runtime) => runtime,
-            Err(error) => return report::fail(&error, 1),
-        };
-        let outcome = runtime.block_on(async {
+        report::finish(async {
             match self.command {
                 Command::Create(create) => create.run().await,
                 Command::List(list) => list.run().await,
@@ -136,37 +132,29 @@ impl Args {
                 Command::Enable(named) => named.run("enable").await,
                 Command::Delete(named) => named.run("delete").await,
             }
-        });
-        match outcome {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => report::fail(&*error, 1),
-        }
+        })
     }
 }
 
 impl Create {
     async fn run(self) -> Result<(), Failure> {
-        let wanted = json!({
-            "name": self.name,
-            "permissions": self.permissions,
-            "expires": self.expires.map(|When(moment)| moment),
-        });
         if self.permissions.is_empty() {
             eprintln!(
                 "wharf: {} may do nothing yet; name permissions, or write a [[permission]] for it",
                 self.name
             );
         }
+        let wanted = Wanted {
+            name: self.name,
+            permissions: self.permissions,
+            expires: self.expires.map(|When(moment)| moment),
+        };
         let told = match self.node.tokens("create")? {
-            Some(mut tokens) => told(&tokens.create(
-                Wanted {
-                    name: self.name,
-                    permissions: self.permissions,
-                    expires: self.expires.map(|When(moment)| moment),
-                },
-                Clock::system().wall().into(),
-            )?),
-            None => self.node.call("POST", "/api/tokens/create", wanted.to_string()).await?,
+            Some(mut tokens) => tokens.create(wanted, Clock::system().wall().into())?.told(),
+            None => {
+                let body = serde_json::to_string(&wanted)?;
+                self.node.call("POST", "/api/tokens/create", body).await?
+            }
         };
         show(&told, self.json)
     }
@@ -209,7 +197,7 @@ impl Rotate {
     async fn run(self) -> Result<(), Failure> {
         let expires = self.expires.map(|When(moment)| moment);
         let told = match self.node.tokens("rotate")? {
-            Some(mut tokens) => told(&tokens.rotate(&self.name, self.password.into(), expires)?),
+            Some(mut tokens) => tokens.rotate(&self.name, self.password.into(), expires)?.told(),
             None => {
                 let mut query = Serializer::new(String::new());
                 query
@@ -265,14 +253,6 @@ impl Which {
         )
         .await
     }
-}
-
-fn told(shown: &Shown) -> Value {
-    let passwords = shown.passwords.iter();
-    let passwords: serde_json::Map<_, _> = passwords
-        .map(|(which, secret)| (format!("password{which}"), secret.expose().into()))
-        .collect();
-    json!({ "name": shown.name, "passwords": passwords })
 }
 
 /// Passwords on standard output, so that they can be piped; the rest beside it.

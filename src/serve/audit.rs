@@ -52,7 +52,7 @@ impl Noted {
             return;
         }
         // Clients ask without saying anything first, to hear where to log in.
-        if reply.status == 401 && request.authorization.is_none() && self.action != "login" && self.is_minor {
+        if self.is_minor && reply.status == 401 && request.authorization.is_none() {
             return;
         }
         audit.record(&Deed {

@@ -30,15 +30,13 @@ struct Wish {
 /// `GET` and `POST /v2/_wharf/token`.
 pub(super) async fn answer(serve: &Serve, request: &Request<'_>, body: &mut dyn Incoming) -> Result<Reply, Refusal> {
     let mut wish = Wish::default();
-    wish.read(request.query.unwrap_or_default().as_bytes());
-    // Secrets in a query would stand in the logs of whoever is in between.
-    (wish.grant, wish.username, wish.password, wish.refresh) = (None, None, None, None);
+    wish.read_query(request.query.unwrap_or_default());
     if request.method == "POST" {
         let form = match read(body).await {
             Ok(form) => form,
             Err(words) => return Ok(bad(words)),
         };
-        wish.read(&form);
+        wish.read_form(&form);
     }
     let login = match log_in(serve, request, &wish).await {
         Ok(login) => login,
@@ -132,7 +130,14 @@ fn bad(words: &str) -> Reply {
 }
 
 impl Wish {
-    fn read(&mut self, form: &[u8]) {
+    /// Nothing that is secret is taken from here: it would stand in the logs of whoever is in between.
+    fn read_query(&mut self, query: &str) {
+        for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+            self.take(&key, value.into_owned());
+        }
+    }
+
+    fn read_form(&mut self, form: &[u8]) {
         for (key, value) in form_urlencoded::parse(form) {
             let value = value.into_owned();
             match key.as_ref() {
@@ -140,11 +145,17 @@ impl Wish {
                 "username" => self.username = Some(value),
                 "password" => self.password = Some(Secret::new(value)),
                 "refresh_token" => self.refresh = Some(Secret::new(value)),
-                "scope" if self.scopes.len() < SCOPES => self.scopes.push(value),
-                "offline_token" => self.lasting |= value == "true",
-                "access_type" => self.lasting |= value == "offline",
-                _ => {}
+                _ => self.take(&key, value),
             }
+        }
+    }
+
+    fn take(&mut self, key: &str, value: String) {
+        match key {
+            "scope" if self.scopes.len() < SCOPES => self.scopes.push(value),
+            "offline_token" => self.lasting |= value == "true",
+            "access_type" => self.lasting |= value == "offline",
+            _ => {}
         }
     }
 }
