@@ -157,6 +157,7 @@ async fn what_was_done_and_what_was_denied_is_on_record_with_who_and_where() {
     let path = folder.path().join("audit.log");
     let settings = format!("[auth]\n[audit]\nlog = \"{}\"\n", path.display());
     let node = Setup::alone().registry().more(&settings).start().await;
+    assert_eq!(node.get("/v2/").await.status, 401);
     let token = node.token("ci", &["plant/*:push"]).await;
     let ci = Pusher::of(token.client(&node), "plant/app");
     let image = Image::of(&[10]);
@@ -203,6 +204,11 @@ async fn what_was_done_and_what_was_denied_is_on_record_with_who_and_where() {
     has("ci", "delete", "plant/app", "v1", "denied");
     has("ci", "list", "office/app", "", "denied");
     has("anonymous", "login", "", "", "denied");
+    // Who only asked where to log in, as clients do before anything else, is none of them.
+    let denied = lines
+        .iter()
+        .filter(|line| line["action"] == "login" && line["outcome"] == "denied");
+    assert_eq!(denied.count(), 1, "{lines:#?}");
     has("ci", "login", "", "", "done");
     has("operator", "tokens/disable", "", "name=ci", "done");
     let text = fs::read_to_string(&path).unwrap();

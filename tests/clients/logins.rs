@@ -4,15 +4,15 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use tempfile::TempDir;
 
+use crate::clients::engines::{Containerd, Docker, command, text};
 use crate::clients::image::{self, Layout};
 use crate::clients::running::{self, Running};
 use crate::support::authority::Authority;
-use crate::support::needs::{self, path};
+use crate::support::needs;
 use crate::support::node::{Node, Setup};
 use crate::support::ports::{Family, free};
 
@@ -39,16 +39,6 @@ struct Stage {
     authority: Authority,
     image: Layout,
     places: Vec<Place>,
-}
-
-fn command(program: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program);
-    command.env("PATH", path()).args(arguments);
-    command
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
 }
 
 impl Stage {
@@ -280,18 +270,13 @@ async fn crane_logs_in_by_token_and_by_htpasswd() {
                 crane
             };
             let registry = place.address.to_string();
-            running::refusal(
-                crane(&["auth", "login", &registry, "-u", user.name, "-p", "wrong"]).into_failing_pull(place),
-            );
-            running::output(crane(&[
-                "auth",
-                "login",
-                &registry,
-                "-u",
-                user.name,
-                "-p",
-                &user.password,
-            ]));
+            let login = |password: &str| {
+                running::output(crane(&["auth", "login", &registry, "-u", user.name, "-p", password]));
+            };
+            // It looks at nothing: whether a login is good is seen when it is used.
+            login("wrong");
+            running::refusal(crane(&["catalog", &registry]));
+            login(&user.password);
             let reference = place.reference(&format!("plant/crane-{}:1", user.name));
             running::output(crane(&["push", "--index", text(stage.image.folder()), &reference]));
             let into = home.join("pulled");
@@ -301,24 +286,6 @@ async fn crane_logs_in_by_token_and_by_htpasswd() {
             assert!(listed.contains("plant/crane-"), "{}: {listed}", place.what);
             running::refusal(crane(&["delete", &reference]));
         }
-    }
-}
-
-/// `crane auth login` looks at nothing: whether a login is good is seen when it is used.
-trait FailingPull {
-    fn into_failing_pull(self, place: &Place) -> Command;
-}
-
-impl FailingPull for Command {
-    fn into_failing_pull(self, place: &Place) -> Command {
-        let envs: Vec<_> = self
-            .get_envs()
-            .filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned())))
-            .collect();
-        running::output(self);
-        let mut pull = command("crane", &["catalog", &place.address.to_string()]);
-        pull.envs(envs);
-        pull
     }
 }
 
@@ -367,24 +334,10 @@ async fn docker_logs_in_by_token_and_by_htpasswd_and_out_again() {
         return;
     };
     let path = |name: &str| stage.at(name).display().to_string();
-    let socket = format!("unix://{}", path("sock"));
-    let mut daemon = command("dockerd", &["--iptables=false", "--ip6tables=false", "--bridge=none"]);
-    daemon.args([
-        "--storage-driver=vfs",
-        "--data-root",
-        &path("data"),
-        "--exec-root",
-        &path("exec"),
-    ]);
-    daemon.args(["--pidfile", &path("pid"), "--host", &socket]);
-    let daemon = Running::start("dockerd", daemon, stage.at("log")).ended_gently();
-    let _daemon = daemon.until("it answers", || {
-        let info = command("docker", &["--host", &socket, "info"]).output();
-        info.is_ok_and(|info| info.status.success())
-    });
+    let engine = Docker::start(stage.folder.path());
     let docker = |arguments: &[&str]| {
-        let mut docker = command("docker", &["--host", &socket]);
-        docker.args(arguments).env("DOCKER_CONFIG", stage.at("docker"));
+        let mut docker = engine.client(arguments);
+        docker.env("DOCKER_CONFIG", stage.at("docker"));
         docker
     };
     let archive = format!("docker-archive:{}:app:1", path("app.tar"));
@@ -427,28 +380,8 @@ async fn containerd_logs_in_by_token_by_htpasswd_and_by_certificate() {
     let Some(stage) = Stage::with("ctr login", &["containerd", "ctr"]).await else {
         return;
     };
-    let socket = stage.at("sock").display().to_string();
-    let config = stage.at("config.toml");
-    let settings = format!(
-        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {socket:?}\n",
-        stage.at("root"),
-        stage.at("state"),
-    );
-    fs::write(&config, settings).unwrap();
-    let daemon = Running::start(
-        "containerd",
-        command("containerd", &["--config", text(&config)]),
-        stage.at("log"),
-    );
-    let _daemon = daemon.ended_gently().until("it answers", || {
-        let version = command("ctr", &["--address", &socket, "version"]).output();
-        version.is_ok_and(|version| version.status.success())
-    });
-    let ctr = |arguments: &[&str]| command("ctr", &[&["--address", &socket], arguments].concat());
-    let archive = stage.at("archive.tar");
-    let mut tar = command("tar", &["-cf", text(&archive), "."]);
-    tar.current_dir(stage.image.folder());
-    running::output(tar);
+    let containerd = Containerd::start(stage.folder.path());
+    let ctr = |arguments: &[&str]| containerd.client(arguments);
     // One folder of hosts shows a certificate, the other does not.
     let hosts = |name: &str, shows: bool| {
         let folder = stage.at(name);
@@ -475,16 +408,7 @@ async fn containerd_logs_in_by_token_by_htpasswd_and_by_certificate() {
     let (plain, showing) = (hosts("hosts", false), hosts("hosts-client", true));
     fs::set_permissions(stage.at("certs-client/client.key"), PermissionsExt::from_mode(0o600)).unwrap();
     let there_and_back = |reference: &str, more: &[&str]| {
-        let import = [
-            "images",
-            "import",
-            "--all-platforms",
-            "--no-unpack",
-            "--index-name",
-            reference,
-            text(&archive),
-        ];
-        running::output(ctr(&import));
+        containerd.import(&stage.image, stage.folder.path(), reference);
         running::output(ctr(&[&["images", "push"], more, &[reference]].concat()));
         running::output(ctr(&["images", "rm", "--sync", reference]));
         let pull = ["images", "pull", "--all-platforms", "--snapshotter", "native"];

@@ -6,7 +6,8 @@
 //!
 //! A client that is not installed is left out with a loud line; where `CI=true` that is a failure.
 
-// The stage: namespaces, processes, the plant, images, and `wharf client`.
+// The stage: namespaces, processes, daemons, the plant, images, and `wharf client`.
+mod engines;
 mod hosts;
 mod image;
 mod needs;

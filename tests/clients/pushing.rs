@@ -2,18 +2,18 @@
 //! the byte.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::clients::engines::{Containerd, Docker, command, text};
 use crate::clients::image::{self, Layout};
-use crate::clients::running::{self, Running};
+use crate::clients::running;
 use crate::support::content::sha256;
 use crate::support::docker_registry::DockerRegistry;
 use crate::support::eventually;
-use crate::support::needs::{self, path};
+use crate::support::needs;
 use crate::support::node::{Node, Setup};
 use crate::support::upstream::Upstream;
 
@@ -67,16 +67,6 @@ impl Stage {
 
 fn run(program: &str, arguments: &[&str]) -> String {
     running::output(command(program, arguments))
-}
-
-fn command(program: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(program);
-    command.env("PATH", path()).args(arguments);
-    command
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().expect("UTF-8")
 }
 
 /// Pushes an image, pulls it into a folder, and looks whether all of it is there.
@@ -250,8 +240,8 @@ async fn docker_pulls_back_what_it_pushed_and_need_not_push_what_is_there() {
     let Some(stage) = Stage::with("docker push", &["dockerd", "docker"]).await else {
         return;
     };
-    let engine = Engine::start(&stage);
-    let docker = |arguments: &[&str]| engine.docker(arguments);
+    let engine = Docker::start(stage.folder.path());
+    let docker = |arguments: &[&str]| running::output(engine.client(arguments));
     let archive = stage.archive("docker-archive", "app:1");
     docker(&["load", "--input", text(&archive)]);
     let [first, third] = stage.everywhere("plant/app:1");
@@ -275,41 +265,6 @@ async fn docker_pulls_back_what_it_pushed_and_need_not_push_what_is_there() {
     }
     assert!(again.contains("Layer already exists"), "{again}");
     assert!(mounted.contains("Mounted from"), "{mounted}");
-}
-
-/// A daemon of Docker's.
-struct Engine {
-    socket: String,
-    _daemon: Running,
-}
-
-impl Engine {
-    fn start(stage: &Stage) -> Self {
-        let path = |name: &str| stage.at(name).display().to_string();
-        let socket = format!("unix://{}", path("sock"));
-        let mut daemon = command("dockerd", &["--iptables=false", "--ip6tables=false", "--bridge=none"]);
-        daemon.args([
-            "--storage-driver=vfs",
-            "--data-root",
-            &path("data"),
-            "--exec-root",
-            &path("exec"),
-        ]);
-        daemon.args(["--pidfile", &path("pid"), "--host", &socket]);
-        let daemon = Running::start("dockerd", daemon, stage.at("log")).ended_gently();
-        let daemon = daemon.until("it answers", || {
-            let info = command("docker", &["--host", &socket, "info"]).output();
-            info.is_ok_and(|info| info.status.success())
-        });
-        Self {
-            socket,
-            _daemon: daemon,
-        }
-    }
-
-    fn docker(&self, arguments: &[&str]) -> String {
-        run("docker", &[&["--host", &self.socket], arguments].concat())
-    }
 }
 
 /// What is at the top of a chain.
@@ -346,9 +301,10 @@ async fn docker_pushes_at_level_4_while_all_above_is_stopped_and_the_cloud_has_i
     let Some(stage) = Stage::with("docker push", &["dockerd", "docker", "docker-registry"]).await else {
         return;
     };
-    let engine = Engine::start(&stage);
+    let engine = Docker::start(stage.folder.path());
+    let docker = |arguments: &[&str]| running::output(engine.client(arguments));
     let archive = stage.archive("docker-archive", "app:1");
-    engine.docker(&["load", "--input", text(&archive)]);
+    docker(&["load", "--input", text(&archive)]);
     let clouds = [
         Cloud::Debian(DockerRegistry::start().await),
         Cloud::Wharf(Box::new(Setup::alone().registry().named("cloud").start().await)),
@@ -360,8 +316,8 @@ async fn docker_pushes_at_level_4_while_all_above_is_stopped_and_the_cloud_has_i
         l5.kill();
         cloud.kill();
         let pushed = format!("{}/plant/app:1", l4.address());
-        engine.docker(&["tag", "app:1", &pushed]);
-        engine.docker(&["push", &pushed]);
+        docker(&["tag", "app:1", &pushed]);
+        docker(&["push", &pushed]);
         let raw = |url: &str| {
             let reference = format!("docker://{}/plant/app:1", url.trim_start_matches("http://"));
             run("skopeo", &["inspect", "--raw", "--tls-verify=false", &reference])
@@ -396,7 +352,7 @@ async fn docker_pushes_at_level_4_while_all_above_is_stopped_and_the_cloud_has_i
             layers.iter().all(|layer| layer["has"] == true && layer["at"].is_u64()),
             "{receipt}"
         );
-        engine.docker(&["image", "rm", "--force", &pushed]);
+        docker(&["image", "rm", "--force", &pushed]);
     }
 }
 
@@ -405,25 +361,8 @@ async fn containerd_pulls_back_what_it_pushed() {
     let Some(stage) = Stage::with("ctr push", &["containerd", "ctr"]).await else {
         return;
     };
-    let socket = stage.at("sock").display().to_string();
-    let config = stage.at("config.toml");
-    let settings = format!(
-        "version = 2\nroot = {:?}\nstate = {:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = {socket:?}\n",
-        stage.at("root"),
-        stage.at("state"),
-    );
-    std::fs::write(&config, settings).unwrap();
-    let daemon = command("containerd", &["--config", text(&config)]);
-    let daemon = Running::start("containerd", daemon, stage.at("log")).ended_gently();
-    let _daemon = daemon.until("it answers", || {
-        let version = command("ctr", &["--address", &socket, "version"]).output();
-        version.is_ok_and(|version| version.status.success())
-    });
-    let ctr = |arguments: &[&str]| run("ctr", &[&["--address", &socket], arguments].concat());
-    let archive = stage.at("archive.tar");
-    let mut tar = command("tar", &["-cf", text(&archive), "."]);
-    tar.current_dir(stage.image.folder());
-    running::output(tar);
+    let containerd = Containerd::start(stage.folder.path());
+    let ctr = |arguments: &[&str]| running::output(containerd.client(arguments));
     let digest = |name: &str| {
         let said = ctr(&["images", "ls", &format!("name=={name}")]);
         let digest = said.split_whitespace().find(|word| word.starts_with("sha256:"));
@@ -431,16 +370,7 @@ async fn containerd_pulls_back_what_it_pushed() {
     };
 
     for reference in &stage.everywhere("plant/app:1") {
-        let import = [
-            "images",
-            "import",
-            "--all-platforms",
-            "--no-unpack",
-            "--index-name",
-            reference,
-            text(&archive),
-        ];
-        ctr(&import);
+        containerd.import(&stage.image, stage.folder.path(), reference);
         ctr(&["images", "push", "--plain-http", reference]);
         let pushed = digest(reference);
         ctr(&["images", "rm", "--sync", reference]);
