@@ -27,9 +27,22 @@ pub struct Docker {
 impl Docker {
     /// Keeps all that is its own in `folder`.
     pub fn start(folder: &Path) -> Self {
+        let daemon = command("dockerd", &[]);
+        Self::started(folder, daemon)
+    }
+
+    /// The same, with `own` in the place of `/etc/docker`, and by this proxy to all that it pulls.
+    pub fn start_with(folder: &Path, own: &Path, proxy: &str) -> Self {
+        let script = "mkdir -p /etc/docker && mount --bind \"$0\" /etc/docker && exec dockerd \"$@\"";
+        let mut daemon = command("unshare", &["--mount", "sh", "-c", script, text(own)]);
+        daemon.env("HTTPS_PROXY", proxy).env("NO_PROXY", "");
+        Self::started(folder, daemon)
+    }
+
+    fn started(folder: &Path, mut daemon: Command) -> Self {
         let at = |name: &str| folder.join(name).display().to_string();
         let socket = format!("unix://{}", at("sock"));
-        let mut daemon = command("dockerd", &["--iptables=false", "--ip6tables=false", "--bridge=none"]);
+        daemon.args(["--iptables=false", "--ip6tables=false", "--bridge=none"]);
         daemon.args(["--storage-driver=vfs", "--data-root", &at("data")]);
         daemon.args(["--exec-root", &at("exec"), "--pidfile", &at("pid"), "--host", &socket]);
         let daemon = Running::start("dockerd", daemon, folder.join("log")).ended_gently();

@@ -4,7 +4,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
@@ -15,6 +15,7 @@ use crate::support::authority::Authority;
 use crate::support::needs;
 use crate::support::node::{Node, Setup};
 use crate::support::ports::{Family, free};
+use crate::support::proxy::Proxy;
 
 /// A user, as a client is told of one.
 struct User {
@@ -71,8 +72,8 @@ impl Stage {
             image,
             places: Vec::new(),
         };
-        let direct = stage.node(true).await;
-        let behind = stage.node(false).await;
+        let direct = stage.node(Some((&stage.at("leaf.pem"), &stage.at("leaf.key")))).await;
+        let behind = stage.node(None).await;
         let proxy = free(Family::V4);
         let nginx = stage.nginx(proxy, behind.address());
         let address = direct.address();
@@ -85,7 +86,8 @@ impl Stage {
         self.folder.path().join(name)
     }
 
-    async fn node(&self, tls: bool) -> Node {
+    /// A node that shows this certificate, with its key, or speaks no TLS.
+    async fn node(&self, shown: Option<(&Path, &Path)>) -> Node {
         let hash = bcrypt::hash("ada's own", 4).unwrap();
         let htpasswd = self.at("htpasswd");
         fs::write(&htpasswd, format!("ada:{hash}\n")).unwrap();
@@ -96,12 +98,12 @@ impl Stage {
              [[permission]]\nidentities = [\"anonymous\"]\nrepositories = [\"plant/public/*\"]\nactions = [\"pull\"]\n"
         );
         let setup = Setup::alone().registry().more(&settings);
-        let setup = match tls {
-            true => setup
-                .listen(&format!("cert_file = {:?}", self.at("leaf.pem")))
-                .listen(&format!("key_file = {:?}", self.at("leaf.key")))
+        let setup = match shown {
+            Some((certificate, key)) => setup
+                .listen(&format!("cert_file = {certificate:?}"))
+                .listen(&format!("key_file = {key:?}"))
                 .listen(&format!("client_ca_file = {:?}", self.at("ca.pem"))),
-            false => setup.listen("trusted_proxies = [\"127.0.0.1\"]"),
+            None => setup.listen("trusted_proxies = [\"127.0.0.1\"]"),
         };
         setup.start().await
     }
@@ -373,6 +375,59 @@ async fn docker_logs_in_by_token_and_by_htpasswd_and_out_again() {
             running::refusal(docker(&["pull", &place.reference("plant/docker-ci-2:1")]));
         }
     }
+}
+
+/// On loopback Docker looks at no certificate, so it is led there by a name that a proxy alone knows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn docker_trusts_the_authority_that_it_is_given_alone_and_logs_in_by_the_certificate_that_it_shows() {
+    let Some(stage) = Stage::with("docker by a name", &["dockerd", "docker", "unshare"]).await else {
+        return;
+    };
+    const NAME: &str = "l4.plant.example";
+    let leaf = stage.authority.leaf(&[NAME], NAME);
+    let (certificate, key) = leaf.files(stage.folder.path(), "named");
+    let node = stage.node(Some((&certificate, &key))).await;
+    let token = node.token("ci", &["plant/*:push"]).await;
+    let proxy = Proxy::to(node.address()).await;
+    let own = stage.at("etc-docker");
+    let certs = own.join("certs.d").join(NAME);
+    fs::create_dir_all(&certs).unwrap();
+    let engine = Docker::start_with(stage.folder.path(), &own, &format!("http://{}", proxy.address));
+    let docker = |arguments: &[&str]| {
+        let mut docker = engine.client(arguments);
+        docker.env("DOCKER_CONFIG", stage.at("docker"));
+        docker
+    };
+    let archive = format!("docker-archive:{}:app:1", stage.at("app.tar").display());
+    running::output(command("skopeo", &["copy", &stage.image.reference(), &archive]));
+    running::output(docker(&["load", "--input", text(&stage.at("app.tar"))]));
+    let image = |name: &str| format!("{NAME}/plant/{name}:1");
+    let push = |name: &str| {
+        running::output(docker(&["tag", "app:1", &image(name)]));
+        docker(&["push", &image(name)])
+    };
+
+    // It does not know who signed that.
+    let said = running::refusal(push("unknown"));
+    assert!(said.contains("certificate signed by unknown authority"), "{said}");
+    fs::copy(stage.at("certs/ca.crt"), certs.join("ca.crt")).unwrap();
+    running::refusal(push("nobody"));
+    running::output(docker(&["login", "-u", "ci", "-p", &token.passwords[0], NAME]));
+    running::output(push("by-token"));
+    running::output(docker(&["logout", NAME]));
+    running::refusal(docker(&["pull", &image("by-token")]));
+    for file in ["client.cert", "client.key"] {
+        fs::copy(stage.at("certs-client").join(file), certs.join(file)).unwrap();
+    }
+    running::output(push("by-certificate"));
+    running::output(docker(&["image", "rm", "--force", &image("by-certificate")]));
+    running::output(docker(&["pull", &image("by-certificate")]));
+
+    assert!(
+        proxy.asked().iter().any(|asked| asked.contains(NAME)),
+        "{:?}",
+        proxy.asked()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
