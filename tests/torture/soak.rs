@@ -151,11 +151,14 @@ async fn with_everything_at_once_no_reply_is_wrong_and_neither_memory_nor_descri
     let refused = tally.get("Refused(503)").copied().unwrap_or_default();
     assert!(
         refused < 2 * tally["Whole"],
-        "{refused} pulls were refused for the time being"
+        "{refused} pulls were refused for the time being: {tally:?}"
     );
     // A 404 is what the parent says now and then, and is believed for seconds.
     let (whole, absent) = (tally["Whole"], tally.get("Refused(404)").copied().unwrap_or_default());
-    assert!(absent < whole / 20, "{absent} pulls were told that there is nothing");
+    assert!(
+        absent < whole / 20,
+        "{absent} pulls were told that there is nothing: {tally:?}"
+    );
     assert!(bytes.len() > 60, "only {} looks", bytes.len());
     assert!(
         more_bytes < sized(MORE_MEMORY.0, MORE_MEMORY.1),
@@ -300,8 +303,8 @@ impl World {
                     self.is_killed_since(before)
                 }
                 Outcome::Refused(status) => {
-                    // Who is refused does not ask again at once.
-                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    // Who is refused does not ask again at once: he is told to wait for seconds.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                     status == 404 || (502..=504).contains(&status)
                 }
                 _ => true,
