@@ -41,6 +41,42 @@ fn the_demo_proves_that_a_warm_pull_needs_nobody_above_and_ends() {
 }
 
 #[test]
+fn the_demo_over_tls_proves_what_the_plant_refuses_too() {
+    let folder = TempDir::new().unwrap();
+    let kept = folder.path().join("kept");
+
+    let _alone = alone();
+    let output = demo(folder.path()).arg("--tls").output().unwrap();
+
+    let said = said(&output);
+    assert!(output.status.success(), "{said}");
+    for proved in [
+        "https://127.0.0.1:",
+        "proved: no request went above Level 3 (counted: Level 4 0, Level 5 0, in the cloud's log 0)",
+        "proved: nobody is given anything without a login (401 from 4 of 4)",
+        "proved: who does not trust the plant's authority meets nobody (4 of 4 handshakes end there)",
+        "proved: what the layers' accounts do not list is not handed down, even to who may have all of Level 3 \
+         (office/payroll: 200 from the cloud, 404 at Level 3)",
+        "proved: an account that may pull does not push (403 to l4-site at Level 5)",
+    ] {
+        assert!(said.contains(proved), "no {proved}: {said}");
+    }
+    assert!(!said.contains("http://127.0.0.1"), "in the open: {said}");
+    // What it was started with is settings like any other.
+    for layer in ["cloud", "l5-enterprise", "l4-site", "l3-operations"] {
+        let settings = std::fs::read_to_string(kept.join(layer).join("wharf.toml")).unwrap();
+        assert!(
+            settings.contains("cert_file") && settings.contains("[[permission]]"),
+            "{settings}"
+        );
+        assert!(!settings.contains("wharf_"), "a password: {settings}");
+    }
+    let settings = std::fs::read_to_string(kept.join("l3-operations/wharf.toml")).unwrap();
+    assert!(settings.contains("username = \"l3-operations\""), "{settings}");
+    assert_eq!(processes_of(folder.path()), [0; 0]);
+}
+
+#[test]
 fn without_its_witness_the_demo_says_how_to_get_one() {
     let folder = TempDir::new().unwrap();
 

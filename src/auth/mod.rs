@@ -29,6 +29,7 @@ pub use config::{Config, Grant, Section, Whose, Written};
 pub use gate::{Denied, Gate, Permit};
 pub use guard::{Credentials, Guard, Issued, Login, Stranger};
 pub use metrics::Metrics;
+pub use password::generate as generate_password;
 pub use peer::Peer;
 pub use principal::{How, Principal};
 pub use rights::{Pattern, PatternError, Permission, Rights};

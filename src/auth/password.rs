@@ -29,7 +29,7 @@ pub(super) struct Password {
 }
 
 /// Draws a password: 256 bits, behind a word by which scanners for leaked secrets know it.
-pub(super) fn generate() -> Secret {
+pub fn generate() -> Secret {
     Secret::new(format!("wharf_{}", URL_SAFE_NO_PAD.encode(random())))
 }
 

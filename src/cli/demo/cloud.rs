@@ -8,7 +8,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::cli::demo::Error;
+use crate::cli::demo::endpoint::Endpoint;
 use crate::cli::demo::process::{self, Process};
+use crate::cli::demo::trust::{Doors, written};
 
 /// The registry at the top. Stopped, it keeps its content and its address.
 #[derive(Debug)]
@@ -16,6 +18,7 @@ pub(super) struct Cloud {
     address: SocketAddr,
     admin: SocketAddr,
     folder: PathBuf,
+    doors: Doors,
     process: Option<Process>,
 }
 
@@ -40,11 +43,17 @@ impl Cloud {
     /// # Errors
     ///
     /// Those of [`Process`].
-    pub(super) async fn new(address: SocketAddr, admin: SocketAddr, folder: PathBuf) -> Result<Self, Error> {
+    pub(super) async fn new(
+        address: SocketAddr,
+        admin: SocketAddr,
+        folder: PathBuf,
+        doors: Doors,
+    ) -> Result<Self, Error> {
         let mut cloud = Self {
             address,
             admin,
             folder,
+            doors,
             process: None,
         };
         let settings = cloud.folder.join("wharf.toml");
@@ -81,8 +90,9 @@ impl Cloud {
         self.process.as_mut().map_or(Ok(()), Process::alive)
     }
 
-    pub(super) fn url(&self) -> String {
-        format!("http://{}", self.address)
+    /// As we ask it.
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.doors.ours
     }
 
     pub(super) fn address(&self) -> SocketAddr {
@@ -122,16 +132,21 @@ impl Cloud {
 
     fn settings(&self) -> String {
         let Self {
-            address, admin, folder, ..
+            address,
+            admin,
+            folder,
+            doors,
+            ..
         } = self;
-        let path = |name: &str| toml::Value::from(folder.join(name).display().to_string()).to_string();
+        let Doors { listen, sections, .. } = doors;
+        let path = |name: &str| written(&folder.join(name));
         format!(
             "mode = \"registry\"\n\n\
              [node]\nname = \"cloud\"\n\n\
-             [listen]\naddress = \"{address}\"\n\n\
+             [listen]\naddress = \"{address}\"\n{listen}\n\
              [admin]\naddress = \"{admin}\"\n\n\
              [storage]\npath = {}\ncapacity = \"2GiB\"\n\n\
-             [log]\nformat = \"json\"\nrequests = {}\n",
+             [log]\nformat = \"json\"\nrequests = {}\n{sections}",
             path("data"),
             path("requests.log"),
         )

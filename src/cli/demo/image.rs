@@ -27,6 +27,7 @@ pub(super) struct Content {
 
 pub(super) const REPOSITORY: &str = "plant/wharf";
 pub(super) const RECIPE: &str = "plant/recipe";
+const PAYROLL: &str = "office/payroll";
 pub(super) const TAG: &str = env!("CARGO_PKG_VERSION");
 
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -56,6 +57,18 @@ impl Image {
             source,
         })?;
         Ok(Self::with(RECIPE, packed))
+    }
+
+    /// What is the office's, and no plant's business.
+    ///
+    /// # Errors
+    ///
+    /// As [`Image::recipe`].
+    pub(super) fn payroll() -> Result<Self, Error> {
+        Ok(Self {
+            repository: PAYROLL,
+            ..Self::recipe("who earns what\n")?
+        })
     }
 
     fn with(repository: &'static str, layer: Vec<u8>) -> Self {

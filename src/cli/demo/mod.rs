@@ -19,6 +19,8 @@ use crate::cli::demo::plant::Plant;
 use crate::parent::http;
 
 mod cloud;
+mod endpoint;
+mod fence;
 mod folder;
 mod image;
 mod node;
@@ -31,6 +33,7 @@ mod pull;
 mod push;
 mod show;
 mod story;
+mod trust;
 mod witness;
 
 /// Start a plant of three layers below a cloud, on loopback, and prove what it does.
@@ -43,6 +46,10 @@ pub(super) struct Args {
     #[arg(long)]
     once: bool,
 
+    /// Over TLS by an authority of the plant's own, with an account for each layer at the one above it
+    #[arg(long)]
+    tls: bool,
+
     /// Keep settings, logs, stores and what was pulled in DIR, which must be empty or not be there
     #[arg(long, value_name = "DIR")]
     keep: Option<PathBuf>,
@@ -52,6 +59,7 @@ const EXAMPLES: &str = "\
 Examples:
   wharf demo                     the story, then a plant to try until Ctrl-C
   wharf demo --once              the story alone; exit 0 if all of it was proved
+  wharf demo --tls               the same over TLS, each layer with an account at the one above
   wharf demo --once --keep out   and the nodes' settings, logs and stores to look at
 
 The cloud is this program too, as a registry of its own (mode = \"registry\").";
@@ -94,6 +102,10 @@ enum Error {
     /// An answer that the story cannot go on with.
     #[error("{what}: {reason}")]
     Unexpected { what: String, reason: String },
+
+    /// A mistake in this program: what it wanted to certify is no certificate.
+    #[error("no certificate can be made")]
+    Certificate(#[from] rcgen::Error),
 
     /// The machine's fault: an operator must look at `path`.
     #[error("{action} {}", path.display())]
@@ -157,7 +169,7 @@ fn interrupted() -> io::Result<impl Future<Output = ()>> {
 async fn told(args: &Args) -> Result<(), Error> {
     witness::summoned()?;
     let folder = Folder::new(args.keep.as_deref())?;
-    let mut plant = Plant::start(&folder).await?;
+    let mut plant = Plant::start(&folder, args.tls).await?;
     story::tell(&mut plant).await?;
     if args.once {
         return Ok(());

@@ -8,7 +8,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::cli::demo::Error;
+use crate::cli::demo::endpoint::Endpoint;
 use crate::cli::demo::process::{self, Process};
+use crate::cli::demo::trust::{Doors, written};
 use crate::oci::Digest;
 use crate::units::Span;
 
@@ -21,6 +23,7 @@ pub(super) struct Node {
     address: SocketAddr,
     admin: SocketAddr,
     folder: PathBuf,
+    doors: Doors,
     process: Process,
 }
 
@@ -29,11 +32,13 @@ pub(super) struct Node {
 pub(super) struct Plan {
     pub(super) name: &'static str,
     pub(super) parent: &'static str,
-    pub(super) parent_url: String,
+    /// As it asks it.
+    pub(super) above: Endpoint,
     pub(super) address: SocketAddr,
     pub(super) admin: SocketAddr,
     /// Its own, empty.
     pub(super) folder: PathBuf,
+    pub(super) doors: Doors,
     pub(super) tag_ttl: Span,
     pub(super) mode: &'static str,
 }
@@ -74,9 +79,6 @@ pub(super) struct Arrived {
     pub(super) has: Option<bool>,
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
-const METRICS_BYTES: usize = 4 << 20;
-
 impl Node {
     /// Starts the node and waits until it says that it is well.
     pub(super) async fn start(plan: Plan) -> Result<Self, Error> {
@@ -97,6 +99,7 @@ impl Node {
             address,
             admin,
             folder,
+            doors,
             ..
         } = plan;
         Ok(Self {
@@ -106,16 +109,23 @@ impl Node {
             address,
             admin,
             folder,
+            doors,
             process,
         })
     }
 
-    pub(super) fn url(&self) -> String {
-        format!("http://{}", self.address)
+    /// As we ask it.
+    pub(super) fn endpoint(&self) -> &Endpoint {
+        &self.doors.ours
     }
 
     pub(super) fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// As the layer below asks it.
+    pub(super) fn below(&self) -> &Endpoint {
+        &self.doors.below
     }
 
     /// The status page.
@@ -142,18 +152,7 @@ impl Node {
     /// What `/metrics` says now.
     pub(super) async fn counters(&self) -> Result<Counters, Error> {
         let url = format!("{}/metrics", self.admin_url());
-        let no_answer = |source| Error::NoAnswer {
-            what: url.clone(),
-            source,
-        };
-        let reply = process::client(&url)?.get(&url, PATIENCE).await.map_err(no_answer)?;
-        if reply.status != 200 {
-            return Err(Error::Unexpected {
-                what: url,
-                reason: format!("answered {}", reply.status),
-            });
-        }
-        let bytes = reply.bytes(METRICS_BYTES).await.map_err(no_answer)?;
+        let bytes = Endpoint::open(self.admin_url()).bytes(&url).await?;
         Ok(Counters::parse(&String::from_utf8_lossy(&bytes)))
     }
 
@@ -163,7 +162,9 @@ impl Node {
         struct Queue {
             items: Vec<Item>,
         }
-        let queue: Queue = process::json(&format!("{}/api/queue", self.admin_url())).await?;
+        let queue: Queue = Endpoint::open(self.admin_url())
+            .json(&format!("{}/api/queue", self.admin_url()))
+            .await?;
         Ok(queue.items)
     }
 
@@ -175,9 +176,9 @@ impl Node {
         }
         let url = format!(
             "{}/v2/_wharf/receipts?repository={repository}&digest={digest}",
-            self.url()
+            self.doors.ours.url
         );
-        let receipt: Receipt = process::json(&url).await?;
+        let receipt: Receipt = self.doors.ours.json(&url).await?;
         Ok(receipt.layers)
     }
 
@@ -205,24 +206,27 @@ impl Plan {
     fn settings(&self) -> String {
         let Self {
             name,
-            parent_url,
+            above,
             address,
             admin,
             folder,
+            doors,
             tag_ttl,
             mode,
             ..
         } = self;
-        let path = |name: &str| toml::Value::from(folder.join(name).display().to_string()).to_string();
+        let Doors { listen, sections, .. } = doors;
+        let parent = above.parent_lines();
+        let path = |name: &str| written(&folder.join(name));
         format!(
             "mode = \"{mode}\"\n\n\
              [node]\nname = \"{name}\"\n\n\
-             [listen]\naddress = \"{address}\"\n\n\
+             [listen]\naddress = \"{address}\"\n{listen}\n\
              [admin]\naddress = \"{admin}\"\n\n\
              [storage]\npath = {}\ncapacity = \"2GiB\"\n\n\
-             [parent]\nurl = \"{parent_url}\"\n\n\
+             [parent]\n{parent}\n\
              [freshness]\ntag_ttl = \"{tag_ttl}\"\n\n\
-             [log]\nformat = \"json\"\nrequests = {}\n",
+             [log]\nformat = \"json\"\nrequests = {}\n{sections}",
             path("data"),
             path("requests.log"),
         )

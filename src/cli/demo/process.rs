@@ -7,10 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
-
+use crate::cli::demo::endpoint::Endpoint;
 use crate::cli::demo::{Error, orphan};
-use crate::parent::http;
 use crate::units::Clock;
 
 /// A running child whose words go to a file. Dropping it ends it.
@@ -24,9 +22,6 @@ pub(super) struct Process {
 /// How long a part of the plant may take until it answers.
 const PATIENCE: Duration = Duration::from_secs(20);
 const BETWEEN_TRIES: Duration = Duration::from_millis(20);
-/// How long an answer may take, and how long it may be.
-const ANSWER: Duration = Duration::from_secs(10);
-const JSON_BYTES: usize = 4 << 20;
 /// How much of a log is shown when its process failed.
 const LAST_LINES: usize = 12;
 
@@ -65,7 +60,7 @@ impl Process {
     ///
     /// [`Error::Ended`] or, after a while, [`Error::NotReady`], both with the last lines of the log.
     pub(super) async fn ready(&mut self, url: &str) -> Result<(), Error> {
-        let client = client(url)?;
+        let client = Endpoint::open(url.to_owned()).client()?;
         let clock = Clock::system();
         let deadline = clock.now() + PATIENCE;
         loop {
@@ -146,38 +141,4 @@ pub(super) fn wharf(settings: &Path) -> Result<Command, Error> {
     }
     command.arg("serve").arg("--config").arg(settings);
     Ok(command)
-}
-
-/// A client for plain HTTP on loopback.
-///
-/// # Errors
-///
-/// [`Error::NoAnswer`]; cannot happen without a file of authorities.
-pub(super) fn client(url: &str) -> Result<http::Client, Error> {
-    http::Client::new(None).map_err(|source| Error::NoAnswer {
-        what: url.to_owned(),
-        source,
-    })
-}
-
-/// What lies under `url`, which answers with JSON.
-///
-/// # Errors
-///
-/// [`Error::NoAnswer`], [`Error::Unexpected`].
-pub(super) async fn json<T: DeserializeOwned>(url: &str) -> Result<T, Error> {
-    let no_answer = |source| Error::NoAnswer {
-        what: url.to_owned(),
-        source,
-    };
-    let unexpected = |reason: String| Error::Unexpected {
-        what: url.to_owned(),
-        reason,
-    };
-    let reply = client(url)?.get(url, ANSWER).await.map_err(no_answer)?;
-    if reply.status != 200 {
-        return Err(unexpected(format!("answered {}", reply.status)));
-    }
-    let bytes = reply.bytes(JSON_BYTES).await.map_err(no_answer)?;
-    serde_json::from_slice(&bytes).map_err(|error| unexpected(error.to_string()))
 }

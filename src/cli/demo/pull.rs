@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::demo::Error;
+use crate::cli::demo::endpoint::Endpoint;
 use crate::cli::demo::image::TAG;
-use crate::cli::demo::process;
 use crate::oci::{Digest, Manifest, media};
-use crate::parent::http::{Call, Client, Error as NoAnswer, Reply};
+use crate::parent::http::{Client, Reply};
 use crate::units::Clock;
 
 /// What was pulled, in order.
@@ -46,18 +46,17 @@ pub(super) struct Outcome {
 
 /// Far more than a manifest has.
 const MANIFEST_BYTES: u64 = 4 << 20;
-const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Pulls the image from the registry at `url` into the empty folder `into`.
+/// Pulls the image from the registry `at` into the empty folder `into`.
 ///
 /// # Errors
 ///
 /// [`Error::NoAnswer`], [`Error::Unexpected`], [`Error::Io`]: the pull failed; what came before lies in `into`.
-pub(super) async fn pull(url: &str, repository: &str, into: &Path) -> Result<Pull, Error> {
-    // As with Docker, no connection outlives the pull.
+pub(super) async fn pull(at: &Endpoint, repository: &str, into: &Path) -> Result<Pull, Error> {
     let puller = Puller {
-        client: process::client(url)?,
-        base: format!("{url}/v2/{repository}"),
+        at,
+        client: at.client()?,
+        base: format!("{}/v2/{repository}", at.url),
         into,
     };
     let tag = puller.tag().await?;
@@ -76,6 +75,7 @@ pub(super) async fn pull(url: &str, repository: &str, into: &Path) -> Result<Pul
 }
 
 struct Puller<'a> {
+    at: &'a Endpoint,
     client: Client,
     base: String,
     into: &'a Path,
@@ -151,18 +151,8 @@ impl Puller<'_> {
     async fn call(&self, method: &str, url: &str) -> Result<Reply, Error> {
         let what = format!("{method} {url}");
         let headers = [("accept", media::ACCEPT), ("accept-encoding", "identity")];
-        let call = Call {
-            method,
-            url,
-            headers: &headers,
-            body: bytes::Bytes::new(),
-            within: PATIENCE,
-        };
-        let reply: Result<Reply, NoAnswer> = self.client.call(call).await;
-        let reply = match reply {
-            Ok(reply) => reply,
-            Err(source) => return Err(Error::NoAnswer { what, source }),
-        };
+        let nothing = bytes::Bytes::new();
+        let reply = self.at.call(&self.client, method, url, &headers, nothing).await?;
         if reply.status == 200 {
             return Ok(reply);
         }

@@ -13,11 +13,33 @@ use crate::cli::demo::story::Chapter;
 /// The plant, from the top down.
 pub(super) fn plant(plant: &Plant<'_>) {
     say!("A plant on loopback, its files in {}\n", plant.folder.path().display());
-    say!("  {:<15} {:<23} {}", "cloud", plant.cloud.url(), cloud::KIND);
+    say!("  {:<15} {:<23} {}", "cloud", plant.cloud.endpoint().url, cloud::KIND);
     for node in plant.nodes().into_iter().rev() {
         let (name, mode) = (node.name, node.mode);
-        say!("  {name:<15} {:<23} mode: {mode}, parent: {}", node.url(), node.parent);
+        say!(
+            "  {name:<15} {:<23} mode: {mode}, parent: {}",
+            node.endpoint().url,
+            node.parent
+        );
     }
+    if let Some(trust) = &plant.trust {
+        say!(
+            "\n  TLS by an authority of the plant's own: {}",
+            trust.join("ca.crt").display()
+        );
+    }
+}
+
+/// Who may do what.
+pub(super) fn accounts(plant: &Plant<'_>) {
+    for node in plant.nodes().into_iter().rev() {
+        say!(
+            "  {:<15} is known to {:<15} and may have plant/* there",
+            node.name,
+            node.parent
+        );
+    }
+    say!("  {:<15} is known to all and may do everything\n", "demo");
 }
 
 /// What was pushed into the cloud.
@@ -169,9 +191,22 @@ pub(super) fn proved(claims: usize, witness: &str) {
 pub(super) fn to_try(plant: &Plant<'_>) {
     let (push, lowest) = (plant.l5.address(), plant.l3.address());
     say!("\n{}\n", paint(BOLD, "The plant is up, the cloud too. To try"));
+    // Docker and its kin know certificates of authorities by folder.
+    let trusting = match &plant.trust {
+        Some(folder) => format!("--cert-dir {}", folder.display()),
+        None => "--tls-verify=false".to_owned(),
+    };
+    for endpoint in [plant.l3.endpoint(), plant.l5.endpoint()] {
+        if let Some(account) = &endpoint.account {
+            let registry = endpoint.url.trim_start_matches("https://");
+            let (name, file) = (account.name, account.password_file.display());
+            say!("  docker login -u {name} --password-stdin {registry} < {file}");
+            say!("  podman login {trusting} -u {name} --password-stdin {registry} < {file}");
+        }
+    }
     say!("  docker pull {lowest}/{REPOSITORY}:{TAG}");
-    say!("  podman pull --tls-verify=false {lowest}/{REPOSITORY}:{TAG}");
-    say!("  skopeo inspect --tls-verify=false docker://{lowest}/{REPOSITORY}:{TAG}");
+    say!("  podman pull {trusting} {lowest}/{REPOSITORY}:{TAG}");
+    say!("  skopeo inspect {trusting} docker://{lowest}/{REPOSITORY}:{TAG}");
     say!("  docker tag IMAGE {push}/NAME && docker push {push}/NAME && docker pull {lowest}/NAME");
     say!("  wharf queue list --admin {}", plant.l5.admin_url());
     say!(
@@ -185,7 +220,7 @@ pub(super) fn to_try(plant: &Plant<'_>) {
     say!(
         "  {:<15} {:<40} log {}",
         "cloud",
-        plant.cloud.url(),
+        plant.cloud.endpoint().url,
         plant.cloud.log().display()
     );
     say!("\nCtrl-C ends it.");

@@ -9,7 +9,7 @@ use crate::cli::demo::node::Counters;
 use crate::cli::demo::plant::Plant;
 use crate::cli::demo::proof::Proof;
 use crate::cli::demo::pull::{self, Pull};
-use crate::cli::demo::{Error, push, show, witness};
+use crate::cli::demo::{Error, fence, push, show, witness};
 use crate::units::Clock;
 
 /// How long the push may take once the cloud is back, and how often it is looked.
@@ -49,7 +49,7 @@ pub(super) async fn tell(plant: &mut Plant<'_>) -> Result<(), Error> {
         source,
     })?;
     let image = Image::of(&ours)?;
-    push::push(&plant.cloud.url(), &image).await?;
+    push::push(plant.cloud.endpoint(), &image).await?;
     show::image(&image);
     let wanted: Vec<String> = image
         .contents()
@@ -77,7 +77,11 @@ pub(super) async fn tell(plant: &mut Plant<'_>) -> Result<(), Error> {
     show::waiting(plant, old);
     tokio::time::sleep(old).await;
     let away = TcpStream::connect(plant.cloud.address()).is_err();
-    proof.claim("nobody listens at the cloud's address", away, &plant.cloud.url());
+    proof.claim(
+        "nobody listens at the cloud's address",
+        away,
+        &plant.cloud.endpoint().url,
+    );
     let third = chapter(plant, "third").await?;
     show::chapter(plant, &third);
     proof.digests(&third.pull, &wanted)?;
@@ -85,6 +89,11 @@ pub(super) async fn tell(plant: &mut Plant<'_>) -> Result<(), Error> {
 
     show::heading("4. A push at Level 5 without the cloud");
     pushed_below(plant, &mut proof).await?;
+
+    if plant.trust.is_some() {
+        show::heading("5. Who may do what");
+        fence::tell(plant, &mut proof).await?;
+    }
 
     let held = proof.conclude()?;
     show::proved(held, witness::PROGRAM);
@@ -99,7 +108,7 @@ async fn pushed_below(plant: &mut Plant<'_>, proof: &mut Proof) -> Result<(), Er
         .iter()
         .map(|(_, content)| content.digest.hex())
         .collect();
-    push::push(&plant.l5.url(), &recipe).await?;
+    push::push(plant.l5.endpoint(), &recipe).await?;
     let owed = plant.l5.queue().await?;
     show::queue(&plant.l5, &owed);
     let waits = owed.iter().any(|item| item.repository == RECIPE && item.tags == [TAG]);
@@ -109,7 +118,7 @@ async fn pushed_below(plant: &mut Plant<'_>, proof: &mut Proof) -> Result<(), Er
         &format!("{} in its queue", owed.len()),
     );
     let into = plant.folder.within("pulled/below")?;
-    let pulled = pull::pull(&plant.l3.url(), RECIPE, &into).await?;
+    let pulled = pull::pull(plant.l3.endpoint(), RECIPE, &into).await?;
     proof.digests(&pulled, &wanted)?;
 
     say!("");
@@ -129,7 +138,7 @@ async fn pushed_below(plant: &mut Plant<'_>, proof: &mut Proof) -> Result<(), Er
         &format!("{} in its queue", left.len()),
     );
     let into = plant.folder.within("pulled/cloud")?;
-    let pulled = pull::pull(&plant.cloud.url(), RECIPE, &into).await?;
+    let pulled = pull::pull(plant.cloud.endpoint(), RECIPE, &into).await?;
     proof.digests(&pulled, &wanted)?;
     let logged = plant.cloud.requests().await?;
     let puts = logged
@@ -159,7 +168,7 @@ async fn pushed_below(plant: &mut Plant<'_>, proof: &mut Proof) -> Result<(), Er
 async fn chapter(plant: &Plant<'_>, folder: &str) -> Result<Chapter, Error> {
     let before = read(plant).await?;
     let into = plant.folder.within(&format!("pulled/{folder}"))?;
-    let pull = pull::pull(&plant.l3.url(), REPOSITORY, &into).await?;
+    let pull = pull::pull(plant.l3.endpoint(), REPOSITORY, &into).await?;
     let after = read(plant).await?;
     let counters = [0, 1, 2].map(|at| after.counters[at].since(before.counters[at]));
     let cloud = after.cloud.get(before.cloud.len()..).unwrap_or_default().to_vec();
