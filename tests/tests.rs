@@ -58,6 +58,8 @@ mod mishaps;
 mod naming;
 // Who may have what, whoever brought it.
 mod permission;
+// Whether the parent lets us have it still.
+mod vouching;
 // Who asks, and how that is known.
 mod identities;
 // What each may do, against a model of it.

@@ -8,7 +8,7 @@ use crate::support::chain::Chain;
 use crate::support::client::{Reply, blob, manifest};
 use crate::support::content::random;
 use crate::support::eventually;
-use crate::support::node::Node;
+use crate::support::node::{Node, Setup};
 use crate::support::road::Road;
 use crate::support::upstream::{Access, Book, Fault, Length, Upstream};
 
@@ -122,6 +122,44 @@ async fn a_stranger_who_is_refused_one_repository_of_many_is_in_no_trouble() {
     assert_eq!(node.get(&manifest("private", "v1")).await.status, 404);
 
     assert_eq!(reasons(&node).await, [] as [&str; 0]);
+}
+
+#[tokio::test]
+async fn an_account_that_may_not_have_one_repository_of_many_is_in_no_trouble_and_is_told_by_every_layer() {
+    let cloud = Upstream::start().await;
+    let image = cloud.new_image("a", "v1", &[10]);
+    cloud.access(Access::Basic {
+        user: "l5".to_owned(),
+        password: "secret".to_owned(),
+    });
+    let top = Setup::below(&cloud.url())
+        .named("l5")
+        .tag_ttl("1s")
+        .asking_as("l5", "secret")
+        .start()
+        .await;
+    let below = Setup::below(&top.url()).named("l4").tag_ttl("1s").start().await;
+    below.get(&manifest("a", "v1")).await.assert_is(&image.manifest.bytes);
+    cloud.fault(Fault::any("/office/").status(403));
+
+    for node in [&top, &below] {
+        let reply = node.get(&manifest("office", "v1")).await;
+        reply.assert_error(404, "MANIFEST_UNKNOWN");
+        assert!(
+            reply
+                .text()
+                .contains("refuses access (403 to the configured user, who may not have it there)"),
+            "{reply}"
+        );
+        assert_eq!(reply.header("wharf-denied"), "403", "{reply}");
+        assert_eq!(reasons(node).await, [] as [&str; 0]);
+    }
+
+    // It hides nothing that the layer below has, and says so to it.
+    cloud.fault(Fault::any("/v2/a/").status(403));
+    tokio::time::sleep(Duration::from_millis(1300)).await;
+    let reply = below.get(&manifest("a", "v1")).await;
+    reply.assert_is(&image.manifest.bytes);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use super::here::PUSH_PATIENCE;
 use super::lead;
 use super::{Asker, Error, Fetch, Outcome, Shared, Source};
 use crate::oci::{Digest, Reference, Repository};
-use crate::parent::{Ask, What};
+use crate::parent::{self, Ask, What};
 
 /// The part one plays in a flight.
 enum Part {
@@ -39,6 +39,7 @@ impl Fetch {
     ) -> Result<Source, Error> {
         let shared = &self.shared;
         shared.stays_away(repository, &Reference::Digest(*digest), digest)?;
+        shared.vouch(repository, digest, Kind::Blob, asker).await?;
         // No parent is to blame for the time that the disk takes.
         if let Some(source) = shared.stored(repository, digest, asker, Outcome::Hit).await? {
             return Ok(source);
@@ -79,6 +80,7 @@ impl Fetch {
     ) -> Result<(u64, Outcome), Error> {
         let shared = &self.shared;
         shared.stays_away(repository, &Reference::Digest(*digest), digest)?;
+        shared.vouch(repository, digest, Kind::Blob, asker).await?;
         if let Some(size) = shared.size_here(repository, digest) {
             return Ok((size, Outcome::Hit));
         }
@@ -250,7 +252,7 @@ impl Shared {
     }
 
     async fn ask_whether(
-        &self,
+        self: &Arc<Self>,
         repository: &Repository,
         digest: &Digest,
         kind: Kind,
@@ -265,7 +267,11 @@ impl Shared {
             head: true,
             ..self.ask(asker, repository, what)
         };
-        let answer = self.parent(repository)?.ask(ask).await?;
+        let answer = self.put_to(self.parent(repository)?, ask).await;
+        if answer.as_ref().is_err_and(parent::Error::is_absent) {
+            self.take_back(repository, digest);
+        }
+        let answer = answer?;
         self.store.link(repository, digest);
         Ok(answer.head.length)
     }

@@ -17,6 +17,8 @@ pub struct Config {
     /// How long a client waits for a header, however many questions are asked for it. No single question of
     /// ours takes longer.
     pub answer_within: Duration,
+    /// How long what came from a parent is served on its word that this node may have the repository; `None`: always.
+    pub access_ttl: Option<Span>,
 }
 
 #[derive(Deserialize)]
@@ -26,6 +28,7 @@ struct Written {
     absent_ttl: Span,
     stale_after: Span,
     answer_within: Span,
+    access_ttl: Option<Span>,
 }
 
 impl Default for Written {
@@ -35,6 +38,7 @@ impl Default for Written {
             absent_ttl: Span::seconds(5),
             stale_after: Span::seconds(2),
             answer_within: Span::seconds(20),
+            access_ttl: None,
         }
     }
 }
@@ -54,6 +58,7 @@ impl TryFrom<Written> for Config {
             absent_ttl: written.absent_ttl.duration(),
             stale_after: written.stale_after.duration(),
             answer_within: written.answer_within.duration(),
+            access_ttl: written.access_ttl,
         };
         if config.stale_after.is_zero() {
             return Err("stale_after is 0, so no parent could ever answer; write for example 2s");
@@ -63,6 +68,11 @@ impl TryFrom<Written> for Config {
         }
         if config.answer_within > Duration::from_secs(25) {
             return Err("answer_within is above 25s, and containerd gives up at 30s; write 25s or less");
+        }
+        if config.access_ttl.is_some_and(|ttl| ttl.duration() <= config.tag_ttl) {
+            return Err(
+                "access_ttl is not longer than tag_ttl, so nothing could be served while the parent is away; write for example 7d, or leave it out",
+            );
         }
         Ok(config)
     }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use crate::oci::{Digest, Registry};
 use crate::parent;
 use crate::store;
+use crate::units::Span;
 
 /// Why something could not be fetched. Cheap to clone, as all who wait for one flight get the same.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -47,6 +48,20 @@ pub enum Error {
         digest: Digest,
         /// What it hashes to.
         actual: Digest,
+    },
+
+    /// The way to the parent, for too long: what lies here is not served any more without its word that this node may have
+    /// it (`freshness.access_ttl`).
+    #[error(
+        "{layer} has not said for {ttl} that this node may have it, and that is how long its word counts; {reason}"
+    )]
+    Unvouched {
+        /// Who was to say so.
+        layer: String,
+        /// How long its word counts.
+        ttl: Span,
+        /// Why it does not say so now.
+        reason: String,
     },
 
     /// The parent's fault, or the way to it: it ended before its end, again and again.

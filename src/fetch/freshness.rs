@@ -46,7 +46,7 @@ impl Shared {
             let held = self.held_at_once(repository, &row.digest)?;
             return Some(Document::of(held, Outcome::Hit));
         }
-        let age = self.fresh_age(&row)?;
+        let age = self.fresh_age(&row).filter(|_| self.is_vouched_lately(repository))?;
         let held = self.held_at_once(repository, &row.digest)?;
         Some(Document {
             age: Some(age),
@@ -72,6 +72,7 @@ impl Shared {
         }
         if let Some(Old { row, held }) = &old
             && let Some(age) = self.fresh_age(row)
+            && self.is_vouched_lately(repository)
         {
             return Ok(Document {
                 age: Some(age),
@@ -83,7 +84,7 @@ impl Shared {
             return Err(Error::Absent { layer });
         }
         if let Some(error) = self.useless.get(&key) {
-            return self.stale(old, error);
+            return self.stale(repository, old, error);
         }
         // There is something to serve instead, or there is not.
         let patience = match &old {
@@ -92,7 +93,7 @@ impl Shared {
         };
         let parent = self.parent(repository)?;
         if let Some(error) = parent.away().filter(|_| old.is_some()) {
-            return self.stale(old, error.into());
+            return self.stale(repository, old, error.into());
         }
         let refreshed = self.refresh(repository, slot, asker, old.is_some());
         if old.is_some() && parent.is_silent() {
@@ -100,16 +101,16 @@ impl Shared {
             return match refreshed.now_or_never() {
                 Some(Ok((refreshed, outcome))) => Ok(self.document(refreshed, outcome)),
                 Some(Err(error)) if !error.allows_stale() => Err(error),
-                _ => self.stale(old, late(parent, self.config.stale_after)),
+                _ => self.stale(repository, old, late(parent, self.config.stale_after)),
             };
         }
         match self.within(patience, repository, asker, refreshed).await {
             Ok((refreshed, outcome)) => Ok(self.document(refreshed, outcome)),
             Err(error) if old.is_some() && error.is_late() => {
                 parent.let_down();
-                self.stale(old, error)
+                self.stale(repository, old, error)
             }
-            Err(error) if error.allows_stale() => self.stale(old, error),
+            Err(error) if error.allows_stale() => self.stale(repository, old, error),
             Err(error) => Err(error),
         }
     }
@@ -249,8 +250,8 @@ impl Shared {
             head,
             ..self.ask(asker, repository, What::Manifest(&reference))
         };
-        let answer = match parent.ask(ask(true)).await {
-            Err(error) if is_method_refused(&error) => parent.ask(ask(false)).await?,
+        let answer = match self.put_to(parent, ask(true)).await {
+            Err(error) if is_method_refused(&error) => self.put_to(parent, ask(false)).await?,
             other => other?,
         };
         let head = Head::of(&answer);
@@ -265,7 +266,7 @@ impl Shared {
             }
             // A registry that tells no digest: the bytes do.
             None => {
-                let answer = parent.ask(ask(false)).await?;
+                let answer = self.put_to(parent, ask(false)).await?;
                 let head = Head::of(&answer);
                 let media_type = answer.head.media_type.clone();
                 let most = usize::try_from(self.limits.get().manifest.bytes()).unwrap_or(usize::MAX);
@@ -294,10 +295,11 @@ impl Shared {
         }
     }
 
-    fn stale(&self, old: Option<Old>, error: Error) -> Result<Document, Error> {
+    fn stale(&self, repository: &Repository, old: Option<Old>, error: Error) -> Result<Document, Error> {
         let Some(Old { row, held }) = old else {
             return Err(error);
         };
+        self.or_old_word(repository, error.clone())?;
         let age = row.confirmed.map(|confirmed| self.age(confirmed));
         let stale = Some(Stale::Here(error.to_string()));
         Ok(Document {

@@ -248,7 +248,7 @@ impl Transfer<'_> {
             place: Some(&self.place),
             ..self.shared.ask(self.asker, &self.flight.repository, what)
         };
-        match self.parent.ask(ask).await {
+        match self.shared.put_to(self.parent, ask).await {
             Ok(answer) => Ok(answer),
             Err(parent::Error::RangeUnsatisfiable { .. }) => Err(self.past_the_end()),
             Err(parent::Error::Spoiled { .. }) if self.left.is_some() => Err(self.past_the_end()),

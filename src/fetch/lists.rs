@@ -48,6 +48,7 @@ impl Fetch {
                 if tags.is_empty() {
                     return Err(error);
                 }
+                self.shared.or_old_word(repository, error.clone())?;
                 let stale = Some(Stale::Here(error.to_string()));
                 Ok(Document {
                     stale,

@@ -57,7 +57,10 @@ impl Fetch {
     ) -> Result<Document, Error> {
         match reference {
             Reference::Digest(digest) => {
-                let wanted = self.shared.manifest(repository, digest, asker);
+                let wanted = async {
+                    self.shared.vouch(repository, digest, Kind::Manifest, asker).await?;
+                    self.shared.manifest(repository, digest, asker).await
+                };
                 self.shared.in_time(repository, asker, wanted).await
             }
             Reference::Tag(tag) => {
@@ -88,7 +91,9 @@ impl Fetch {
             return asked.await;
         }
         let outcome = shared.within(HEAD_PATIENCE, repository, asker, asked).await;
-        shared.or_it_lacks(repository, outcome, |error| matches!(error, Error::Parent(_)))
+        shared.or_it_lacks(repository, outcome, |error| {
+            matches!(error, Error::Parent(_) | Error::Unvouched { .. })
+        })
     }
 
     /// The digest that the parent has under a tag, `None` if it has none. Nobody waits long for it.
@@ -103,7 +108,7 @@ impl Fetch {
             head: true,
             ..shared.ask(asker, repository, What::Manifest(&reference))
         };
-        let asked = async { Ok(shared.parent(repository)?.ask(ask).await?) };
+        let asked = async { Ok(shared.put_to(shared.parent(repository)?, ask).await?) };
         match shared.within(PUSH_PATIENCE, repository, asker, asked).await {
             Ok(answer) => answer.head.digest.map(Some).ok_or(Error::Interrupted),
             Err(Error::Absent { .. }) => Ok(None),
@@ -117,6 +122,7 @@ impl Fetch {
             Reference::Digest(digest) => self
                 .shared
                 .held_at_once(repository, digest)
+                .filter(|_| self.shared.is_vouched_lately(repository))
                 .map(|held| Document::of(held, Outcome::Hit)),
             Reference::Tag(tag) => self.shared.fresh_at_once(repository, &Slot::Tag(tag.clone())),
         }

@@ -24,6 +24,7 @@ mod recheck;
 mod source;
 mod together;
 mod window;
+mod word;
 mod writer;
 
 use std::collections::HashMap;
@@ -114,6 +115,8 @@ pub(crate) struct Shared {
     hashing: Semaphore,
     /// What came wrong again and again.
     distrust: distrust::Distrust,
+    /// What parents said of repositories, where that is to be heeded.
+    words: Option<word::Words>,
     runtime: Handle,
     clock: Clock,
     metrics: Metrics,
@@ -158,6 +161,7 @@ impl Fetch {
             .max_capacity(10_000)
             .time_to_live(config.tag_ttl)
             .build();
+        let words = config.access_ttl.map(|ttl| word::Words::load(&store, ttl));
         let Sources { parents, here } = sources;
         let shared = Shared {
             config,
@@ -177,6 +181,7 @@ impl Fetch {
             windows: window::Budget::default(),
             hashing: Semaphore::new(HASHED_AT_ONCE),
             distrust: distrust::Distrust::new(),
+            words,
             runtime,
             clock,
             metrics,

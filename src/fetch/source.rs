@@ -191,7 +191,7 @@ impl Following {
             is_spare: true,
             ..self.shared.ask(&self.asker, &self.flight.repository, what)
         };
-        self.own = match parent.ask(ask).await {
+        self.own = match self.shared.put_to(parent, ask).await {
             Ok(answer) if fits(&answer, range.start, end, self.total) => {
                 let (range, hasher) = (range.start..range.start, Hasher::new(self.flight.digest.algorithm()));
                 Own::Running {

@@ -24,7 +24,7 @@ pub enum Error {
 
     /// Asked anonymously: the same as absent, for registries answer 401 for what does not exist.
     /// With credentials of ours: the operator must look at them.
-    #[error("{layer} refuses access ({status}{}{})", if *anonymous { ", asked anonymously; if it is private, give username and password_file" } else { " to the configured user; look at its credentials" }, words.as_ref().map_or_else(String::new, |words| format!("; it says {words}")))]
+    #[error("{layer} refuses access ({status}{}{})", if *anonymous { ", asked anonymously; if it is private, give username and password_file" } else if *status == 403 { " to the configured user, who may not have it there" } else { " to the configured user; look at its credentials" }, words.as_ref().map_or_else(String::new, |words| format!("; it says {words}")))]
     Denied {
         /// Who refuses.
         layer: String,
@@ -199,6 +199,15 @@ impl Error {
     /// Whether the upstream said itself, in a position to know, that there is no such thing.
     pub fn is_absent(&self) -> bool {
         matches!(self, Self::Absent { .. })
+    }
+
+    /// Whether what was asked for is not for us, and it may exist: the account that we have may not have it, or we have none.
+    /// That our login is refused is something else.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(
+            self,
+            Self::Denied { status: 403, .. } | Self::Denied { anonymous: true, .. }
+        )
     }
 
     /// How long the upstream wants to be left alone.

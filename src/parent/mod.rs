@@ -18,7 +18,7 @@ pub use proxy::Proxies;
 pub use push::{Opened, Part, Put, Session};
 pub use tls::Identity;
 pub use upstream::Upstream;
-pub use verdict::{DENIED_HEADER, LAYER_HEADER, REASON_HEADER, SPOILED_HEADER};
+pub use verdict::{DENIED_ACCOUNT, DENIED_HEADER, DENIED_STRANGER, LAYER_HEADER, REASON_HEADER, SPOILED_HEADER};
 pub use via::{Hops, NodeId};
 pub use within::told;
 

@@ -62,10 +62,10 @@ impl Trouble {
             Err(Error::Busy { .. }) => return,
             Err(error) => Some(error.to_string()),
         };
-        // Registries refuse strangers what does not exist, too.
-        let is_stranger = matches!(outcome, Err(Error::Denied { anonymous: true, .. }));
+        // Registries refuse strangers what does not exist, too, and an account need not have all.
+        let is_forbidden = outcome.err().is_some_and(Error::is_forbidden);
         let mut state = self.state.lock();
-        if is_stranger && state.was_well {
+        if is_forbidden && state.was_well {
             return;
         }
         let Some(words) = words else {

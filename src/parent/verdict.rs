@@ -59,12 +59,15 @@ impl Judge<'_> {
                 // 401 says no more than that.
                 words: own().filter(|_| status == 403),
             },
-            404 if headers.contains_key(DENIED_HEADER) => Error::Denied {
-                layer,
-                status: 401,
-                anonymous: true,
-                words: None,
-            },
+            404 if let Some(how) = headers.get(DENIED_HEADER) => {
+                let is_account = how == DENIED_ACCOUNT;
+                Error::Denied {
+                    layer,
+                    status: if is_account { 403 } else { 401 },
+                    anonymous: !is_account,
+                    words: None,
+                }
+            }
             404 | 410 => Error::Absent { layer },
             416 => Error::RangeUnsatisfiable { layer },
             429 => Error::TooMany { layer, retry_after },
@@ -109,8 +112,12 @@ pub const SPOILED_HEADER: &str = "wharf-spoiled";
 /// Beside it: why, in one sentence, which the layers below pass on as it is.
 pub const REASON_HEADER: &str = "wharf-reason";
 
-/// On a 404 of a wharf node: a registry above refused access, asked anonymously. Whether it exists nobody knows.
+/// On a 404 of a wharf node: a registry above refused access. Whether it exists nobody knows.
 pub const DENIED_HEADER: &str = "wharf-denied";
+/// Its value, where it was asked anonymously.
+pub const DENIED_STRANGER: &str = "1";
+/// Its value, where it was asked by an account that may not have it.
+pub const DENIED_ACCOUNT: &str = "403";
 
 /// How long to leave the upstream alone (RFC 9110, 10.2.3: seconds or a date).
 pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
@@ -288,6 +295,18 @@ mod tests {
         let error = judge(Kind::Wharf).sort(404, &headers, b"");
 
         assert!(matches!(error, Error::Denied { anonymous: true, .. }), "{error}");
+
+        headers.insert(DENIED_HEADER, DENIED_ACCOUNT.parse().unwrap());
+        let error = judge(Kind::Wharf).sort(404, &headers, b"");
+        let is_account = matches!(
+            error,
+            Error::Denied {
+                status: 403,
+                anonymous: false,
+                ..
+            }
+        );
+        assert!(is_account && error.is_forbidden(), "{error}");
     }
 
     #[test]

@@ -145,9 +145,11 @@ impl Pushing<'_> {
 
     /// Where the blob cannot be mounted it is to be uploaded.
     async fn mount(&mut self, digest: &Digest, from: Option<&Repository>) -> Result<Reply, Failure> {
-        let (gate, principal) = (&self.serve.gate, self.permit.principal());
+        let (gate, shelf, principal) = (&self.serve.gate, &self.serve.shelf, self.permit.principal());
         let may = |source: &Repository| {
-            from.is_none_or(|from| from == source) && gate.allows(principal, source, Action::ContentRead)
+            from.is_none_or(|from| from == source)
+                && gate.allows(principal, source, Action::ContentRead)
+                && shelf.may_lend(source, digest)
         };
         if self.push.mount(&self.permit, digest, may).await? {
             return Ok(self.created(digest));

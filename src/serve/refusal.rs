@@ -10,7 +10,9 @@ use super::{Reply, push as pushes};
 use crate::auth::{Denied, Stranger};
 use crate::fetch::Error;
 use crate::oci::{Code, Digest, Reference, Repository, error_body};
-use crate::parent::{self, DENIED_HEADER, LAYER_HEADER, NodeId, REASON_HEADER, SPOILED_HEADER};
+use crate::parent::{
+    self, DENIED_ACCOUNT, DENIED_HEADER, DENIED_STRANGER, LAYER_HEADER, NodeId, REASON_HEADER, SPOILED_HEADER,
+};
 use crate::{push, router};
 
 /// Why a request is not answered with what it asked for.
@@ -82,8 +84,8 @@ struct Verdict {
     here: Option<u64>,
     /// What was sent of it before was wrong.
     spoiled: bool,
-    /// Nobody said that it does not exist.
-    denied: bool,
+    /// Nobody said that it does not exist: who was refused it above.
+    denied: Option<&'static str>,
 }
 
 impl From<router::Error> for Refusal {
@@ -124,8 +126,8 @@ impl Refusal {
         if verdict.spoiled {
             reply = reply.with(HeaderName::from_static(SPOILED_HEADER), HeaderValue::from_static("1"));
         }
-        if verdict.denied {
-            reply = reply.with(HeaderName::from_static(DENIED_HEADER), HeaderValue::from_static("1"));
+        if let Some(who) = verdict.denied {
+            reply = reply.with(HeaderName::from_static(DENIED_HEADER), HeaderValue::from_static(who));
         }
         if let Some(allow) = verdict.allow {
             reply = reply.with(ALLOW, HeaderValue::from_static(allow));
@@ -189,7 +191,7 @@ impl Verdict {
             allow: None,
             here: None,
             spoiled: false,
-            denied: false,
+            denied: None,
         }
     }
 }
@@ -297,6 +299,11 @@ fn judge_cause(error: Error, absent: Code, what: &str) -> Verdict {
             retry_after: Some(SOON),
             ..Verdict::new(502, Code::Unavailable, message)
         },
+        Error::Unvouched { layer, .. } => Verdict {
+            layer: Some(layer),
+            retry_after: Some(SOON),
+            ..Verdict::new(503, Code::Unavailable, message)
+        },
         Error::Interrupted => Verdict::new(500, Code::Unknown, message),
         Error::Store(_) | Error::TooSlow => Verdict {
             retry_after: Some(SOON),
@@ -314,7 +321,7 @@ const SOON: Duration = Duration::from_secs(5);
 fn judge_parent(error: &parent::Error, absent: Code, message: String) -> Verdict {
     let (status, retry_after) = match error {
         // Docker Hub says 401 of what does not exist.
-        parent::Error::Absent { .. } | parent::Error::Denied { anonymous: true, .. } => (404, None),
+        error if error.is_absent() || error.is_forbidden() => (404, None),
         parent::Error::Loop { .. } => (508, None),
         parent::Error::TimedOut { .. } => (504, Some(SOON)),
         // A 429 would make containerd ask six times at once.
@@ -338,7 +345,10 @@ fn judge_parent(error: &parent::Error, absent: Code, message: String) -> Verdict
     Verdict {
         layer: Some(error.layer().to_owned()),
         retry_after,
-        denied: matches!(error, parent::Error::Denied { anonymous: true, .. }),
+        denied: error.is_forbidden().then_some(match error {
+            parent::Error::Denied { anonymous: true, .. } => DENIED_STRANGER,
+            _ => DENIED_ACCOUNT,
+        }),
         ..Verdict::new(status, code, message)
     }
 }

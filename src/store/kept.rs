@@ -28,15 +28,18 @@ pub enum Kept {
     Tokens,
     /// What logins are signed with.
     Keys,
+    /// What parents said of repositories.
+    Words,
 }
 
 impl Kept {
-    pub(super) const ALL: [Self; 2] = [Self::Tokens, Self::Keys];
+    pub(super) const ALL: [Self; 3] = [Self::Tokens, Self::Keys, Self::Words];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Tokens => "tokens",
             Self::Keys => "keys",
+            Self::Words => "words",
         }
     }
 }
