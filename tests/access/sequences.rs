@@ -42,10 +42,45 @@ const GRANTS: [&[(&str, &str)]; 7] = [
     &[("*", "all")],
 ];
 
-/// The model's own reading of a grant.
-fn rights(grant: usize, repository: &str) -> Rights {
+/// What the settings grant in turn: to who does not log in, and to whoever does.
+const SETTINGS: [[&[(&str, &str)]; 2]; 4] = [
+    [&[("open/*", "pull")], &[]],
+    [&[], &[]],
+    [&[("p/*", "metadata/read")], &[("open/*", "push"), ("q/*", "pull")]],
+    [&[("p/deep/*", "push")], &[("p/*", "delete")]],
+];
+
+/// What clients ask a token for: actions as Docker writes them.
+const ASKED: [&str; 5] = ["", "pull", "push,pull", "delete", "*"];
+
+/// The same as rights.
+fn asked(actions: &str) -> Rights {
+    let any = |word| actions.split(',').any(|action| action == word || action == "*");
+    Rights {
+        read: any("pull"),
+        list: any("pull"),
+        write: any("push"),
+        overwrite: any("push"),
+        delete: any("delete"),
+    }
+}
+
+impl Rights {
+    fn and(self, other: Self) -> Self {
+        Self {
+            read: self.read && other.read,
+            list: self.list && other.list,
+            write: self.write && other.write,
+            overwrite: self.overwrite && other.overwrite,
+            delete: self.delete && other.delete,
+        }
+    }
+}
+
+/// The model's own reading of grants that add up.
+fn rights(grants: &[&[(&str, &str)]], repository: &str) -> Rights {
     let mut words = BTreeSet::new();
-    for (pattern, actions) in GRANTS[grant] {
+    for (pattern, actions) in grants.iter().copied().flatten() {
         let matches = *pattern == "*" || repository.starts_with(pattern.trim_end_matches('*'));
         if matches {
             words.extend(actions.split(','));
@@ -67,8 +102,17 @@ struct Person {
     /// Index into [`GRANTS`].
     grant: usize,
     enabled: bool,
-    /// A token of the service: the grant at that time, and whether what it was given for is still good.
-    bearer: Option<(String, usize, bool)>,
+    /// A token of the service.
+    bearer: Option<Bearer>,
+}
+
+/// What a login brought.
+struct Bearer {
+    token: String,
+    /// What was asked for and could be granted then, in each of the repositories.
+    granted: Vec<Rights>,
+    /// Whether the password that it was given for still is one.
+    good: bool,
 }
 
 /// One repository.
@@ -84,6 +128,10 @@ struct World {
     node: Node,
     connection: Option<Connection>,
     people: Vec<Person>,
+    /// The settings without what they grant.
+    settings: String,
+    /// Index into [`SETTINGS`].
+    set: usize,
     repositories: Vec<(String, Content)>,
     /// Manifest `n` needs blobs `n` and `n + 1`.
     images: Vec<Image>,
@@ -103,11 +151,10 @@ enum As {
 
 impl World {
     async fn new() -> Self {
-        let settings =
-            "[[permission]]\nidentities = [\"anonymous\"]\nrepositories = [\"open/*\"]\nactions = [\"pull\"]\n";
         // Whoever fails often has to wait, so each request comes from elsewhere.
         let behind = Setup::alone().registry().listen("trusted_proxies = [\"127.0.0.0/8\"]");
-        let node = behind.more(settings).start().await;
+        let node = behind.more("[auth]\n").start().await;
+        let settings = std::fs::read_to_string(node.folder().join("wharf.toml")).unwrap();
         let blobs: Vec<bytes::Bytes> = (0..5).map(|_| random(50)).collect();
         let images = blobs.windows(2).map(|pair| {
             let mut image = Image::with_layers(vec![pair[1].clone()]);
@@ -132,16 +179,42 @@ impl World {
                 bearer: None,
             });
         }
-        Self {
+        let mut world = Self {
             node,
             connection: None,
             people,
+            settings,
+            set: 0,
             repositories: Vec::new(),
             images,
             blobs,
             differences: Vec::new(),
             requests: 0,
+        };
+        world.set(0).await;
+        world
+    }
+
+    /// Other settings are read, while connections stay.
+    async fn set(&mut self, set: usize) {
+        let mut text = self.settings.clone();
+        for (who, grants) in ["anonymous", "*"].iter().zip(SETTINGS[set]) {
+            for (pattern, actions) in grants {
+                text += &format!(
+                    "[[permission]]\nidentities = [\"{who}\"]\nrepositories = [\"{pattern}\"]\nactions = [\"{actions}\"]\n"
+                );
+            }
         }
+        std::fs::write(self.node.folder().join("wharf.toml"), text).unwrap();
+        let reply = self.node.admin_post("/api/reload", b"").await;
+        assert_eq!(reply.status, 200, "{reply}");
+        self.set = set;
+    }
+
+    /// What somebody who logged in may do in a repository now.
+    fn now(&self, index: usize, repository: usize) -> Rights {
+        let grants = [GRANTS[self.people[index].grant], SETTINGS[self.set][1]];
+        rights(&grants, &self.repositories[repository].0)
     }
 
     /// Other repositories, empty ones.
@@ -164,39 +237,31 @@ impl World {
             As::Bearer(index) => self.people[index]
                 .bearer
                 .as_ref()
-                .map(|(token, ..)| format!("Bearer {token}")),
+                .map(|bearer| format!("Bearer {}", bearer.token)),
         }
     }
 
     /// What is answered before anything is looked at; `None`: it may go on.
     fn refused(&self, who: As, repository: usize, wants: impl Fn(Rights) -> bool) -> Option<u16> {
-        let name = &self.repositories[repository].0;
         match who {
             As::Nobody => {
-                let open = Rights {
-                    read: true,
-                    list: true,
-                    ..NONE
-                };
-                (!(name.starts_with("open/") && wants(open))).then_some(401)
+                let open = rights(&[SETTINGS[self.set][0]], &self.repositories[repository].0);
+                (!wants(open)).then_some(401)
             }
             // The second password is never one: it is replaced as soon as it is made.
             As::OldPassword(_) => Some(401),
-            As::Password(index) => {
-                let person = &self.people[index];
-                match (person.enabled, wants(rights(person.grant, name))) {
-                    (false, _) => Some(401),
-                    (true, false) => Some(403),
-                    (true, true) => None,
-                }
-            }
+            As::Password(index) => match (self.people[index].enabled, wants(self.now(index, repository))) {
+                (false, _) => Some(401),
+                (true, false) => Some(403),
+                (true, true) => None,
+            },
             As::Bearer(index) => {
                 let person = &self.people[index];
-                let Some((_, then, good)) = &person.bearer else {
+                let Some(bearer) = &person.bearer else {
                     return self.refused(As::Nobody, repository, wants);
                 };
-                let (now, granted) = (wants(rights(person.grant, name)), wants(rights(*then, name)));
-                match (person.enabled && *good, now, granted) {
+                let (now, granted) = (self.now(index, repository), bearer.granted[repository]);
+                match (person.enabled && bearer.good, wants(now), wants(granted)) {
                     (false, ..) => Some(401),
                     (true, false, _) => Some(403),
                     (true, true, false) => Some(401),
@@ -208,24 +273,14 @@ impl World {
 
     /// What of the rights counts once it may go on.
     fn effective(&self, who: As, repository: usize) -> Rights {
-        let name = &self.repositories[repository].0;
         match who {
-            As::Nobody | As::OldPassword(_) => NONE,
-            As::Password(index) => rights(self.people[index].grant, name),
-            As::Bearer(index) => {
-                let person = &self.people[index];
-                let (now, then) = match &person.bearer {
-                    Some((_, then, _)) => (rights(person.grant, name), rights(*then, name)),
-                    None => return NONE,
-                };
-                Rights {
-                    read: now.read && then.read,
-                    list: now.list && then.list,
-                    write: now.write && then.write,
-                    overwrite: now.overwrite && then.overwrite,
-                    delete: now.delete && then.delete,
-                }
-            }
+            As::Nobody => rights(&[SETTINGS[self.set][0]], &self.repositories[repository].0),
+            As::OldPassword(_) => NONE,
+            As::Password(index) => self.now(index, repository),
+            As::Bearer(index) => match &self.people[index].bearer {
+                Some(bearer) => self.now(index, repository).and(bearer.granted[repository]),
+                None => self.effective(As::Nobody, repository),
+            },
         }
     }
 
@@ -365,7 +420,7 @@ impl World {
                 }
                 self.judge(&format!("tags of {name}"), who, &reply, expected);
             }
-            18 => self.bearer(dice.below(PEOPLE)).await,
+            18 => self.bearer(dice.below(PEOPLE), dice).await,
             _ => self.operate(dice).await,
         }
     }
@@ -427,20 +482,25 @@ impl World {
         }
     }
 
-    /// Somebody gets a token for everything.
-    async fn bearer(&mut self, index: usize) {
-        let scopes: Vec<String> = self
-            .repositories
-            .iter()
-            .map(|(name, _)| format!("scope=repository:{name}:*"))
+    /// Somebody gets a token for this and that.
+    async fn bearer(&mut self, index: usize, dice: &mut Dice) {
+        let wanted: Vec<&str> = self.repositories.iter().map(|_| *dice.one_of(&ASKED)).collect();
+        let scopes = self.repositories.iter().zip(&wanted);
+        let scopes: Vec<String> = scopes
+            .filter(|(_, actions)| !actions.is_empty())
+            .map(|((name, _), actions)| format!("&scope=repository:{name}:{actions}"))
             .collect();
-        let target = format!("/v2/_wharf/token?service=x&{}", scopes.join("&"));
+        let target = format!("/v2/_wharf/token?service=x{}", scopes.concat());
         let reply = self.send(As::Password(index), Request::get(&target)).await;
-        let person = &mut self.people[index];
-        let expected = if person.enabled { 200 } else { 401 };
+        let expected = if self.people[index].enabled { 200 } else { 401 };
         if reply.status == 200 {
-            let token = reply.json()["token"].as_str().unwrap().to_owned();
-            person.bearer = Some((token, person.grant, true));
+            let granted = wanted.iter().enumerate();
+            let granted = granted.map(|(at, actions)| self.now(index, at).and(asked(actions)));
+            self.people[index].bearer = Some(Bearer {
+                token: reply.json()["token"].as_str().unwrap().to_owned(),
+                granted: granted.collect(),
+                good: true,
+            });
         }
         self.judge("ask for a token", As::Password(index), &reply, &[expected]);
     }
@@ -462,18 +522,16 @@ impl World {
             1 => {
                 let password = self.node.rotate(&name, 1).await;
                 self.people[index].token.passwords[0] = password;
-                if let Some((_, _, good)) = &mut self.people[index].bearer {
-                    *good = false;
+                if let Some(bearer) = &mut self.people[index].bearer {
+                    bearer.good = false;
                 }
             }
             2 => {
                 self.node.token_deed("delete", &name).await;
                 let grant = dice.below(GRANTS.len());
                 let token = made(&self.node, &name, grant).await;
-                let bearer = self.people[index]
-                    .bearer
-                    .take()
-                    .map(|(token, then, _)| (token, then, false));
+                let bearer = self.people[index].bearer.take();
+                let bearer = bearer.map(|bearer| Bearer { good: false, ..bearer });
                 self.people[index] = Person {
                     token,
                     grant,
@@ -481,6 +539,7 @@ impl World {
                     bearer,
                 };
             }
+            3 => self.set(dice.below(SETTINGS.len())).await,
             _ => {}
         }
     }
