@@ -90,6 +90,7 @@ pub struct App {
     audit: Audit,
     /// Flights live here, whoever asked for them.
     fetching: Runtime,
+    fetch: Fetch,
     reload: Reload,
 }
 
@@ -197,11 +198,16 @@ impl App {
         // Whatever the mode is: what was taken in before is owed.
         let counted = queue::Metrics::new(&metrics)?;
         let name = node.name.as_str();
+        let told = fetch.clone();
+        let owed_to = queue::Above {
+            parent,
+            delivered: Box::new(move |repository| told.vouched(repository)),
+        };
         let queue = Queue::new(
             queue,
             most_owed.bytes(),
             store.clone(),
-            parent,
+            owed_to,
             name,
             clock.clone(),
             counted,
@@ -209,7 +215,7 @@ impl App {
         fetching.spawn(queue.clone().run());
         fetching.spawn(queue.clone().watch());
         let gate = Gate::new(guard.clone(), filters, names.unprefixed().clone());
-        let shelf = Shelf::new(store.clone(), fetch);
+        let shelf = Shelf::new(store.clone(), fetch.clone());
         let counted = serve::Metrics::new(&metrics)?;
         let receipts = Receipts::new(&id, store.clone(), above, pushed_to);
         let told = receipts.clone();
@@ -262,6 +268,7 @@ impl App {
             log: request_log,
             audit,
             fetching,
+            fetch,
             reload,
         })
     }
@@ -275,6 +282,7 @@ impl App {
             log,
             audit,
             fetching,
+            fetch,
             reload,
         } = self;
         server.bootstrap();
@@ -288,6 +296,7 @@ impl App {
             }),
         });
         fetching.shutdown_timeout(Duration::from_secs(1));
+        fetch.flush();
         store.flush();
         log.flush();
         audit.flush();

@@ -88,15 +88,10 @@ impl Shelf {
         self.fetch.referrers(permit.repository(), digest, asker).await
     }
 
-    /// Whether content that lies here may become another repository's without asking the parent of `repository`.
-    pub fn may_lend(&self, repository: &Repository, digest: &Digest) -> bool {
-        self.fetch.may_lend(repository, digest)
-    }
-
     /// The repositories that lie here and that `gate` shows to `principal`.
     pub fn repositories(&self, gate: &Gate, principal: &Principal) -> Vec<Repository> {
         let mut repositories = self.store.repositories();
-        repositories.retain(|repository| gate.shows(principal, repository));
+        repositories.retain(|repository| gate.shows(principal, repository) && self.fetch.shows(repository));
         repositories
     }
 }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use super::error::is_method_refused;
 use super::flight::{Flight, Head, Kind};
 use super::freshness::WORK;
 use super::here::PUSH_PATIENCE;
 use super::lead;
 use super::{Asker, Error, Fetch, Outcome, Shared, Source};
 use crate::oci::{Digest, Reference, Repository};
-use crate::parent::{self, Ask, What};
+use crate::parent::{Ask, What};
 
 /// The part one plays in a flight.
 enum Part {
@@ -267,11 +268,12 @@ impl Shared {
             head: true,
             ..self.ask(asker, repository, what)
         };
-        let answer = self.put_to(self.parent(repository)?, ask).await;
-        if answer.as_ref().is_err_and(parent::Error::is_absent) {
-            self.take_back(repository, digest);
-        }
-        let answer = answer?;
+        let parent = self.parent(repository)?;
+        let answer = match self.put_to(parent, ask).await {
+            // The body is not read.
+            Err(error) if is_method_refused(&error) => self.put_to(parent, Ask { head: false, ..ask }).await?,
+            answer => answer?,
+        };
         self.store.link(repository, digest);
         Ok(answer.head.length)
     }

@@ -46,7 +46,9 @@ impl Shared {
             let held = self.held_at_once(repository, &row.digest)?;
             return Some(Document::of(held, Outcome::Hit));
         }
-        let age = self.fresh_age(&row).filter(|_| self.is_vouched_lately(repository))?;
+        let age = self
+            .fresh_age(&row)
+            .filter(|_| self.needs_no_asking(repository, &row))?;
         let held = self.held_at_once(repository, &row.digest)?;
         Some(Document {
             age: Some(age),
@@ -72,7 +74,7 @@ impl Shared {
         }
         if let Some(Old { row, held }) = &old
             && let Some(age) = self.fresh_age(row)
-            && self.is_vouched_lately(repository)
+            && self.needs_no_asking(repository, row)
         {
             return Ok(Document {
                 age: Some(age),
@@ -299,7 +301,9 @@ impl Shared {
         let Some(Old { row, held }) = old else {
             return Err(error);
         };
-        self.or_old_word(repository, error.clone())?;
+        if !self.needs_no_word(repository, &row.digest) {
+            self.or_old_word(repository, error.clone())?;
+        }
         let age = row.confirmed.map(|confirmed| self.age(confirmed));
         let stale = Some(Stale::Here(error.to_string()));
         Ok(Document {
@@ -307,6 +311,11 @@ impl Shared {
             stale,
             ..Document::of(held, Outcome::Stale)
         })
+    }
+
+    /// Whether the parent need not be asked for its word on what lies here.
+    fn needs_no_asking(&self, repository: &Repository, row: &TagRow) -> bool {
+        self.is_vouched_lately(repository) || self.needs_no_word(repository, &row.digest)
     }
 
     /// What `slot` points at, if that lies here, however old it is.

@@ -118,7 +118,7 @@ impl Shared {
     }
 
     async fn all_referrers(
-        &self,
+        self: &Arc<Self>,
         repository: &Repository,
         digest: &Digest,
         asker: &Asker,
@@ -140,7 +140,7 @@ impl Shared {
     ///
     /// A link that leads back to where it has been ends the list.
     async fn walk(
-        &self,
+        self: &Arc<Self>,
         repository: &Repository,
         list: List<'_>,
         asker: &Asker,
@@ -199,13 +199,13 @@ impl Shared {
 
     /// What the parent has under a tag that was pushed here: it has its list of referrers, and this node one of its own.
     async fn hidden_list(
-        &self,
+        self: &Arc<Self>,
         repository: &Repository,
         name: &Reference,
         asker: &Asker,
     ) -> Result<(Vec<Box<RawValue>>, Head), Error> {
         let ask = self.ask(asker, repository, What::Manifest(name));
-        let answer = self.parent(repository)?.ask(ask).await?;
+        let answer = self.put_to(self.parent(repository)?, ask).await?;
         let head = Head::of(&answer);
         let most = usize::try_from(self.limits.get().manifest.bytes()).unwrap_or(usize::MAX);
         match answer.bytes(most).await {
@@ -227,7 +227,7 @@ impl Shared {
 
     /// A page of at most `left` bytes, its head, and the query of the next.
     async fn page(
-        &self,
+        self: &Arc<Self>,
         repository: &Repository,
         list: List<'_>,
         what: What<'_>,
@@ -235,7 +235,7 @@ impl Shared {
         left: usize,
     ) -> Result<(Bytes, Head, Option<String>), Error> {
         let ask = self.ask(asker, repository, what);
-        let answer = self.parent(repository)?.ask(ask).await?;
+        let answer = self.put_to(self.parent(repository)?, ask).await?;
         let (head, next) = (Head::of(&answer), answer.head.link.clone());
         match answer.bytes(left).await {
             Ok(bytes) => Ok((bytes, head, next)),

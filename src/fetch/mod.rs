@@ -161,7 +161,7 @@ impl Fetch {
             .max_capacity(10_000)
             .time_to_live(config.tag_ttl)
             .build();
-        let words = config.access_ttl.map(|ttl| word::Words::load(&store, ttl));
+        let words = config.access_ttl.map(|ttl| word::Words::load(&store, ttl, &clock));
         let Sources { parents, here } = sources;
         let shared = Shared {
             config,

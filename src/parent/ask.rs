@@ -77,6 +77,11 @@ impl<'a> Ask<'a> {
         }
     }
 
+    /// Whether it is for what is pulled, not for what there is.
+    pub fn asks_for_content(&self) -> bool {
+        matches!(self.what, What::Manifest(_) | What::Blob(_))
+    }
+
     /// The URL below `base` (which ends with `/`) that asks for this, with `ns` if it is to be named.
     pub(super) fn url(&self, base: &Url, ns: Option<&Registry>) -> Url {
         let name = self.repository.name.as_str();

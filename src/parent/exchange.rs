@@ -88,6 +88,9 @@ impl Shared {
             if matches!(error, Error::Absent { .. }) && is_page && is_content && !is_elsewhere {
                 error = self.believed(error).await;
             }
+            if let Error::Denied { status: 403, .. } = &error {
+                error = self.weighed(error, ask, is_page).await;
+            }
             if ask.head && status == 400 && !is_elsewhere {
                 error = self.explained(error).await;
             }
@@ -139,6 +142,55 @@ impl Shared {
             }
             Ok(_) => garbled("a web page that says 404, also for /v2/; is that the address of a registry?"),
             Err(error) => error,
+        }
+    }
+
+    /// That access is refused, if the registry says it of what was asked for: a page comes from who stands in between, and who
+    /// is not let in at all, though he has an account, has a login that is no good any more.
+    async fn weighed(&self, denied: Error, ask: &Ask<'_>, is_page: bool) -> Error {
+        let layer = self.wire.layer.clone();
+        match denied {
+            _ if is_page => Error::Failed {
+                layer,
+                status: 403,
+                message: "a web page that refuses access; is there a proxy or a firewall in between?".to_owned(),
+                told: false,
+                retry_after: None,
+            },
+            Error::Denied {
+                anonymous: false,
+                words,
+                ..
+            } if !self.lets_in(ask).await => Error::Denied {
+                layer,
+                status: 401,
+                anonymous: false,
+                words,
+            },
+            denied => denied,
+        }
+    }
+
+    /// Whether `GET /v2/` is answered to the login that goes with this question.
+    async fn lets_in(&self, ask: &Ask<'_>) -> bool {
+        let mut url = self.url.clone();
+        url.set_path(&format!("{}v2/", self.url.path()));
+        let exchange = Exchange {
+            shared: self,
+            method: Method::GET,
+            url,
+            headers: headers(ask, &self.via(ask.hops)),
+            load: Load::Question,
+            want: Want::pull(ask.repository.name.as_str()),
+            body: Outgoing::Nothing,
+        };
+        match exchange.run().await {
+            Ok(reply) => {
+                let is_in = reply.response.status() == 200;
+                wire::drain(reply.response).await;
+                is_in
+            }
+            Err(_) => false,
         }
     }
 

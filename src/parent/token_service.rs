@@ -284,6 +284,18 @@ impl TokenService {
             now: self.clock.wall(),
         };
         match judge.judge(response).await {
+            // It refuses the login, not what the token was to be for.
+            Error::Denied {
+                layer,
+                anonymous: false,
+                words,
+                ..
+            } => Error::Denied {
+                layer,
+                status: 401,
+                anonymous: false,
+                words,
+            },
             // That there is no such token service does not mean that there is no such content.
             Error::Absent { layer } => Error::Failed {
                 layer,

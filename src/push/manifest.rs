@@ -225,7 +225,12 @@ impl Shared {
     async fn look_for(&self, repository: &Repository, manifest: &Manifest, asker: &Asker) -> Result<Found, Error> {
         let (mut needs, mut elsewhere) = (Vec::new(), Vec::new());
         for child in manifest.children() {
-            match self.store.linked(repository, &child.digest) {
+            let link = match self.store.linked(repository, &child.digest) {
+                // What the parent took back is not here for a push either.
+                Some(link) if self.fetch.vouch(repository, &child.digest, asker).await.is_ok() => Some(link),
+                _ => None,
+            };
+            match link {
                 Some(link) => {
                     let size = self.store.size(&link);
                     if size.is_some_and(|size| size != child.size) {

@@ -29,7 +29,7 @@ use self::full::Full;
 use self::sessions::Sessions;
 use self::sound::Sound;
 use crate::auth::Permit;
-use crate::fetch::{Fetch, Limits};
+use crate::fetch::{Asker, Fetch, Limits};
 use crate::oci::{Algorithm, Digest, Registry, Repository, SessionId};
 use crate::parent::Parent;
 use crate::store::{Owing, Scope, Store, Swept};
@@ -225,10 +225,16 @@ impl Push {
         permit: &Permit,
         digest: &Digest,
         may: impl Fn(&Repository) -> bool,
+        asker: &Asker,
     ) -> Result<bool, Error> {
         self.shared.admit(permit)?;
-        let sources = self.shared.store.holders(digest);
-        if !sources.iter().any(may) {
+        let mut sources = self.shared.store.holders(digest);
+        sources.retain(may);
+        let mut is_vouched = false;
+        for source in &sources {
+            is_vouched = is_vouched || self.shared.fetch.vouch(source, digest, asker).await.is_ok();
+        }
+        if !is_vouched {
             return Ok(false);
         }
         let (store, repository, digest) = (self.shared.store.clone(), permit.repository().clone(), *digest);

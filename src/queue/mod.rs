@@ -80,6 +80,8 @@ struct Shared {
     turns: Turns,
     seen: Known,
     clock: Clock,
+    /// Told of each repository to which the parent took a push.
+    delivered: Box<dyn Fn(&Repository) + Send + Sync>,
     metrics: Metrics,
 }
 
@@ -117,17 +119,26 @@ impl Known {
     }
 }
 
+/// To whom it is owed.
+pub struct Above {
+    /// Who takes pushes, if anybody does.
+    pub parent: Option<Parent>,
+    /// Told of each repository to which the parent took a push.
+    pub delivered: Box<dyn Fn(&Repository) + Send + Sync>,
+}
+
 impl Queue {
     /// Of what `store` has on record. `node` is this node's name; `capacity` in bytes.
     pub fn new(
         config: Live<Config>,
         capacity: u64,
         store: Store,
-        parent: Option<Parent>,
+        above: Above,
         node: &str,
         clock: Clock,
         metrics: Metrics,
     ) -> Self {
+        let Above { parent, delivered } = above;
         Self {
             shared: Arc::new(Shared {
                 config,
@@ -140,6 +151,7 @@ impl Queue {
                 turns: Turns::default(),
                 seen: Known::new(),
                 clock,
+                delivered,
                 metrics,
             }),
         }
@@ -337,6 +349,7 @@ impl Queue {
             Outcome::Paid => store.set_debt(repository, debt.number, store::paid_now())?,
         }
         if outcome == Outcome::Paid {
+            (self.shared.delivered)(repository);
             self.shared.metrics.paid.inc();
             let what = if debt.pushed().is_some() { "push" } else { "delete" };
             tracing::info!(%repository, number = debt.number, reference = list::reference(debt), what, "delivered");

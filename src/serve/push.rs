@@ -145,13 +145,12 @@ impl Pushing<'_> {
 
     /// Where the blob cannot be mounted it is to be uploaded.
     async fn mount(&mut self, digest: &Digest, from: Option<&Repository>) -> Result<Reply, Failure> {
-        let (gate, shelf, principal) = (&self.serve.gate, &self.serve.shelf, self.permit.principal());
+        let (gate, principal) = (&self.serve.gate, self.permit.principal());
+        let asker = self.serve.asker(self.request)?;
         let may = |source: &Repository| {
-            from.is_none_or(|from| from == source)
-                && gate.allows(principal, source, Action::ContentRead)
-                && shelf.may_lend(source, digest)
+            from.is_none_or(|from| from == source) && gate.allows(principal, source, Action::ContentRead)
         };
-        if self.push.mount(&self.permit, digest, may).await? {
+        if self.push.mount(&self.permit, digest, may, &asker).await? {
             return Ok(self.created(digest));
         }
         self.begin(digest.algorithm()).await

@@ -155,19 +155,6 @@ impl Store {
         Some(Link::new(*digest))
     }
 
-    /// Records that `repository`'s upstream does not have this content, or does not let us have it.
-    pub fn unlink(&self, repository: &Repository, digest: &Digest) {
-        let shared = &self.shared;
-        let Some(id) = shared.records.lock().repository_id(repository) else {
-            return;
-        };
-        shared.ledger.lock().unlink(digest, id);
-        shared.index.write(Row::NoLink {
-            repository: id,
-            digest: *digest,
-        });
-    }
-
     /// Opens linked content for reading and marks it as used. `None` if it is gone meanwhile.
     ///
     /// What this process has not hashed yet is the caller's to hash ([`Blob::verify`]) before the last of it
