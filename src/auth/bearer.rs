@@ -19,7 +19,7 @@ use crate::units::{Moment, Secret};
 
 const PREFIX: &str = "wharf1.";
 /// Bytes of the longest one that is looked at, by the fence for a head.
-const MOST: usize = 8 << 10;
+pub(super) const MOST: usize = 8 << 10;
 /// A key signs for so long.
 const KEY_AGE: u64 = 7 * 86_400;
 /// As many are looked at: what they signed has ended by then, by its own end.

@@ -37,6 +37,9 @@ pub use scope::Scope;
 pub use shelf::Shelf;
 pub use tokens::{Shown, TokenError, Tokens, Told, ToldPassword, Wanted};
 
+/// Bytes of the longest token that is looked at.
+pub const LONGEST_TOKEN: usize = bearer::MOST;
+
 /// Who did not say who they are, in settings.
 pub const ANONYMOUS: &str = "anonymous";
 

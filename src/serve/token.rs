@@ -6,7 +6,7 @@ use serde_json::json;
 use url::form_urlencoded;
 
 use super::{Refusal, Reply, Request, Serve};
-use crate::auth::{Actions, Credentials, Denied, Login, Scope, Stranger};
+use crate::auth::{Actions, Credentials, Denied, LONGEST_TOKEN, Login, Scope, Stranger};
 use crate::oci::{Code, error_body};
 use crate::push::Incoming;
 use crate::units::Secret;
@@ -64,6 +64,11 @@ pub(super) async fn answer(serve: &Serve, request: &Request<'_>, body: &mut dyn 
         .guard()
         .issue(&login, access.into_iter().collect(), catalog, wish.lasting);
     let token = issued.access.expose();
+    if token.len() > LONGEST_TOKEN {
+        return Ok(bad(
+            "a token for all of these scopes has more than 8 KiB, which no request could bring; ask for fewer scopes at a time",
+        ));
+    }
     let mut told = json!({
         "token": token,
         "access_token": token,
