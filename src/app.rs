@@ -189,7 +189,7 @@ impl App {
         };
         let push = (mode == Mode::Registry).then(|| {
             let (store, fetch, clock) = (store.clone(), fetch.clone(), clock.clone());
-            Push::new(push, limits, store, fetch, target, clock, counted)
+            Push::new(push, limits, store, fetch, target, guard.clone(), clock, counted)
         });
         if let Some(push) = &push {
             fetching.spawn(push.clone().watch());

@@ -477,6 +477,7 @@ impl Config {
         lines.section("[push]");
         lines.bare("anonymous", push.anonymous);
         lines.bare("uploads", push.uploads);
+        lines.bare("uploads_each", push.uploads_each);
         lines.key("upload_ttl", Span::from(push.upload_ttl));
         lines.key("blob", push.blob);
         lines.key("unused_ttl", Span::from(push.unused_ttl));

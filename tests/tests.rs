@@ -64,6 +64,8 @@ mod vouching;
 mod identities;
 // What each may do, against a model of it.
 mod access;
+// What one client does, and that no other is kept from anything by it.
+mod neighbours;
 // Operators, what is put on record, proxies in front.
 mod operators;
 // What changes while the node runs.

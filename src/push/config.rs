@@ -13,6 +13,8 @@ pub struct Config {
     pub anonymous: bool,
     /// Uploads at a time.
     pub uploads: usize,
+    /// Those of them that one who logs in may have, and all who do not together.
+    pub uploads_each: usize,
     /// How long an upload may lie without anything coming.
     pub upload_ttl: Duration,
     /// Bytes of a blob.
@@ -28,6 +30,7 @@ pub struct Config {
 struct Written {
     anonymous: bool,
     uploads: usize,
+    uploads_each: usize,
     upload_ttl: Span,
     blob: Size,
     unused_ttl: Span,
@@ -39,6 +42,7 @@ impl Default for Written {
         Self {
             anonymous: false,
             uploads: 1000,
+            uploads_each: 100,
             upload_ttl: Span::seconds(24 * 60 * 60),
             blob: Size::gib(64),
             unused_ttl: Span::seconds(24 * 60 * 60),
@@ -60,12 +64,16 @@ impl TryFrom<Written> for Config {
         if written.uploads == 0 {
             return Err("uploads is 0, so nothing could be pushed; write for example 1000, or set mode to mirror");
         }
+        if written.uploads_each == 0 {
+            return Err("uploads_each is 0, so nobody could push; write for example 100");
+        }
         if written.upload_ttl.duration().is_zero() {
             return Err("upload_ttl is 0, so no upload could go on; write for example 1d");
         }
         Ok(Self {
             anonymous: written.anonymous,
             uploads: written.uploads,
+            uploads_each: written.uploads_each,
             upload_ttl: written.upload_ttl.duration(),
             blob: written.blob,
             unused_ttl: written.unused_ttl.duration(),

@@ -69,6 +69,15 @@ pub enum Error {
         most: usize,
     },
 
+    /// Too much at once of one caller. Passes with time; others go on.
+    #[error("{} has {most} uploads open, which is what push.uploads_each allows; finish or cancel some", whose(.principal))]
+    TooManyOfOne {
+        /// Who; empty for all who do not log in.
+        principal: String,
+        /// As many as may be.
+        most: usize,
+    },
+
     /// The caller's, or the operator's: it is larger than the settings allow.
     #[error("{} of more than {most} bytes, which is what {} allows", limit.what(), limit.setting())]
     TooLarge {
@@ -166,6 +175,8 @@ impl From<store::Error> for Error {
 pub enum Limit {
     /// Uploads at a time.
     Uploads,
+    /// Those of one who pushes.
+    UploadsEach,
     /// Bytes that uploads hold.
     UploadRoom,
     /// Bytes of a blob.
@@ -181,8 +192,9 @@ pub enum Limit {
 }
 
 impl Limit {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Uploads,
+        Self::UploadsEach,
         Self::UploadRoom,
         Self::Blob,
         Self::Manifest,
@@ -195,6 +207,7 @@ impl Limit {
     pub(super) fn setting(self) -> &'static str {
         match self {
             Self::Uploads => "push.uploads",
+            Self::UploadsEach => "push.uploads_each",
             Self::UploadRoom => "storage.capacity",
             Self::Blob => "push.blob",
             Self::Manifest => "limits.manifest",
@@ -208,6 +221,7 @@ impl Limit {
     fn what(self) -> &'static str {
         match self {
             Self::Uploads => "uploads",
+            Self::UploadsEach => "uploads of one who pushes",
             Self::UploadRoom => "bytes of uploads",
             Self::Blob => "a blob",
             Self::Manifest => "a manifest",
@@ -220,6 +234,7 @@ impl Limit {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Uploads => "uploads",
+            Self::UploadsEach => "uploads_each",
             Self::UploadRoom => "upload_room",
             Self::Blob => "blob",
             Self::Manifest => "manifest",
@@ -235,11 +250,20 @@ impl Error {
     pub(super) fn limit(&self) -> Option<Limit> {
         match self {
             Self::TooManyUploads { .. } => Some(Limit::Uploads),
+            Self::TooManyOfOne { .. } => Some(Limit::UploadsEach),
             Self::NoRoomForUploads(_) => Some(Limit::UploadRoom),
             Self::QueueFull { .. } => Some(Limit::Queue),
             Self::TooLarge { limit, .. } | Self::TooMuch { limit, .. } => Some(*limit),
             _ => None,
         }
+    }
+}
+
+/// Who pushes, in words.
+fn whose(principal: &str) -> &str {
+    match principal {
+        "" => "whoever does not log in",
+        name => name,
     }
 }
 

@@ -28,7 +28,7 @@ pub use sessions::Progress;
 use self::full::Full;
 use self::sessions::Sessions;
 use self::sound::Sound;
-use crate::auth::Permit;
+use crate::auth::{Guard, Permit};
 use crate::fetch::{Asker, Fetch, Limits};
 use crate::oci::{Algorithm, Digest, Registry, Repository, SessionId};
 use crate::parent::Parent;
@@ -64,6 +64,8 @@ struct Shared {
     sound: Sound,
     full: Full,
     sessions: Sessions,
+    /// Whether anybody says who they are.
+    guard: Guard,
     clock: Clock,
     metrics: Metrics,
 }
@@ -79,13 +81,15 @@ pub struct Target {
 }
 
 impl Push {
-    /// Into `store`. What an earlier process left of uploads can be continued.
+    /// Into `store`; `guard`: whether anybody says who they are. What an earlier process left of uploads can be continued.
+    #[expect(clippy::too_many_arguments, reason = "each is a room of its own")]
     pub fn new(
         config: Live<Config>,
         limits: Live<Limits>,
         store: Store,
         fetch: Fetch,
         target: Target,
+        guard: Guard,
         clock: Clock,
         metrics: Metrics,
     ) -> Self {
@@ -108,6 +112,7 @@ impl Push {
                 sound: Sound::new(),
                 full: Full::default(),
                 sessions,
+                guard,
                 clock,
                 metrics,
             }),
@@ -122,7 +127,7 @@ impl Push {
         loop {
             tokio::time::sleep(LOOK).await;
             let shared = self.shared.clone();
-            let _ = beside(move || shared.expire_sessions()).await;
+            let _ = beside(move || shared.expire_sessions(None)).await;
             let now = self.shared.clock.now();
             // Without the time of day nobody knows how long a blob has been lying here.
             if now.duration_since(swept) < SWEEP || !self.shared.clock.is_set() {
@@ -187,7 +192,7 @@ impl Push {
     /// # Errors
     ///
     /// * [`Error::Elsewhere`]: the repository is not one that is pushed to here.
-    /// * [`Error::TooManyUploads`]; [`Error::Store`].
+    /// * [`Error::TooManyUploads`]; [`Error::TooManyOfOne`]; [`Error::Store`].
     pub async fn begin(&self, permit: &Permit, algorithm: Algorithm) -> Result<SessionId, Error> {
         self.shared.admit(permit)?;
         self.shared.admit_bytes(1).await?;

@@ -36,6 +36,8 @@ pub(super) struct Sessions {
 /// One upload.
 pub(super) struct Session {
     id: SessionId,
+    /// Who began it, empty for who did not log in; `None`: an earlier process was told, and it counts for nobody in particular.
+    owner: Option<Box<str>>,
     /// Taken by who writes. `None`: it lies on the disk, as an earlier process left it.
     upload: Arc<Turns<Option<Upload>>>,
     size: AtomicU64,
@@ -68,12 +70,26 @@ impl Sessions {
     pub(super) fn len(&self) -> usize {
         self.open.lock().len()
     }
+
+    /// Whether one more of `owner` may be begun, who may have `each`.
+    fn admit(&self, owner: &str, each: usize) -> Result<(), Error> {
+        admit(&self.open.lock(), owner, self.most, each)
+    }
+
+    /// The same, and enters it in the same step: of two who race for the last place one gets it.
+    fn enter(&self, key: Key, session: Arc<Session>, owner: &str, each: usize) -> Result<(), Error> {
+        let mut open = self.open.lock();
+        admit(&open, owner, self.most, each)?;
+        open.insert(key, session);
+        Ok(())
+    }
 }
 
 impl Session {
-    fn new(id: SessionId, upload: Option<Upload>, size: u64, touched: Instant) -> Arc<Self> {
+    fn new(id: SessionId, owner: Option<&str>, upload: Option<Upload>, size: u64, touched: Instant) -> Arc<Self> {
         Arc::new(Self {
             id,
+            owner: owner.map(Into::into),
             upload: Arc::new(Turns::new(upload)),
             size: AtomicU64::new(size),
             touched: Mutex::new(touched),
@@ -86,6 +102,13 @@ impl Session {
         *self.touched.lock() = now;
     }
 
+    /// Throws it away, if nobody writes it.
+    fn cancel(&self) {
+        if let Some(upload) = self.upload.try_lock().ok().and_then(|mut upload| upload.take()) {
+            upload.cancel();
+        }
+    }
+
     pub(super) fn progress(&self) -> Progress {
         Progress {
             id: self.id,
@@ -94,21 +117,46 @@ impl Session {
     }
 }
 
+/// Whether one more fits, of all and of `owner`.
+fn admit(open: &HashMap<Key, Arc<Session>>, owner: &str, most: usize, each: usize) -> Result<(), Error> {
+    if open.len() >= most {
+        return Err(Error::TooManyUploads { most });
+    }
+    let theirs = |session: &&Arc<Session>| session.owner.as_deref() == Some(owner);
+    if open.len() >= each && open.values().filter(theirs).count() >= each {
+        return Err(Error::TooManyOfOne {
+            principal: owner.to_owned(),
+            most: each,
+        });
+    }
+    Ok(())
+}
+
 impl Shared {
     pub(super) fn begin(&self, permit: &Permit, algorithm: Algorithm) -> Result<SessionId, Error> {
-        let most = self.sessions.most;
-        if self.sessions.len() >= most {
-            self.expire_sessions();
+        let (owner, each) = (permit.principal().name(), self.uploads_each());
+        if self.sessions.admit(owner, each).is_err() {
+            self.expire_sessions(Some(owner));
         }
-        if self.sessions.len() >= most {
-            return Err(Error::TooManyUploads { most });
-        }
+        self.sessions.admit(owner, each)?;
         let (id, scope) = (SessionId::random(), self.scope(permit));
         let upload = self.store.begin_upload(id, scope, algorithm)?;
-        let session = Session::new(id, Some(upload), 0, self.clock.now());
-        self.sessions.open.lock().insert((id, scope), session);
+        let session = Session::new(id, Some(owner), Some(upload), 0, self.clock.now());
+        let entered = self.sessions.enter((id, scope), session.clone(), owner, each);
+        if let Err(error) = entered {
+            session.cancel();
+            return Err(error);
+        }
         self.count_sessions();
         Ok(id)
+    }
+
+    /// How many one may have: who does not log in where nobody does is not one.
+    fn uploads_each(&self) -> usize {
+        match self.guard.is_on() {
+            true => self.config.get().uploads_each,
+            false => usize::MAX,
+        }
     }
 
     pub(super) fn progress(&self, permit: &Permit, id: SessionId) -> Result<Progress, Error> {
@@ -167,25 +215,26 @@ impl Shared {
         } in self.store.left_uploads()
         {
             let age = wall.duration_since(written).unwrap_or(Duration::ZERO);
-            let session = Session::new(id, None, size, now.checked_sub(age).unwrap_or(now));
+            let session = Session::new(id, None, None, size, now.checked_sub(age).unwrap_or(now));
             self.sessions.open.lock().insert((id, scope), session);
         }
-        self.expire_sessions();
+        self.expire_sessions(None);
         self.count_sessions();
     }
 
-    /// Throws away what nothing came for.
-    pub(super) fn expire_sessions(&self) {
+    /// Throws away what nothing came for. `full`: who may have no more of them.
+    pub(super) fn expire_sessions(&self, full: Option<&str>) {
         // Most clients begin anew and never go on: what lies there must not keep others from pushing for a day.
-        let ttl = match self.store.uploads_crowd() || self.sessions.len() >= self.sessions.most {
-            true => self.config.get().upload_ttl.min(CROWDED_TTL),
-            false => self.config.get().upload_ttl,
+        let crowd = self.store.uploads_crowd() || self.sessions.len() >= self.sessions.most;
+        let (now, ttl) = (self.clock.now(), self.config.get().upload_ttl);
+        let is_old = |session: &Session| {
+            let is_in_the_way = crowd || (full.is_some() && session.owner.as_deref() == full);
+            let ttl = if is_in_the_way { ttl.min(CROWDED_TTL) } else { ttl };
+            now.saturating_duration_since(*session.touched.lock()) > ttl
         };
-        let oldest = self.clock.now().checked_sub(ttl);
-        let Some(oldest) = oldest else { return };
         let expired: Vec<Key> = {
             let open = self.sessions.open.lock();
-            let old = open.iter().filter(|(_, session)| *session.touched.lock() < oldest);
+            let old = open.iter().filter(|(_, session)| is_old(session));
             old.map(|(key, _)| *key).collect()
         };
         for key in expired {

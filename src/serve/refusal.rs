@@ -252,7 +252,7 @@ fn judge_push(error: push::Error, absent: Code, what: &str) -> Verdict {
         E::Range | E::Broken(_) => Verdict::new(400, Code::BlobUploadInvalid, message),
         E::Length { .. } => Verdict::new(400, Code::SizeInvalid, message),
         E::Digest { .. } => Verdict::new(400, Code::DigestInvalid, message),
-        E::TooManyUploads { .. } => soon(429, Code::TooManyRequests, message),
+        E::TooManyUploads { .. } | E::TooManyOfOne { .. } => soon(429, Code::TooManyRequests, message),
         E::TooLarge { .. } => Verdict::new(413, Code::SizeInvalid, message),
         E::TagTaken { .. } => Verdict::new(403, Code::Denied, message),
         E::Manifest(_) => Verdict::new(400, Code::ManifestInvalid, message),
