@@ -245,6 +245,19 @@ async fn behind_a_proxy_of_ours_addresses_are_those_that_the_client_used() {
         node.log().contains(" 192.0.2.7 ")
     })
     .await;
+    // What the client said itself stands before what the proxy added.
+    let said_more = node
+        .client()
+        .with("X-Forwarded-Host", "evil.example, l4.plant.example:8000")
+        .with("X-Forwarded-Proto", "http, https")
+        .with("X-Forwarded-For", "203.0.113.9, 192.0.2.8:4711")
+        .get("/v2/")
+        .await;
+    assert_eq!(said_more.header("www-authenticate"), reply.header("www-authenticate"));
+    eventually("an address is one with its port too", async || {
+        node.log().contains(" 192.0.2.8 ")
+    })
+    .await;
     // Nothing of what a header says ends up in another header as it is.
     let odd = node.client().with("X-Forwarded-Host", "a\"b.example").get("/v2/").await;
     assert!(

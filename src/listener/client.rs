@@ -1,6 +1,7 @@
 //! Who is at the other end of a connection, as far as the connection says.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::str::Utf8Error;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -47,20 +48,16 @@ impl Client<'_> {
         if !self.remote.as_ref().is_some_and(is_trusted) {
             return direct;
         }
-        let first = |name: &str| headers.get(name)?.to_str().ok()?.split(',').next().map(str::trim);
-        let scheme = match first("x-forwarded-proto") {
+        let said = |name: &str| elements(headers, name).last().and_then(|text| text.ok());
+        let scheme = match said("x-forwarded-proto") {
             Some("https") => "https",
             Some("http") => "http",
             _ => direct.scheme,
         };
-        let said = headers
-            .get_all("x-forwarded-for")
-            .iter()
-            .filter_map(|value| value.to_str().ok());
-        let said: Vec<&str> = said.flat_map(|value| value.split(',')).map(str::trim).collect();
         // Each proxy adds whom it saw; what stands before the first stranger, seen from here, is that stranger's tale.
         let mut remote = direct.remote;
-        for address in said.iter().rev().map_while(|text| text.parse().ok()) {
+        let passed: Vec<_> = elements(headers, "x-forwarded-for").collect();
+        for address in passed.into_iter().rev().map_while(|text| address(text.ok()?)) {
             remote = Some(address);
             if !is_trusted(&address) {
                 break;
@@ -68,10 +65,31 @@ impl Client<'_> {
         }
         Way {
             scheme,
-            host: first("x-forwarded-host").filter(|host| !host.is_empty()).or(host),
+            host: said("x-forwarded-host").filter(|host| !host.is_empty()).or(host),
             remote,
         }
     }
+}
+
+/// The elements of a field, in all its lines. Proxies add behind what came, which may be no text at all: of those the last is the
+/// one that was added by who connected here.
+fn elements<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = Result<&'a str, Utf8Error>> {
+    let lines = headers.get_all(name).into_iter();
+    let elements = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    elements.map(|element| std::str::from_utf8(element).map(str::trim))
+}
+
+/// With a port, as some proxies add it, or without: `192.0.2.7`, `192.0.2.7:5678`, `2001:db8::7`, `[2001:db8::7]`, `[2001:db8::7]:5678`.
+fn address(text: &str) -> Option<IpAddr> {
+    let inner = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let address = match inner {
+        Some(inner) => IpAddr::V6(inner.parse().ok()?),
+        None => text
+            .parse()
+            .or_else(|_| text.parse().map(|socket: SocketAddr| socket.ip()))
+            .ok()?,
+    };
+    Some(address.to_canonical())
 }
 
 /// What the request says of who asks. What cannot be read, or is said twice, is nobody's.
@@ -88,7 +106,12 @@ pub(super) fn authorization(headers: &HeaderMap) -> Option<&str> {
 mod tests {
     use super::*;
 
-    fn way(remote: [u8; 4], fields: &[(&'static str, &'static str)]) -> (&'static str, Option<String>, String) {
+    fn way(remote: [u8; 4], fields: &[(&'static str, &str)]) -> (&'static str, Option<String>, String) {
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (*name, value.as_bytes())).collect();
+        way_of(remote, &fields)
+    }
+
+    fn way_of(remote: [u8; 4], fields: &[(&'static str, &[u8])]) -> (&'static str, Option<String>, String) {
         let client = Client {
             scheme: "http",
             remote: Some(remote.into()),
@@ -96,7 +119,7 @@ mod tests {
         };
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
-            headers.append(*name, http::HeaderValue::from_static(value));
+            headers.append(*name, http::HeaderValue::from_bytes(value).unwrap());
         }
         let trusted = ["10.0.0.0/8".parse().unwrap()];
         let way = client.way(&headers, Some("direct:5000"), &trusted);
@@ -136,6 +159,59 @@ mod tests {
         assert_eq!(from("203.0.113.9, 192.0.2.7, 10.0.0.2"), "192.0.2.7");
         assert_eq!(from("10.0.0.3, 10.0.0.2"), "10.0.0.3");
         assert_eq!(from("192.0.2.7, nonsense"), "10.0.0.1");
+    }
+
+    #[test]
+    fn an_address_may_have_a_port_beside_it() {
+        let from = |said| way([10, 0, 0, 1], &[("x-forwarded-for", said)]).2;
+
+        for (said, address) in [
+            ("192.0.2.7:5678", "192.0.2.7"),
+            ("[2001:db8::7]:5", "2001:db8::7"),
+            ("[2001:db8::7]", "2001:db8::7"),
+            ("2001:db8::7", "2001:db8::7"),
+            ("[::ffff:192.0.2.7]:80", "192.0.2.7"),
+            ("203.0.113.9, 192.0.2.7:1, 10.0.0.2:65535", "192.0.2.7"),
+        ] {
+            assert_eq!(from(said), address, "{said}");
+        }
+        for nonsense in [
+            "192.0.2.7:",
+            "192.0.2.7:65536",
+            "[192.0.2.7]",
+            "2001:db8::7]:5",
+            "unknown",
+            "_hidden",
+            "",
+        ] {
+            assert_eq!(from(nonsense), "10.0.0.1", "{nonsense:?}");
+        }
+    }
+
+    #[test]
+    fn of_several_names_and_schemes_that_counts_which_our_proxy_added_and_not_what_the_client_said() {
+        for fields in [
+            &[
+                ("x-forwarded-host", "evil.example, l4.example"),
+                ("x-forwarded-proto", "http, https"),
+            ][..],
+            &[
+                ("x-forwarded-host", "evil.example"),
+                ("x-forwarded-proto", "http"),
+                ("x-forwarded-host", "l4.example"),
+                ("x-forwarded-proto", "https"),
+            ],
+        ] {
+            let (scheme, host, _) = way([10, 0, 0, 1], fields);
+            assert_eq!((scheme, host.as_deref()), ("https", Some("l4.example")), "{fields:?}");
+        }
+        // Whatever the client writes, it is not what our proxy wrote behind it.
+        let fields = [
+            ("x-forwarded-for", &b"\xff\xfe, 192.0.2.7"[..]),
+            ("x-forwarded-host", b"\xff, l4.example"),
+        ];
+        let (_, host, remote) = way_of([10, 0, 0, 1], &fields);
+        assert_eq!((host.as_deref(), &*remote), (Some("l4.example"), "192.0.2.7"));
     }
 
     #[test]
