@@ -452,6 +452,9 @@ impl Config {
             lines.key("token_file", path.display());
         }
         lines.tls(&admin.tls);
+        if !admin.certificates.is_empty() {
+            lines.list("certificates", &admin.certificates);
+        }
         lines.section("[storage]");
         lines.key("path", storage.path.display());
         lines.key("capacity", storage.capacity);

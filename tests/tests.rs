@@ -68,6 +68,8 @@ mod access;
 mod neighbours;
 // Operators, what is put on record, proxies in front.
 mod operators;
+// Certificates of operators and of clients, commands over TLS, logins over HTTP/2.
+mod certificates;
 // What changes while the node runs.
 mod reload;
 // How old a tag may be.

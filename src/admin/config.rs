@@ -3,6 +3,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::auth::Peer;
 use crate::listener::{ClientAuth, TlsFiles};
 use crate::units::{Address, Secret, read_secret_file};
 
@@ -18,6 +19,8 @@ pub struct Config {
     pub token: Option<Secret>,
     /// Certificates; plain HTTP without.
     pub tls: TlsFiles,
+    /// Names in certificates of operators, as they are written; empty: in whichever of those that `tls` takes.
+    pub certificates: Vec<String>,
 }
 
 /// What may stand in the file.
@@ -30,6 +33,7 @@ struct Written {
     key_file: Option<PathBuf>,
     client_ca_file: Option<PathBuf>,
     client_auth: ClientAuth,
+    certificates: Vec<String>,
 }
 
 impl Default for Written {
@@ -41,6 +45,7 @@ impl Default for Written {
             key_file: None,
             client_ca_file: None,
             client_auth: ClientAuth::default(),
+            certificates: Vec::new(),
         }
     }
 }
@@ -63,11 +68,21 @@ impl TryFrom<Written> for Config {
             written.client_ca_file,
             written.client_auth,
         )?;
+        if tls.client_ca_file.is_none() && !written.certificates.is_empty() {
+            return Err("certificates stands without client_ca_file, which says whose are good; write both".to_owned());
+        }
+        if written.certificates.iter().any(|name| name.trim().is_empty()) {
+            return Err(
+                "certificates holds an empty name; write an alternative name of the certificate, or its whole subject"
+                    .to_owned(),
+            );
+        }
         Ok(Self {
             address: written.address.socket(),
             token_file: written.token_file,
             token,
             tls,
+            certificates: written.certificates,
         })
     }
 }
@@ -75,13 +90,19 @@ impl TryFrom<Written> for Config {
 impl Config {
     /// Whether somebody has to say that they are an operator.
     pub fn asks(&self) -> bool {
-        self.token.is_some() || self.tls.client_auth == ClientAuth::Required
+        self.token.is_some() || self.tls.client_auth == ClientAuth::Required || !self.certificates.is_empty()
     }
 
-    /// Whether `other` differs in nothing but what files say.
+    /// Whether a certificate makes an operator of who showed it.
+    pub(super) fn is_operators(&self, peer: &Peer) -> bool {
+        self.certificates.is_empty() || self.certificates.iter().any(|name| peer.is_called(name))
+    }
+
+    /// Whether `other` differs in nothing but what files say, and in who is an operator.
     pub fn is_like(&self, other: &Self) -> bool {
         let without = |config: &Self| Self {
             token: None,
+            certificates: Vec::new(),
             ..config.clone()
         };
         without(self) == without(other)

@@ -76,6 +76,10 @@ impl ServeHttp for Admin {
             // Whoever looks after machines may know whether this one lives.
             Verdict::Stranger if session.req_header().uri.path() == "/healthz" => self.health().await,
             Verdict::Stranger if session.req_header().uri.path() == "/readyz" => self.briefly().await,
+            Verdict::Stranger if self.config.get().token.is_none() => words(
+                403,
+                "the admin port takes the certificate of an operator, as [admin] certificates names them\n",
+            ),
             verdict => {
                 if verdict == Verdict::Wrong {
                     tracing::warn!(remote = ?session.client_addr().map(ToString::to_string), "a wrong token at the admin port");
@@ -96,8 +100,8 @@ impl ServeHttp for Admin {
 impl Admin {
     fn judge(&self, session: &ServerSession) -> Verdict {
         let digest = session.digest().and_then(|digest| digest.ssl_digest.as_deref());
-        let has_certificate = digest.is_some_and(|digest| digest.extension.get::<Peer>().is_some());
-        operator::judge(session.req_header(), self.config.get().token.as_ref(), has_certificate)
+        let peer = digest.and_then(|digest| digest.extension.get::<Peer>());
+        operator::judge(session.req_header(), &self.config.get(), peer)
     }
 
     async fn answer(&self, session: &mut ServerSession) -> Response<Vec<u8>> {

@@ -9,7 +9,8 @@ use pingora::http::RequestHeader;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::units::Secret;
+use super::Config;
+use crate::auth::Peer;
 
 /// How long who brought a wrong token waits for the answer.
 pub(super) const WAIT: Duration = Duration::from_secs(1);
@@ -27,15 +28,18 @@ pub(super) enum Verdict {
     Foreign(&'static str),
 }
 
-/// `token`: what an operator has to know, if anything. `has_certificate`: whether the connection showed one that was verified.
-pub(super) fn judge(head: &RequestHeader, token: Option<&Secret>, has_certificate: bool) -> Verdict {
+/// `config`: who is one. `peer`: the certificate that the connection showed, which was verified.
+pub(super) fn judge(head: &RequestHeader, config: &Config, peer: Option<&Peer>) -> Verdict {
     if head.headers.contains_key(ORIGIN) && head.method != http::Method::GET {
         return Verdict::Foreign("no page of another origin may ask for this\n");
     }
-    if has_certificate {
+    if peer.is_some_and(|peer| config.is_operators(peer)) {
         return Verdict::Operator;
     }
-    let Some(token) = token else {
+    let Some(token) = &config.token else {
+        if config.asks() {
+            return Verdict::Stranger;
+        }
         return match is_by_address(head) {
             true => Verdict::Operator,
             false => Verdict::Foreign(
@@ -85,6 +89,22 @@ fn is_by_address(head: &RequestHeader) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::Secret;
+
+    fn open() -> Config {
+        Config::default()
+    }
+
+    fn with_token() -> Config {
+        Config {
+            token: Some(Secret::new("0123456789abcdef")),
+            ..open()
+        }
+    }
+
+    fn named(name: &str) -> Peer {
+        Peer::new([name.to_owned()], [])
+    }
 
     fn head(method: &str, fields: &[(&'static str, &str)]) -> RequestHeader {
         let mut head = RequestHeader::build(method, b"/", None).unwrap();
@@ -104,18 +124,17 @@ mod tests {
             ("evil.example:5001", false),
             ("localhost.evil.example", false),
         ] {
-            let verdict = judge(&head("GET", &[("host", host)]), None, false);
+            let verdict = judge(&head("GET", &[("host", host)]), &open(), None);
             assert_eq!(verdict == Verdict::Operator, is_operator, "{host}");
         }
-        assert_ne!(judge(&head("GET", &[]), None, false), Verdict::Operator);
+        assert_ne!(judge(&head("GET", &[]), &open(), None), Verdict::Operator);
     }
 
     #[test]
     fn a_token_is_wanted_in_one_of_its_two_forms() {
-        let token = Secret::new("0123456789abcdef");
         let said = |authorization: &str| {
             let fields = [("host", "l4.example"), ("authorization", authorization)];
-            judge(&head("GET", &fields), Some(&token), false)
+            judge(&head("GET", &fields), &with_token(), None)
         };
 
         assert_eq!(said("Bearer 0123456789abcdef"), Verdict::Operator);
@@ -131,11 +150,15 @@ mod tests {
             assert_eq!(said(wrong), Verdict::Wrong, "{wrong}");
         }
         assert_eq!(
-            judge(&head("GET", &[("host", "127.0.0.1")]), Some(&token), false),
+            judge(&head("GET", &[("host", "127.0.0.1")]), &with_token(), None),
             Verdict::Stranger
         );
         assert_eq!(
-            judge(&head("GET", &[("host", "x.example")]), Some(&token), true),
+            judge(
+                &head("GET", &[("host", "x.example")]),
+                &with_token(),
+                Some(&named("any"))
+            ),
             Verdict::Operator
         );
     }
@@ -145,9 +168,33 @@ mod tests {
         let fields = [("host", "127.0.0.1"), ("origin", "http://127.0.0.1")];
 
         assert!(matches!(
-            judge(&head("POST", &fields), None, false),
+            judge(&head("POST", &fields), &open(), None),
             Verdict::Foreign(_)
         ));
-        assert!(matches!(judge(&head("POST", &fields), None, true), Verdict::Foreign(_)));
+        assert!(matches!(
+            judge(&head("POST", &fields), &open(), Some(&named("any"))),
+            Verdict::Foreign(_)
+        ));
+    }
+
+    #[test]
+    fn where_certificates_are_named_no_other_one_makes_an_operator_nor_does_none() {
+        let named_alone = Config {
+            certificates: vec!["Ops.example".to_owned(), "CN=ada, O=Plant".to_owned()],
+            ..open()
+        };
+        let and_token = Config {
+            token: with_token().token,
+            ..named_alone.clone()
+        };
+        let asked = |config: &Config, peer: Option<&Peer>| judge(&head("GET", &[("host", "127.0.0.1")]), config, peer);
+        let ada = Peer::new([], [("CN".to_owned(), "ada"), ("O".to_owned(), "Plant")]);
+
+        for config in [&named_alone, &and_token] {
+            assert_eq!(asked(config, Some(&named("ops.example"))), Verdict::Operator);
+            assert_eq!(asked(config, Some(&ada)), Verdict::Operator);
+            assert_eq!(asked(config, Some(&named("line-1.example"))), Verdict::Stranger);
+            assert_eq!(asked(config, None), Verdict::Stranger);
+        }
     }
 }

@@ -25,6 +25,11 @@ impl Peer {
         Self { names }
     }
 
+    /// Whether one of its names is this one, as settings write them.
+    pub fn is_called(&self, written: &str) -> bool {
+        self.names.contains(&normal(written))
+    }
+
     pub(super) fn names(&self) -> &[String] {
         &self.names
     }

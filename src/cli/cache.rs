@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::node::{self, Failure};
+use super::node::Failure;
 use super::report;
 use super::stopped::{REMEDY, Which};
 use crate::units::{Size, Span};
@@ -72,15 +72,9 @@ impl Gc {
         if let Some(unused) = self.unused {
             path += &format!("&unused={unused}");
         }
-        let body = node::call(
-            &self.node.admin,
-            "POST",
-            &path,
-            Bytes::new(),
-            Duration::from_secs(600),
-            REMEDY,
-        )
-        .await?;
+        let within = Duration::from_secs(600);
+        let port = &self.node.port;
+        let body = port.call("POST", &path, Bytes::new(), within, REMEDY).await?;
         let blobs = body["blobs"].as_array().map_or(&[][..], Vec::as_slice);
         for blob in blobs {
             let text = |key: &str| blob[key].as_str().unwrap_or_default().to_owned();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use url::form_urlencoded;
 
-use super::node::{self, Failure};
+use super::node::{Failure, Port};
 use super::report;
 use crate::units::{Clock, Size, Span};
 
@@ -35,7 +35,7 @@ struct List {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    node: Node,
+    node: Port,
 }
 
 /// Try at once what waits or is parked.
@@ -53,7 +53,7 @@ struct Retry {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    node: Node,
+    node: Port,
 }
 
 /// Give up what waits: the parent will not have it.
@@ -72,7 +72,7 @@ struct Drop {
     #[arg(long)]
     force: bool,
     #[command(flatten)]
-    node: Node,
+    node: Port,
 }
 
 #[derive(clap::Args)]
@@ -83,13 +83,6 @@ struct Which {
     /// Everything that waits
     #[arg(long, conflicts_with = "items")]
     all: bool,
-}
-
-#[derive(clap::Args)]
-struct Node {
-    /// The node's admin port; a URL, or HOST:PORT
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5001")]
-    admin: String,
 }
 
 impl Args {
@@ -106,7 +99,7 @@ impl Args {
 
 impl List {
     async fn run(self) -> Result<(), Failure> {
-        let listing = self.node.call("GET", "/api/queue").await?;
+        let listing = ask(&self.node, "GET", "/api/queue").await?;
         if self.json {
             say!("{}", serde_json::to_string_pretty(&listing)?);
             return Ok(());
@@ -139,7 +132,7 @@ impl Retry {
     async fn run(self) -> Result<(), Failure> {
         let turn = if self.force { "&turn=true" } else { "" };
         let path = format!("/api/queue/retry?{}{turn}", self.which.query());
-        let done = self.node.call("POST", &path).await?;
+        let done = ask(&self.node, "POST", &path).await?;
         let found = items(&done);
         show(found);
         let is_held = |item: &&Value| item["state"] == "held";
@@ -168,7 +161,7 @@ impl Retry {
 impl Drop {
     async fn run(self) -> Result<(), Failure> {
         if !self.force {
-            let listing = self.node.call("GET", "/api/queue").await?;
+            let listing = ask(&self.node, "GET", "/api/queue").await?;
             let meant: Vec<Value> = items(&listing)
                 .iter()
                 .filter(|item| self.which.has(item))
@@ -181,7 +174,7 @@ impl Drop {
             return self.which.found(&meant);
         }
         let path = format!("/api/queue/drop?{}", self.which.query());
-        let done = self.node.call("POST", &path).await?;
+        let done = ask(&self.node, "POST", &path).await?;
         let dropped = items(&done);
         show(dropped);
         eprintln!("{} dropped: the parent will not have them", dropped.len());
@@ -234,11 +227,10 @@ fn is_number(text: &str) -> bool {
     text.bytes().all(|digit| digit.is_ascii_digit())
 }
 
-impl Node {
-    async fn call(&self, method: &'static str, path: &str) -> Result<Value, Failure> {
-        let remedy = "name its admin port with --admin";
-        node::call(&self.admin, method, path, Bytes::new(), Duration::from_secs(60), remedy).await
-    }
+/// Asks the node.
+async fn ask(port: &Port, method: &str, path: &str) -> Result<Value, Failure> {
+    let (within, remedy) = (Duration::from_secs(60), "name its admin port with --admin");
+    port.call(method, path, Bytes::new(), within, remedy).await
 }
 
 fn items(body: &Value) -> &[Value] {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::node::Failure;
+use super::node::{Failure, Port};
 use crate::config::{Config, Overrides, environment};
 use crate::store::{self, Store};
 use crate::units::Size;
@@ -10,12 +10,8 @@ use crate::units::Size;
 /// Which node: by its admin port, or, of one that is stopped, by its store.
 #[derive(clap::Args)]
 pub(super) struct Which {
-    /// The node's admin port
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:5001")]
-    pub(super) admin: String,
-    /// The file of settings, of a node that is stopped
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) port: Port,
     /// The folder that holds the store, of a node that is stopped
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
@@ -31,14 +27,15 @@ impl Which {
     ///
     /// There is no store, or a node runs on it.
     pub(super) fn open(&self, command: &str) -> Result<Option<(Config, Store)>, Failure> {
-        if self.config.is_none() && self.data.is_none() {
+        let is_named = self.port.config.is_some() && self.port.admin.is_none();
+        if self.data.is_none() && !is_named {
             return Ok(None);
         }
         let overrides = Overrides {
             data: self.data.clone(),
             ..Overrides::default()
         };
-        let (config, _) = Config::load(self.config.as_deref(), environment(), &overrides)?;
+        let (config, _) = Config::load(self.port.config.as_deref(), environment(), &overrides)?;
         let storage = store::Config {
             // Nothing is to leave but what is asked for.
             capacity: Size::of(u64::MAX >> 1),
@@ -54,6 +51,8 @@ impl Which {
         }
         let opened = Store::open(&storage, store::Metrics::new(&prometheus::Registry::new())?);
         match opened {
+            // It is asked as its settings say.
+            Err(store::Error::Locked { .. }) if self.data.is_none() => Ok(None),
             Err(store::Error::Locked { .. }) => {
                 let words = format!(
                     "a node runs on {}; ask it at its admin port: wharf {command} --admin http://{}",

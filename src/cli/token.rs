@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use url::form_urlencoded::Serializer;
 
-use super::node::{self, Failure};
+use super::node::Failure;
 use super::report;
 use super::stopped::{REMEDY, Which};
 use crate::auth::{Permission, TokenError, Tokens, Wanted};
@@ -243,15 +243,8 @@ impl Which {
     }
 
     async fn call(&self, method: &str, path: &str, body: String) -> Result<Value, Failure> {
-        node::call(
-            &self.admin,
-            method,
-            path,
-            Bytes::from(body),
-            Duration::from_secs(60),
-            REMEDY,
-        )
-        .await
+        let within = Duration::from_secs(60);
+        self.port.call(method, path, Bytes::from(body), within, REMEDY).await
     }
 }
 

@@ -137,6 +137,15 @@ pub(super) fn lay_over(table: &mut Table, key: &[&str], value: Value) -> bool {
     }
 }
 
+/// What commands that ask a running node look at.
+const OF_COMMANDS: [&str; 5] = [
+    "WHARF_ADMIN_TOKEN",
+    "WHARF_ADMIN_TOKEN_FILE",
+    "WHARF_ADMIN_CA_FILE",
+    "WHARF_ADMIN_CERTIFICATE_FILE",
+    "WHARF_ADMIN_KEY_FILE",
+];
+
 /// The variable that was probably meant by one with an underscore too few. Whoever names a machine `wharf` has variables
 /// of that name without meaning us, so only what begins like a section counts.
 pub(super) fn meant_by(name: &str) -> Option<String> {
@@ -153,7 +162,8 @@ pub(super) fn meant_by(name: &str) -> Option<String> {
     let (section, key) = name.strip_prefix("WHARF_")?.split_once('_')?;
     let key = key.trim_start_matches('_');
     let is_of_a_service = ["SERVICE", "PORT"].iter().any(|word| key.starts_with(word));
-    (SECTIONS.contains(&section) && !key.is_empty() && !is_of_a_service).then(|| format!("WHARF__{section}__{key}"))
+    (SECTIONS.contains(&section) && !key.is_empty() && !is_of_a_service && !OF_COMMANDS.contains(&name))
+        .then(|| format!("WHARF__{section}__{key}"))
 }
 
 /// A variable's text as TOML if it is a number, a truth or a list; else as a string.

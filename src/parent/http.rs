@@ -66,6 +66,13 @@ pub enum Error {
         reason: String,
     },
 
+    /// The operator's: the certificate that is to be shown, or its key.
+    #[error("the certificate cannot be shown: {reason}")]
+    Certificate {
+        /// Which file, and what is wrong with it.
+        reason: String,
+    },
+
     /// No connection, or it broke.
     #[error("{host} cannot be reached")]
     Unreachable {
@@ -101,6 +108,15 @@ impl Client {
     ///
     /// [`Error::Authorities`], if there is a file and it cannot be used.
     pub fn new(ca_file: Option<&Path>) -> Result<Self, Error> {
+        Self::showing(ca_file, None)
+    }
+
+    /// The same, which shows a certificate with its key (PEM) to who asks for one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Authorities`], [`Error::Certificate`]: a file cannot be used.
+    pub fn showing(ca_file: Option<&Path>, certificate: Option<(&Path, &Path)>) -> Result<Self, Error> {
         let authorities = match ca_file {
             Some(path) => tls::authorities(path).map_err(|reason| Error::Authorities {
                 path: path.display().to_string(),
@@ -108,7 +124,9 @@ impl Client {
             })?,
             None => Vec::new(),
         };
-        let client = client::builder(tls::client(&authorities, None), UNREAD)
+        let identity = certificate.map(|(certificate, key)| tls::Identity::read(certificate, key));
+        let identity = identity.transpose().map_err(|reason| Error::Certificate { reason })?;
+        let client = client::builder(tls::client(&authorities, identity.as_ref()), UNREAD)
             .connect_timeout(Duration::from_secs(5))
             .read_timeout(Duration::from_secs(60))
             .build()
@@ -120,7 +138,7 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// Any [`Error`] but [`Error::TooLarge`] and [`Error::Authorities`].
+    /// Any [`Error`] but [`Error::TooLarge`], [`Error::Authorities`] and [`Error::Certificate`].
     pub async fn call(&self, call: Call<'_>) -> Result<Reply, Error> {
         let url = Url::parse(call.url).ok().filter(is_callable);
         let url = url.ok_or(Error::Malformed { what: "the URL" })?;

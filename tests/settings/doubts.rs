@@ -106,6 +106,8 @@ fn a_variable_with_an_underscore_too_few_is_told_and_one_of_a_service_of_that_na
         "WHARF_PARENT_SERVICE_PORT",
         "WHARF_PORT",
         "WHARF_BINARY",
+        "WHARF_ADMIN_TOKEN_FILE",
+        "WHARF_ADMIN_CA_FILE",
     ] {
         assert_eq!(told(other), "", "{other}");
     }

@@ -10,7 +10,20 @@ use tempfile::TempDir;
 use super::{CANARY, check_in, wharf, without_place, written};
 
 /// What is wrong, the file, and all that is told of it.
-const BROKEN: [(&str, &str, &str); 39] = [
+const BROKEN: [(&str, &str, &str); 40] = [
+    (
+        "names of operators, and nobody who vouches for them",
+        r#"
+[admin]
+certificates = ["ops.plant.example"]
+"#,
+        r#"
+wharf.toml:2:16: admin.certificates: stands without client_ca_file, which says whose are good; write both
+  |
+2 | certificates = ["ops.plant.example"]
+  |                ^^^^^^^^^^^^^^^^^^^^^
+"#,
+    ),
     (
         "a section that is not closed",
         r#"

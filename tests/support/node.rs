@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rustls::ClientConfig;
 use tempfile::TempDir;
 
 use crate::support::client::{Client, Reply, Request};
@@ -38,6 +39,8 @@ pub struct Setup {
     upstreams: Vec<String>,
     listen: Vec<String>,
     admin: Vec<String>,
+    /// How the test's own client asks there; `None`: over plain HTTP.
+    admin_tls: Option<Arc<ClientConfig>>,
     /// In the place of the admin port's address.
     admin_on: Option<&'static str>,
     log: Vec<String>,
@@ -64,6 +67,7 @@ impl Setup {
             upstreams: Vec::new(),
             listen: Vec::new(),
             admin: Vec::new(),
+            admin_tls: None,
             admin_on: None,
             log: Vec::new(),
             freshness: Vec::new(),
@@ -126,6 +130,12 @@ impl Setup {
     /// A line of the section `[admin]`.
     pub fn admin(mut self, line: &str) -> Self {
         self.admin.push(line.to_owned());
+        self
+    }
+
+    /// The admin port speaks TLS, as its further lines say; the test asks it with this.
+    pub fn admin_over_tls(mut self, client: Arc<ClientConfig>) -> Self {
+        self.admin_tls = Some(client);
         self
     }
 
@@ -491,17 +501,34 @@ impl Node {
 
     /// `GET` on the admin port.
     pub async fn admin(&self, target: &str) -> Reply {
-        Client::of(self.admin).get(target).await
+        self.admin_client().get(target).await
+    }
+
+    fn admin_client(&self) -> Client {
+        match &self.setup.admin_tls {
+            Some(config) => Client::tls(self.admin, config.clone()),
+            None => Client::of(self.admin),
+        }
+    }
+
+    /// The address of the admin port.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
     }
 
     /// Where the admin port is.
     pub fn admin_url(&self) -> String {
-        format!("http://{}", self.admin)
+        let scheme = if self.setup.admin_tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        format!("{scheme}://{}", self.admin)
     }
 
     /// Any request to the admin port.
     pub async fn admin_send(&self, request: Request) -> Reply {
-        Client::of(self.admin).send(request).await
+        self.admin_client().send(request).await
     }
 
     /// Has what no manifest needs thrown away; what went.
