@@ -74,10 +74,16 @@ impl Config {
             findings.wrong(
                 "admin.address",
                 format!(
-                    "{} can be reached from other machines, and nothing says who may; write token_file, or client_ca_file with client_auth = \"required\", or 127.0.0.1:{1}",
+                    "{} can be reached from other machines, and nothing says who may; write token_file, or client_ca_file with certificates, or 127.0.0.1:{1}",
                     self.admin.address,
                     self.admin.address.port()
                 ),
+            );
+        }
+        if self.admin.tls.client_ca_file.is_some() && self.admin.certificates.is_empty() {
+            findings.doubt(
+                "admin.client_ca_file",
+                "makes an operator of whoever shows any certificate of these authorities; name those of operators in certificates",
             );
         }
         if !self.admin.address.ip().is_loopback() && self.admin.asks() && !self.admin.tls.is_on() {
@@ -89,8 +95,16 @@ impl Config {
     }
 
     fn check_certificate(&self, clock: &Clock, findings: &mut Findings) {
-        if let Err(error) = Tls::read(&self.admin.tls, false) {
-            findings.wrong(format!("admin.{}", error.key()), error.to_string());
+        // A clock that is not set judges no certificate.
+        let now = clock.is_set().then(|| clock.wall());
+        match Tls::read(&self.admin.tls, false) {
+            Ok(None) => {}
+            Ok(Some(tls)) => {
+                for (_, words) in tls.doubts(&[], now) {
+                    findings.doubt("admin.cert_file", words);
+                }
+            }
+            Err(error) => findings.wrong(format!("admin.{}", error.key()), error.to_string()),
         }
         let tls = match Tls::read(&self.listen.tls, self.listen.http2) {
             Ok(Some(tls)) => tls,
@@ -103,8 +117,6 @@ impl Config {
             .flat_map(|upstream| upstream.hosts.iter().map(String::as_str))
             .chain(self.listen.login_server.as_deref())
             .collect();
-        // A clock that is not set judges no certificate.
-        let now = clock.is_set().then(|| clock.wall());
         for (path, words) in tls.doubts(&names, now) {
             let is_named = self
                 .listen

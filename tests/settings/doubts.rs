@@ -146,6 +146,16 @@ fn a_certificate_that_clients_will_refuse_is_told() {
     assert!(told(listen).contains("listen.cert_file: names no host"));
     issued(&["l4.example"], 2000, 2001, false);
     assert!(told(listen).contains("wharf.toml:2:13: warning: listen.cert_file: expired on 2001-01-01"));
+    let admin = "[admin]\ncert_file = \"leaf.pem\"\nkey_file = \"leaf.key\"\n";
+    assert!(told(admin).contains("wharf.toml:2:13: warning: admin.cert_file: expired on 2001-01-01"));
+    issued(&[], 2000, 3000, false);
+    assert!(told(admin).contains("admin.cert_file: names no host"));
+    issued(&["l4.example"], 2000, 3000, false);
+    assert_eq!(told(admin), "");
+    Authority::new().ca_file(folder.path());
+    let clients = format!("{admin}client_ca_file = \"ca.pem\"\n");
+    assert!(told(&clients).contains("wharf.toml:4:18: warning: admin.client_ca_file: makes an operator of whoever"));
+    assert_eq!(told(&format!("{clients}certificates = [\"ops.example\"]\n")), "");
     issued(&["l4.example"], 2999, 3000, false);
     assert!(told(listen).contains("listen.cert_file: is valid from 2999-01-01 on only"));
     issued(&["l4.example"], 2000, 3000, true);
