@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
 use prometheus::{IntCounterVec, Opts, Registry as Metrics};
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use self::reload::Load;
 use self::reload::{Reload, Rooms};
@@ -79,6 +80,24 @@ pub enum Error {
     /// A mistake in this program.
     #[error("registering metrics")]
     Metrics(#[from] prometheus::Error),
+}
+
+/// Hears that everything is to be read anew (SIGHUP), from when it is made: what comes before the node runs is kept for then, and
+/// without it would be the end of the process.
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn hear() -> std::io::Result<Self> {
+        // The system's handler outlives it, and whichever runtime comes next tells what it caught.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let _inside = runtime.enter();
+        Ok(Self(signal(SignalKind::hangup())?))
+    }
 }
 
 /// A node, ready to run.
@@ -274,7 +293,7 @@ impl App {
     }
 
     /// Runs until a signal ends it, then lets replies end and writes down what is behind.
-    pub fn run(self) {
+    pub fn run(self, hangups: Hangups) {
         let Self {
             mut server,
             connections,
@@ -293,6 +312,7 @@ impl App {
                 log: log.clone(),
                 audit: audit.clone(),
                 reload,
+                hangups: Mutex::new(Some(hangups)),
             }),
         });
         fetching.shutdown_timeout(Duration::from_secs(1));
@@ -358,15 +378,18 @@ struct Signals {
     log: RequestLog,
     audit: Audit,
     reload: Reload,
+    /// Taken once it is listened to.
+    hangups: Mutex<Option<Hangups>>,
 }
 
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = (
+        let hangups = self.hangups.lock().take();
+        let (Ok(mut terminate), Ok(mut interrupt), Some(Hangups(mut hangup))) = (
             signal(SignalKind::terminate()),
             signal(SignalKind::interrupt()),
-            signal(SignalKind::hangup()),
+            hangups,
         ) else {
             return std::future::pending().await;
         };

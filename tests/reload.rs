@@ -330,3 +330,17 @@ async fn a_client_is_known_by_its_certificate_if_a_name_in_it_is_written_down_an
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_signal_to_read_anew_that_comes_while_the_node_starts_is_kept_for_then() {
+    let mut node = Setup::alone().registry().placed();
+    // The store takes a while to be opened, and nothing listens to signals before that.
+    node.environment("FAILPOINTS", "store.journal.made=sleep(3000)");
+    node.spawn();
+    eventually("it starts", async || node.log().contains("wharf starts")).await;
+
+    node.signal(Signal::SIGHUP);
+
+    eventually("it runs", async || node.is_ready().await).await;
+    eventually("it read the settings anew", async || reloads(&node, "done").await == 1).await;
+}

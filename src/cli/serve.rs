@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
 
 use super::report;
-use crate::app::App;
+use crate::app::{App, Hangups};
 use crate::config::{self, Config, Log, Overrides, Placed, environment};
 use crate::listener::{self, Format};
 use crate::units::Clock;
@@ -78,6 +78,11 @@ impl Args {
             namespace,
             name,
         };
+        // Before anything else: whoever rotates logs does not wait until a node has started.
+        let hangups = match Hangups::hear() {
+            Ok(hangups) => hangups,
+            Err(error) => return report::fail(&error, 1),
+        };
         let load = move || Config::load(config.as_deref(), environment(), &overrides);
         let (config, places) = match load() {
             Ok(read) => read,
@@ -93,7 +98,7 @@ impl Args {
         }
         match App::build(config, Box::new(load)) {
             Ok(app) => {
-                app.run();
+                app.run(hangups);
                 ExitCode::SUCCESS
             }
             Err(error) => report::fail(&error, 1),
