@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -288,4 +289,26 @@ async fn behind_a_proxy_of_ours_addresses_are_those_that_the_client_used() {
         "{reply}"
     );
     assert_eq!(named.client().get(&manifest("a", "v1")).await.status, 401);
+}
+
+#[tokio::test]
+async fn while_a_token_is_written_the_admin_port_answers_others() {
+    let mut node = Setup::alone().registry().more("[auth]\n").placed();
+    node.environment("FAILPOINTS", "auth.tokens=sleep(4000)");
+    node.start().await;
+    let asked = async |target: &str, after_ms: u64| {
+        tokio::time::sleep(Duration::from_millis(after_ms)).await;
+        let begun = Instant::now();
+        assert_eq!(node.admin(target).await.status, 200, "{target}");
+        begun.elapsed()
+    };
+
+    let (_, listed, alive) = tokio::join!(
+        node.token("ci", &["*:pull"]),
+        asked("/api/tokens", 500),
+        asked("/healthz", 1000)
+    );
+
+    assert!(alive < Duration::from_secs(2), "{alive:?}");
+    assert!(listed > alive, "it waited for the token: {listed:?}");
 }

@@ -145,8 +145,8 @@ impl Admin {
             "/healthz" => self.health().await,
             "/readyz" => self.readiness().await,
             "/metrics" => self.metrics(),
-            token::LIST => token::list(&self.guard),
-            queue::LIST => queue::list(&self.queue),
+            token::LIST => token::list(&self.guard).await,
+            queue::LIST => queue::list(&self.queue).await,
             queue::RECEIPTS => {
                 let query = head.uri.query().unwrap_or_default().to_owned();
                 queue::receipt(&self.receipts, &query).await
@@ -220,6 +220,12 @@ async fn body(session: &mut ServerSession) -> Result<Vec<u8>, Response<Vec<u8>>>
             Err(_) => return Err(refuse(400, "the body broke off")),
         }
     }
+}
+
+/// Does what may wait for the disk, while others are answered: this port has one thread.
+async fn beside(work: impl FnOnce() -> Response<Vec<u8>> + Send + 'static) -> Response<Vec<u8>> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|_| refuse(500, "the node made a mistake; its log says which"))
 }
 
 fn refuse(status: u16, words: &str) -> Response<Vec<u8>> {

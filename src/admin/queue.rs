@@ -4,7 +4,7 @@ use http::Response;
 use serde::Serialize;
 use url::form_urlencoded;
 
-use super::{json, refuse};
+use super::{beside, json, refuse};
 use crate::oci::{Digest, Name};
 use crate::parent::Hops;
 use crate::queue::{Item, Queue, Which};
@@ -34,8 +34,9 @@ struct Named {
     turn: bool,
 }
 
-pub(super) fn list(queue: &Queue) -> Response<Vec<u8>> {
-    json(200, &queue.list())
+pub(super) async fn list(queue: &Queue) -> Response<Vec<u8>> {
+    let queue = queue.clone();
+    beside(move || json(200, &queue.list())).await
 }
 
 pub(super) async fn receipt(receipts: &Receipts, query: &str) -> Response<Vec<u8>> {

@@ -4,7 +4,7 @@ use http::Response;
 use serde_json::json;
 use url::form_urlencoded;
 
-use super::{json, refuse};
+use super::{beside, json, refuse};
 use crate::auth::{Guard, Shown, TokenError, Wanted};
 use crate::units::with_causes;
 
@@ -17,18 +17,17 @@ const DELETE: &str = "/api/tokens/delete";
 pub(super) const DEEDS: [&str; 5] = [CREATE, ROTATE, ENABLE, DISABLE, DELETE];
 
 /// All, without anything that is secret, and whether anybody is asked for one.
-pub(super) fn list(guard: &Guard) -> Response<Vec<u8>> {
-    json(200, &json!({ "asked": guard.is_on(), "tokens": guard.tokens() }))
+pub(super) async fn list(guard: &Guard) -> Response<Vec<u8>> {
+    let guard = guard.clone();
+    // Whoever changes one holds them until that is on the disk.
+    beside(move || json(200, &json!({ "asked": guard.is_on(), "tokens": guard.tokens() }))).await
 }
 
 /// `POST /api/tokens/create` with a JSON body; the others with `?name=`, and `rotate` with `password=1|2` and `expires=` too.
 pub(super) async fn act(guard: &Guard, path: &str, query: &str, body: Vec<u8>) -> Response<Vec<u8>> {
     let (guard, path, query) = (guard.clone(), path.to_owned(), query.to_owned());
     // It is written to the disk before it holds.
-    let acting = tokio::task::spawn_blocking(move || act_now(&guard, &path, &query, &body));
-    acting
-        .await
-        .unwrap_or_else(|_| refuse(500, "the node made a mistake; its log says which"))
+    beside(move || act_now(&guard, &path, &query, &body)).await
 }
 
 fn act_now(guard: &Guard, path: &str, query: &str, body: &[u8]) -> Response<Vec<u8>> {

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use fail::fail_point;
 use moka::sync::Cache;
 use parking_lot::{Mutex, RwLock};
 use ring::hmac;
@@ -367,6 +368,7 @@ impl Guard {
 
     fn change<T>(&self, change: impl FnOnce(&mut Tokens) -> Result<T, TokenError>) -> Result<T, TokenError> {
         let mut source = self.shared.source.lock();
+        fail_point!("auth.tokens");
         let changed = change(&mut source.1)?;
         self.shared.renew(&source);
         Ok(changed)
