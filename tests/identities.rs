@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::support::client::{Client, Reply, Request, basic, manifest};
@@ -435,6 +437,35 @@ async fn what_was_not_signed_here_is_worth_nothing() {
     // Too long for the head of a request.
     let dots = node.client().saying(&format!("Bearer {}", ".".repeat(1_000_000)));
     assert_eq!(dots.get("/v2/").await.status, 431);
+}
+
+#[tokio::test]
+async fn what_a_token_says_of_the_password_behind_it_is_said_otherwise_at_every_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("password");
+    std::fs::write(&path, "a weak one\n").unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let identity = format!(
+        "[[identity]]\nname = \"line-1\"\npassword_file = \"{}\"\n",
+        path.display()
+    );
+    let mut said = Vec::new();
+    for _ in 0..2 {
+        let node = Setup::alone().registry().more(&identity).start().await;
+        let client = node.client().logged_in("line-1", "a weak one");
+
+        let told = node.ask_for_token(&client, "scope=repository:a:pull").await.json();
+
+        let claims = told["token"].as_str().unwrap().split('.').nth(2).unwrap();
+        let claims = URL_SAFE_NO_PAD.decode(claims).unwrap();
+        let claims: Value = serde_json::from_slice(&claims).unwrap();
+        assert_eq!(claims["s"], "line-1");
+        said.push(claims["v"].as_str().unwrap().to_owned());
+    }
+
+    assert!(!said[0].is_empty());
+    // Else one list of passwords, hashed once, would do for the tokens of all nodes.
+    assert_ne!(said[0], said[1]);
 }
 
 #[tokio::test]
