@@ -177,6 +177,7 @@ impl App {
             node: id.name.clone(),
         });
         let guard = Guard::new(auth, &store, clock.clone(), auth::Metrics::new(&metrics)?)?;
+        fetching.spawn(guard.clone().watch());
         let rooms = Rooms {
             guard: guard.clone(),
             admin: Live::new(ports.admin.clone()),

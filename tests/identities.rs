@@ -271,6 +271,120 @@ async fn tokens_survive_a_kill_and_the_loss_of_a_copy_and_no_file_holds_a_passwo
     assert!(files >= 6, "only {files} files");
 }
 
+/// The lines of a file that is kept twice, as they stand in it now.
+fn kept(node: &Node, name: &str) -> String {
+    std::fs::read_to_string(node.data().join(name)).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn what_is_taken_away_holds_at_once_on_a_disk_that_takes_nothing_and_what_is_given_does_not() {
+    let (mut node, admin, _) = stage().await;
+    let [gone, off, turned] = [
+        node.token("gone", &["*:pull"]).await,
+        node.token("off", &["*:pull"]).await,
+        node.token("turned", &["*:pull"]).await,
+    ];
+    node.token("on", &["*:pull"]).await;
+    node.token_deed("disable", "on").await;
+    let bearer = node.bearer(&gone, &["repository:plant/app:pull"]).await;
+    let status = async |client: Client| client.get("/v2/plant/app/tags/list").await.status;
+    for token in [&gone, &off, &turned] {
+        assert_eq!(status(token.client(&node)).await, 200);
+    }
+    // Where a folder stands no file is written.
+    std::fs::create_dir(node.data().join("tokens.new")).unwrap();
+    let before = kept(&node, "tokens");
+
+    for deed in ["delete?name=gone", "disable?name=off", "rotate?name=turned&password=1"] {
+        let reply = node.admin_post(&format!("/api/tokens/{deed}"), b"").await;
+        assert_eq!(reply.status, 503, "{reply}");
+        let words = reply.json()["error"].as_str().unwrap_or_default().to_owned();
+        assert!(
+            words.contains("holds until the node is started anew") && words.contains("not on the disk"),
+            "{words}"
+        );
+        assert!(!words.contains("wharf_"), "{words}");
+    }
+    for (target, body) in [("enable?name=on", ""), ("create", r#"{"name":"new","permissions":[]}"#)] {
+        let reply = node.admin_post(&format!("/api/tokens/{target}"), body.as_bytes()).await;
+        assert_eq!(reply.status, 503, "{reply}");
+        assert!(reply.text().contains("nothing was changed"), "{reply}");
+    }
+    for client in [
+        gone.client(&node),
+        off.client(&node),
+        turned.client(&node),
+        bearer.clone(),
+    ] {
+        assert_eq!(status(client).await, 401);
+    }
+    let other = node.client().logged_in("turned", &turned.passwords[1]);
+    assert_eq!(status(other.clone()).await, 200);
+    assert_eq!(status(admin.client(&node)).await, 200);
+    let list = node.admin("/api/tokens").await.json();
+    let tokens = list["tokens"].as_array().unwrap();
+    let enabled: Vec<(&str, bool)> = tokens
+        .iter()
+        .map(|token| (token["name"].as_str().unwrap(), token["enabled"] == true))
+        .collect();
+    assert_eq!(
+        enabled,
+        [("admin", true), ("off", false), ("on", false), ("turned", true)]
+    );
+    assert_eq!(kept(&node, "tokens"), before);
+
+    // Once the disk takes it, it is there, and holds after a kill.
+    std::fs::remove_dir(node.data().join("tokens.new")).unwrap();
+    eventually("it is on the disk", async || {
+        !kept(&node, "tokens.copy").contains("\"gone\"")
+    })
+    .await;
+    node.restart().await;
+    for client in [gone.client(&node), off.client(&node), turned.client(&node), bearer] {
+        assert_eq!(status(client).await, 401);
+    }
+    assert_eq!(
+        status(node.client().logged_in("turned", &turned.passwords[1])).await,
+        200
+    );
+    let new = node.rotate("turned", 1).await;
+    assert_eq!(status(node.client().logged_in("turned", &new)).await, 200);
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_to_be_full_and_one_copy_that_was_written_is_enough() {
+    let mut node = asking().placed();
+    // The keys, a token, and then the first copy alone.
+    node.environment("FAILPOINTS", "store.kept=5*off->1*return->off");
+    node.start().await;
+    let token = node.token("line-1", &["*:pull"]).await;
+    assert_eq!(token.client(&node).get("/v2/").await.status, 200);
+
+    // The second copy fails: done.
+    node.token_deed("disable", "line-1").await;
+    assert_eq!(token.client(&node).get("/v2/").await.status, 401);
+    assert!(kept(&node, "tokens").contains("\"enabled\":false"));
+    assert!(kept(&node, "tokens.copy").contains("\"enabled\":true"));
+    eventually("it is in the log", async || node.log().contains("lies in one copy")).await;
+    node.environment("FAILPOINTS", "store.kept=3*off->2*return->off");
+    node.restart().await;
+    assert_eq!(token.client(&node).get("/v2/").await.status, 401);
+    assert_eq!(
+        kept(&node, "tokens"),
+        kept(&node, "tokens.copy"),
+        "it was written anew at the start"
+    );
+
+    node.token_deed("enable", "line-1").await;
+    let reply = node.admin_post("/api/tokens/delete?name=line-1", b"").await;
+    assert_eq!(reply.status, 507, "{reply}");
+    assert_eq!(token.client(&node).get("/v2/").await.status, 401);
+    eventually("it is on the disk", async || {
+        !kept(&node, "tokens.copy").contains("line-1")
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_damaged_or_removed_token_file_lets_nobody_in_and_the_node_starts() {
     let (mut node, admin, _) = stage().await;

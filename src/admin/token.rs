@@ -26,7 +26,7 @@ pub(super) async fn list(guard: &Guard) -> Response<Vec<u8>> {
 /// `POST /api/tokens/create` with a JSON body; the others with `?name=`, and `rotate` with `password=1|2` and `expires=` too.
 pub(super) async fn act(guard: &Guard, path: &str, query: &str, body: Vec<u8>) -> Response<Vec<u8>> {
     let (guard, path, query) = (guard.clone(), path.to_owned(), query.to_owned());
-    // It is written to the disk before it holds.
+    // It waits for the disk.
     beside(move || act_now(&guard, &path, &query, &body)).await
 }
 
@@ -55,9 +55,8 @@ fn act_now(guard: &Guard, path: &str, query: &str, body: &[u8]) -> Response<Vec<
                 .map(|shown| told(guard, &shown))
         }
         DELETE => guard.delete_token(&name).map(|()| json!({ "name": name })),
-        _ => guard
-            .enable_token(&name, path == ENABLE)
-            .map(|()| json!({ "name": name })),
+        ENABLE => guard.enable_token(&name).map(|()| json!({ "name": name })),
+        _ => guard.disable_token(&name).map(|()| json!({ "name": name })),
     };
     match outcome {
         Ok(told) => json(200, &told),
@@ -65,8 +64,11 @@ fn act_now(guard: &Guard, path: &str, query: &str, body: &[u8]) -> Response<Vec<
             let status = match &error {
                 TokenError::Unknown(_) => 404,
                 TokenError::Taken(_) => 409,
-                TokenError::Store(_) => 503,
-                _ => 400,
+                _ => match error.of_disk() {
+                    Some(error) if error.is_full() => 507,
+                    Some(_) => 503,
+                    None => 400,
+                },
             };
             refuse(status, &with_causes(&error))
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
@@ -23,7 +24,7 @@ use super::principal::{How, Principal};
 use super::tokens::{Shown, TokenError, Tokens, Told, Wanted};
 use super::{Actions, Config, Metrics, Peer};
 use crate::store::{self, Store};
-use crate::units::{Clock, Moment, Secret};
+use crate::units::{Clock, Moment, Secret, with_causes};
 
 /// How long a password that was right is remembered by its hash.
 const REMEMBERED: Duration = Duration::from_secs(60 * 60);
@@ -37,6 +38,8 @@ const SKEW: u64 = 60 * 60;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long one waits who comes when too many are looked at, until that is said.
 const CROWDED: Duration = Duration::from_secs(1);
+/// How often a disk that took nothing is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
 /// bcrypt takes a whole core for each.
 const HASHING: usize = 2;
 
@@ -95,8 +98,13 @@ pub struct Guard {
 
 struct Shared {
     table: ArcSwap<Table>,
-    /// What the table was made of. Held while it is made anew.
-    source: Mutex<(Config, Tokens)>,
+    /// What the table was made of. Held while it is made anew, and not while the disk is waited for.
+    source: Mutex<Source>,
+    /// Held while the disk is waited for; taken before `source`.
+    writing: Mutex<()>,
+    /// What holds is not what is on the disk.
+    is_behind: AtomicBool,
+    store: Store,
     keys: Keys,
     /// Tokens that were looked at, by their last bytes, which nobody can choose.
     seen: RwLock<HashMap<u64, Arc<Seen>, BuildHasherDefault<Itself>>>,
@@ -107,6 +115,13 @@ struct Shared {
     attempts: Attempts,
     clock: Clock,
     metrics: Metrics,
+}
+
+struct Source {
+    config: Config,
+    tokens: Tokens,
+    /// Of the last change.
+    number: u64,
 }
 
 /// A token that was looked at.
@@ -151,14 +166,21 @@ impl Guard {
     ///
     /// # Errors
     ///
-    /// [`store::Error::Newer`]: a newer wharf wrote them.
+    /// As [`Store::kept`].
     pub fn new(config: Config, store: &Store, clock: Clock, metrics: Metrics) -> Result<Self, store::Error> {
-        let tokens = Tokens::load(store.clone())?;
+        let tokens = Tokens::load(store)?;
         let table = Table::new(&config, tokens.all());
         Ok(Self {
             shared: Arc::new(Shared {
                 table: ArcSwap::from_pointee(table),
-                source: Mutex::new((config, tokens)),
+                source: Mutex::new(Source {
+                    config,
+                    tokens,
+                    number: 0,
+                }),
+                writing: Mutex::default(),
+                is_behind: AtomicBool::new(false),
+                store: store.clone(),
                 keys: Keys::load(store.clone())?,
                 seen: RwLock::default(),
                 right: Cache::builder()
@@ -182,8 +204,8 @@ impl Guard {
     /// From now on other settings hold, for every request that is looked at from here on.
     pub fn reconfigure(&self, config: Config) {
         let mut source = self.shared.source.lock();
-        source.0 = config;
-        self.shared.renew(&source);
+        source.config = config;
+        self.shared.renew(&mut source);
     }
 
     /// Who asks.
@@ -326,59 +348,140 @@ impl Guard {
 
     /// All tokens, without anything that is secret.
     pub fn tokens(&self) -> Vec<Told> {
-        self.shared.source.lock().1.list()
+        self.shared.source.lock().tokens.list()
     }
 
     /// Makes a token. Blocks.
     ///
     /// # Errors
     ///
-    /// As [`Tokens::create`].
+    /// As [`Tokens::create`]; [`TokenError::Store`].
     pub fn create_token(&self, wanted: Wanted) -> Result<Shown, TokenError> {
         let now = self.shared.clock.wall().into();
-        self.change(|tokens| tokens.create(wanted, now))
+        self.give(|tokens| tokens.create(wanted.clone(), now))
     }
 
-    /// Replaces one of its passwords. Blocks.
+    /// Replaces one of its passwords: the old one is good no more, whatever the disk says. Blocks.
     ///
     /// # Errors
     ///
-    /// As [`Tokens::rotate`].
+    /// As [`Tokens::rotate`]; [`TokenError::Halfway`].
     pub fn rotate_token(&self, name: &str, which: usize, expires: Option<Moment>) -> Result<Shown, TokenError> {
-        self.change(|tokens| tokens.rotate(name, which, expires))
+        self.hold(|tokens| tokens.revoke(name, which))?;
+        self.give(|tokens| tokens.rotate(name, which, expires))
+            .map_err(|error| match error {
+                TokenError::Store(error) => TokenError::Halfway(error),
+                other => other,
+            })
     }
 
-    /// Lets it in again, or no more. Blocks.
+    /// Lets it in again. Blocks.
     ///
     /// # Errors
     ///
-    /// As [`Tokens::enable`].
-    pub fn enable_token(&self, name: &str, enabled: bool) -> Result<(), TokenError> {
-        self.change(|tokens| tokens.enable(name, enabled))
+    /// As [`Tokens::enable`]; [`TokenError::Store`].
+    pub fn enable_token(&self, name: &str) -> Result<(), TokenError> {
+        self.give(|tokens| tokens.enable(name))
     }
 
-    /// Takes it away for good. Blocks.
+    /// Lets it in no more, whatever the disk says. Blocks.
     ///
     /// # Errors
     ///
-    /// As [`Tokens::delete`].
+    /// As [`Tokens::disable`]; [`TokenError::Behind`].
+    pub fn disable_token(&self, name: &str) -> Result<(), TokenError> {
+        self.take(|tokens| tokens.disable(name))
+    }
+
+    /// Takes it away for good, whatever the disk says. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokens::delete`]; [`TokenError::Behind`].
     pub fn delete_token(&self, name: &str) -> Result<(), TokenError> {
-        self.change(|tokens| tokens.delete(name))
+        self.take(|tokens| tokens.delete(name))
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Tokens) -> Result<T, TokenError>) -> Result<T, TokenError> {
+    /// Writes down what the disk did not take at first, for as long as the node runs.
+    pub async fn watch(self) {
+        loop {
+            tokio::time::sleep(AGAIN).await;
+            if !self.shared.is_behind.load(Ordering::Relaxed) {
+                continue;
+            }
+            let this = self.clone();
+            // Why it failed was said once.
+            if let Ok(Ok(())) = tokio::task::spawn_blocking(move || this.write_down()).await {
+                tracing::info!("the tokens are on the disk, as they hold");
+            }
+        }
+    }
+
+    /// What gives a right holds once it is on the disk.
+    fn give<T>(&self, mut change: impl FnMut(&mut Tokens) -> Result<T, TokenError>) -> Result<T, TokenError> {
+        let _turn = self.shared.writing.lock();
+        loop {
+            let (mut next, number) = {
+                let source = self.shared.source.lock();
+                (source.tokens.clone(), source.number)
+            };
+            let given = change(&mut next)?;
+            if let Err(error) = self.shared.keep(&next) {
+                // Some of it may be there all the same.
+                return Err(TokenError::Store(error));
+            }
+            let mut source = self.shared.source.lock();
+            // Meanwhile something may have been taken away, which must not come back.
+            if source.number == number {
+                source.tokens = next;
+                self.shared.renew(&mut source);
+                return Ok(given);
+            }
+        }
+    }
+
+    /// What takes a right away holds at once, and is on the disk when this returns.
+    fn take(&self, change: impl FnOnce(&mut Tokens) -> Result<(), TokenError>) -> Result<(), TokenError> {
+        self.hold(change)?;
+        self.write_down().map_err(TokenError::Behind)
+    }
+
+    fn hold(&self, change: impl FnOnce(&mut Tokens) -> Result<(), TokenError>) -> Result<(), TokenError> {
         let mut source = self.shared.source.lock();
-        fail_point!("auth.tokens");
-        let changed = change(&mut source.1)?;
-        self.shared.renew(&source);
-        Ok(changed)
+        change(&mut source.tokens)?;
+        self.shared.renew(&mut source);
+        Ok(())
+    }
+
+    fn write_down(&self) -> Result<(), store::Error> {
+        let _turn = self.shared.writing.lock();
+        let tokens = self.shared.source.lock().tokens.clone();
+        self.shared.keep(&tokens)
     }
 }
 
 impl Shared {
-    fn renew(&self, (config, tokens): &(Config, Tokens)) {
-        self.table.store(Arc::new(Table::new(config, tokens.all())));
+    fn renew(&self, source: &mut Source) {
+        source.number += 1;
+        self.table
+            .store(Arc::new(Table::new(&source.config, source.tokens.all())));
         self.seen.write().clear();
+    }
+
+    /// Whoever calls holds `writing`.
+    fn keep(&self, tokens: &Tokens) -> Result<(), store::Error> {
+        fail_point!("auth.tokens");
+        let kept = tokens.keep(&self.store);
+        let was_behind = self.is_behind.swap(kept.is_err(), Ordering::Relaxed);
+        if let Err(error) = &kept
+            && !was_behind
+        {
+            tracing::error!(
+                error = with_causes(error),
+                "the tokens cannot be written down; tried again until they can"
+            );
+        }
+        kept
     }
 
     /// Who asks without saying anything: whose certificate it is, or nobody.

@@ -21,6 +21,7 @@ pub(super) enum Verifier {
 
 /// One of the passwords of somebody.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Password {
     pub(super) verifier: Verifier,
     /// From then on it is none.

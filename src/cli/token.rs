@@ -12,6 +12,7 @@ use super::node::Failure;
 use super::report;
 use super::stopped::{REMEDY, Which};
 use crate::auth::{Permission, TokenError, Tokens, Wanted};
+use crate::store::Store;
 use crate::units::{Clock, Moment, Span};
 
 /// Make, replace and take away the tokens that clients and the nodes below log in with.
@@ -150,7 +151,9 @@ impl Create {
             expires: self.expires.map(|When(moment)| moment),
         };
         let told = match self.node.tokens("create")? {
-            Some(mut tokens) => tokens.create(wanted, Clock::system().wall().into())?.told(),
+            Some(stopped) => stopped
+                .change(|tokens| tokens.create(wanted, Clock::system().wall().into()))?
+                .told(),
             None => {
                 let body = serde_json::to_string(&wanted)?;
                 self.node.call("POST", "/api/tokens/create", body).await?
@@ -163,7 +166,7 @@ impl Create {
 impl List {
     async fn run(self) -> Result<(), Failure> {
         let listing = match self.node.tokens("list")? {
-            Some(tokens) => json!({ "tokens": tokens.list() }),
+            Some(stopped) => json!({ "tokens": stopped.tokens.list() }),
             None => self.node.call("GET", "/api/tokens", String::new()).await?,
         };
         if self.json {
@@ -197,7 +200,9 @@ impl Rotate {
     async fn run(self) -> Result<(), Failure> {
         let expires = self.expires.map(|When(moment)| moment);
         let told = match self.node.tokens("rotate")? {
-            Some(mut tokens) => tokens.rotate(&self.name, self.password.into(), expires)?.told(),
+            Some(stopped) => stopped
+                .change(|tokens| tokens.rotate(&self.name, self.password.into(), expires))?
+                .told(),
             None => {
                 let mut query = Serializer::new(String::new());
                 query
@@ -218,10 +223,11 @@ impl Named {
     async fn run(self, deed: &str) -> Result<(), Failure> {
         let name = &self.name;
         match self.node.tokens(deed)? {
-            Some(mut tokens) => match deed {
+            Some(stopped) => stopped.change(|tokens| match deed {
                 "delete" => tokens.delete(name),
-                _ => tokens.enable(name, deed == "enable"),
-            }?,
+                "enable" => tokens.enable(name),
+                _ => tokens.disable(name),
+            })?,
             None => {
                 let query = Serializer::new(String::new()).append_pair("name", name).finish();
                 self.node
@@ -234,12 +240,28 @@ impl Named {
     }
 }
 
+/// The tokens of a node that is stopped.
+struct Stopped {
+    store: Store,
+    tokens: Tokens,
+}
+
+impl Stopped {
+    fn change<T>(mut self, change: impl FnOnce(&mut Tokens) -> Result<T, TokenError>) -> Result<T, TokenError> {
+        let changed = change(&mut self.tokens)?;
+        self.tokens.keep(&self.store)?;
+        Ok(changed)
+    }
+}
+
 impl Which {
     /// Those of a node that is stopped; `None` if it runs.
-    fn tokens(&self, deed: &str) -> Result<Option<Tokens>, Failure> {
-        let opened = self.open(&format!("token {deed}"))?;
-        let tokens = opened.map(|(_, store)| Tokens::load(store)).transpose();
-        Ok(tokens.map_err(TokenError::from)?)
+    fn tokens(&self, deed: &str) -> Result<Option<Stopped>, Failure> {
+        let Some((_, store)) = self.open(&format!("token {deed}"))? else {
+            return Ok(None);
+        };
+        let tokens = Tokens::load(&store)?;
+        Ok(Some(Stopped { store, tokens }))
     }
 
     async fn call(&self, method: &str, path: &str, body: String) -> Result<Value, Failure> {

@@ -120,6 +120,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the disk has no room.
+    pub fn is_full(&self) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        matches!(source.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT))
+    }
+
     /// Adds to an I/O error what was being done and to which file.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
