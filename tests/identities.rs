@@ -386,6 +386,50 @@ async fn a_full_disk_is_said_to_be_full_and_one_copy_that_was_written_is_enough(
 }
 
 #[tokio::test]
+async fn nobody_who_logs_in_waits_for_the_disk_when_a_new_key_is_due() {
+    let (mut node, admin, _) = stage().await;
+    node.kill();
+    for name in ["keys", "keys.copy"] {
+        // Of a year ago.
+        let text = kept(&node, name);
+        let (_, line) = text.lines().last().unwrap().split_once(' ').unwrap();
+        let mut key: Value = serde_json::from_str(line).unwrap();
+        key["made"] = "2025-01-01T00:00:00Z".into();
+        let sealed = |text: &str| format!("{:08x}", crc32c::crc32c(text.as_bytes()));
+        let (head, line) = ("wharfkept 1 7 1", key.to_string());
+        let text = format!("{head} {}\n{} {line}\n", sealed(head), sealed(&line));
+        std::fs::write(node.data().join(name), text).unwrap();
+    }
+    let old = kept(&node, "keys");
+    node.environment("FAILPOINTS", "store.kept=sleep(3000)");
+    node.start().await;
+    let lasting = async || {
+        let begun = Instant::now();
+        let told = node
+            .ask_for_token(&admin.client(&node), "offline_token=true")
+            .await
+            .json();
+        (begun.elapsed(), told["refresh_token"].as_str().unwrap().to_owned())
+    };
+
+    let (first, refresh) = lasting().await;
+    let (second, _) = lasting().await;
+
+    assert!(first + second < Duration::from_secs(2), "{first:?} and {second:?}");
+    assert_eq!(kept(&node, "keys"), old, "it takes its time");
+    eventually("the new key is kept", async || {
+        kept(&node, "keys.copy").lines().count() == 3
+    })
+    .await;
+    // What the old one signed is good still.
+    let form = format!("grant_type=refresh_token&refresh_token={refresh}");
+    let again = node
+        .send(Request::new("POST", "/v2/_wharf/token").body(form.as_bytes()))
+        .await;
+    assert_eq!(again.status, 200, "{again}");
+}
+
+#[tokio::test]
 async fn a_damaged_or_removed_token_file_lets_nobody_in_and_the_node_starts() {
     let (mut node, admin, _) = stage().await;
     node.kill();

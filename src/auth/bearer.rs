@@ -7,15 +7,18 @@
 //! Not a JWT, as nobody else reads it: the bearer has no say in the algorithm or the key. The claims name who logged in, with
 //! which password, and what was asked for; what they may do is looked up anew at every request.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
 use super::password::{hex, random};
 use crate::store::{self, Kept, Store};
-use crate::units::{Moment, Secret};
+use crate::units::{Moment, Secret, with_causes};
 
 const PREFIX: &str = "wharf1.";
 /// Bytes of the longest one that is looked at, by the fence for a head.
@@ -56,7 +59,13 @@ pub(super) enum Kind {
 /// What signs; the newest first.
 pub(super) struct Keys {
     store: Store,
-    all: RwLock<Vec<Key>>,
+    all: RwLock<Vec<Arc<Key>>>,
+    /// Held while the disk is waited for, by whoever changes `all`; taken before it.
+    writing: Mutex<()>,
+    /// A new one is on its way.
+    is_making: AtomicBool,
+    /// The newest is not on the disk.
+    is_behind: AtomicBool,
 }
 
 struct Key {
@@ -78,36 +87,51 @@ impl Keys {
     /// Those of the store. Blocks.
     pub(super) fn load(store: Store) -> Result<Self, store::Error> {
         let lines = store.kept(Kept::Keys)?;
-        let read = lines
+        let read: Vec<Key> = lines
             .iter()
-            .filter_map(|line| serde_json::from_str(line).ok().and_then(Key::read));
-        let mut all: Vec<Key> = read.collect();
+            .filter_map(|line| serde_json::from_str(line).ok().and_then(Key::read))
+            .collect();
+        if read.len() < lines.len() {
+            let lost = lines.len() - read.len();
+            tracing::warn!(
+                lost,
+                "keys for logins cannot be read by this version: what they signed is void"
+            );
+        }
+        let mut all: Vec<Arc<Key>> = read.into_iter().map(Arc::new).collect();
         all.sort_by_key(|key| std::cmp::Reverse(key.made));
         Ok(Self {
             store,
             all: RwLock::new(all),
+            writing: Mutex::default(),
+            is_making: AtomicBool::new(false),
+            is_behind: AtomicBool::new(false),
         })
     }
 
-    /// Signs. With a key that has become too old, or none, one is made first, which blocks for the disk; if that takes nothing, the
-    /// new key is good until the node ends.
-    pub(super) fn seal(&self, mut claims: Claims, now: Moment, is_set: bool) -> Secret {
-        // A clock that is not set, or goes back, makes no new keys: with them all logins would end.
-        let is_old = |key: &Key| key.made.seconds() + KEY_AGE <= now.seconds();
-        let is_due = |all: &[Key]| all.first().is_none_or(|key| is_set && is_old(key));
-        if is_due(&self.all.read()) {
-            let mut all = self.all.write();
-            if is_due(&all) {
-                all.insert(0, Key::new(now));
-                all.truncate(KEPT);
-                let lines: Vec<String> = all.iter().map(Key::line).collect();
-                if let Err(error) = self.store.keep(Kept::Keys, &lines) {
-                    tracing::warn!(%error, "a new key for logins could not be kept: after a restart clients log in anew");
-                }
-            }
+    /// Has there be one, before anybody logs in. Blocks.
+    pub(super) fn begin(&self, now: Moment) {
+        if self.all.read().is_empty() {
+            self.make(now, |all| all.is_empty());
         }
-        let all = self.all.read();
-        let key = &all[0];
+    }
+
+    /// Signs. Where the key has become too old, another one is made meanwhile, and this one signs until that is there.
+    pub(super) fn seal(self: &Arc<Self>, mut claims: Claims, now: Moment, is_set: bool) -> Secret {
+        // A clock that is not set, or goes back, makes no new keys: with them all logins would end.
+        let is_old = move |all: &[Arc<Key>]| {
+            all.first()
+                .is_none_or(|key| key.made.seconds() + KEY_AGE <= now.seconds())
+        };
+        if is_set && is_old(&self.all.read()) && !self.is_making.swap(true, Ordering::Relaxed) {
+            let this = self.clone();
+            // It waits for the disk.
+            tokio::task::spawn_blocking(move || {
+                this.make(now, is_old);
+                this.is_making.store(false, Ordering::Relaxed);
+            });
+        }
+        let key = self.newest(now);
         claims.mark = key.blind(&claims.mark);
         let json = serde_json::to_vec(&claims).expect("texts and numbers are JSON");
         let mut text = format!("{PREFIX}{}.{}", key.id, URL_SAFE_NO_PAD.encode(json));
@@ -115,6 +139,55 @@ impl Keys {
         text.push('.');
         text.push_str(&URL_SAFE_NO_PAD.encode(mac));
         Secret::new(text)
+    }
+
+    fn newest(&self, now: Moment) -> Arc<Key> {
+        loop {
+            if let Some(key) = self.all.read().first() {
+                return key.clone();
+            }
+            // Whoever asks people who they are has begun; this is for who forgot.
+            self.begin(now);
+        }
+    }
+
+    /// Makes one, if that is due still, and has it sign once it is on the disk; if the disk takes nothing, it is good until the node
+    /// ends, and the disk is tried again.
+    fn make(&self, now: Moment, is_due: impl Fn(&[Arc<Key>]) -> bool) {
+        let _turn = self.writing.lock();
+        let mut all = self.all.read().clone();
+        if !is_due(&all) {
+            return;
+        }
+        all.insert(0, Key::new(now).into());
+        all.truncate(KEPT);
+        if let Err(error) = self.keep(&all) {
+            let error = with_causes(&error);
+            tracing::warn!(
+                error,
+                "a new key for logins could not be kept: until it is, clients log in anew after a restart"
+            );
+        }
+        *self.all.write() = all;
+    }
+
+    /// Writes down what the disk did not take at first. Blocks.
+    pub(super) fn write_down(&self) {
+        if self.is_behind.load(Ordering::Relaxed) {
+            let _turn = self.writing.lock();
+            let all = self.all.read().clone();
+            if self.keep(&all).is_ok() {
+                tracing::info!("the key for logins is on the disk");
+            }
+        }
+    }
+
+    /// Whoever calls holds `writing`.
+    fn keep(&self, all: &[Arc<Key>]) -> Result<(), store::Error> {
+        let lines: Vec<String> = all.iter().map(|key| key.line()).collect();
+        let kept = self.store.keep(Kept::Keys, &lines);
+        self.is_behind.store(kept.is_err(), Ordering::Relaxed);
+        kept
     }
 
     /// What it says, if one of the keys signed it. Whether it still holds is another question.

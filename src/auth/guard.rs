@@ -88,6 +88,18 @@ pub struct Issued {
 pub struct Login {
     principal: Principal,
     mark: String,
+    lasting: Lasting,
+}
+
+/// How long what is given out for further logins may be good: bounded by when the password itself was last shown.
+#[derive(Clone, Copy)]
+enum Lasting {
+    /// It was shown just now.
+    Anew,
+    /// It was shown before; what was given out for it then ends at this moment, and so does what is given out for that.
+    Until(Moment),
+    /// A certificate is shown each time.
+    Never,
 }
 
 /// One for a node; cheap to clone.
@@ -105,7 +117,7 @@ struct Shared {
     /// What holds is not what is on the disk.
     is_behind: AtomicBool,
     store: Store,
-    keys: Keys,
+    keys: Arc<Keys>,
     /// Tokens that were looked at, by their last bytes, which nobody can choose.
     seen: RwLock<HashMap<u64, Arc<Seen>, BuildHasherDefault<Itself>>>,
     /// Passwords that were right, by a hash that means nothing outside this process.
@@ -170,6 +182,10 @@ impl Guard {
     pub fn new(config: Config, store: &Store, clock: Clock, metrics: Metrics) -> Result<Self, store::Error> {
         let tokens = Tokens::load(store)?;
         let table = Table::new(&config, tokens.all());
+        let keys = Keys::load(store.clone())?;
+        if config.is_on {
+            keys.begin(clock.wall().into());
+        }
         Ok(Self {
             shared: Arc::new(Shared {
                 table: ArcSwap::from_pointee(table),
@@ -181,7 +197,7 @@ impl Guard {
                 writing: Mutex::default(),
                 is_behind: AtomicBool::new(false),
                 store: store.clone(),
-                keys: Keys::load(store.clone())?,
+                keys: keys.into(),
                 seen: RwLock::default(),
                 right: Cache::builder()
                     .max_capacity(MOST as u64)
@@ -201,8 +217,12 @@ impl Guard {
         self.shared.table.load().is_on
     }
 
-    /// From now on other settings hold, for every request that is looked at from here on.
+    /// From now on other settings hold, for every request that is looked at from here on: who there is and what they may at once.
+    /// Blocks.
     pub fn reconfigure(&self, config: Config) {
+        if config.is_on {
+            self.shared.keys.begin(self.shared.clock.wall().into());
+        }
         let mut source = self.shared.source.lock();
         source.config = config;
         self.shared.renew(&mut source);
@@ -310,6 +330,7 @@ impl Guard {
             Some(Login {
                 principal: Principal::of(identity.as_ref()?, How::Password),
                 mark,
+                lasting: Lasting::Until(opened.claims.expires),
             })
         });
         login.ok_or_else(|| {
@@ -319,15 +340,16 @@ impl Guard {
     }
 
     /// Gives out tokens. `access`: repositories in the spelling of this node, and what is wanted of each; of that, what may be done is
-    /// granted. `lasting`: whether one for further logins is wanted too.
+    /// granted. `lasting`: whether one for further logins is wanted too, which who showed a password gets.
     pub fn issue(&self, login: &Login, access: Vec<(String, Actions)>, catalog: bool, lasting: bool) -> Issued {
         let table = self.shared.table.load();
         let (now, is_set) = (Moment::from(self.shared.clock.wall()), self.shared.clock.is_set());
-        let claims = |kind, ttl: Duration, access| Claims {
+        let after = |ttl: Duration| Moment::at(now.seconds() + ttl.as_secs());
+        let claims = |kind, expires, access| Claims {
             kind,
             subject: login.principal.name().to_owned(),
             mark: login.mark.clone(),
-            expires: Moment::at(now.seconds() + ttl.as_secs()),
+            expires,
             access,
             catalog,
         };
@@ -335,12 +357,18 @@ impl Guard {
             let granted = wanted & login.principal.on(&name);
             (!granted.is_empty()).then(|| (name, granted.bits()))
         });
-        let access = claims(Kind::Access, table.token_ttl, granted.collect());
-        let refresh = claims(Kind::Refresh, table.refresh_ttl, Vec::new());
-        let is_somebody = !login.principal.is_anonymous();
+        let access = claims(Kind::Access, after(table.token_ttl), granted.collect());
+        let ends = match login.lasting {
+            Lasting::Anew => Some(after(table.refresh_ttl)),
+            Lasting::Until(end) => Some(end.min(after(table.refresh_ttl))),
+            Lasting::Never => None,
+        };
+        let refresh = ends
+            .filter(|_| lasting)
+            .map(|ends| claims(Kind::Refresh, ends, Vec::new()));
         Issued {
             access: self.shared.keys.seal(access, now, is_set),
-            refresh: (lasting && is_somebody).then(|| self.shared.keys.seal(refresh, now, is_set)),
+            refresh: refresh.map(|refresh| self.shared.keys.seal(refresh, now, is_set)),
             ttl: table.token_ttl,
             at: now,
         }
@@ -406,14 +434,15 @@ impl Guard {
     pub async fn watch(self) {
         loop {
             tokio::time::sleep(AGAIN).await;
-            if !self.shared.is_behind.load(Ordering::Relaxed) {
-                continue;
-            }
             let this = self.clone();
-            // Why it failed was said once.
-            if let Ok(Ok(())) = tokio::task::spawn_blocking(move || this.write_down()).await {
-                tracing::info!("the tokens are on the disk, as they hold");
-            }
+            let _ = tokio::task::spawn_blocking(move || {
+                this.shared.keys.write_down();
+                // Why it failed was said once.
+                if this.shared.is_behind.load(Ordering::Relaxed) && this.write_down().is_ok() {
+                    tracing::info!("the tokens are on the disk, as they hold");
+                }
+            })
+            .await;
         }
     }
 
@@ -490,10 +519,12 @@ impl Shared {
             Some((identity, name)) => Login {
                 principal: Principal::of(identity, How::Certificate),
                 mark: certificate_mark(name),
+                lasting: Lasting::Never,
             },
             None => Login {
                 principal: Principal::anonymous(table.anonymous.clone()),
                 mark: String::new(),
+                lasting: Lasting::Never,
             },
         }
     }
@@ -582,6 +613,7 @@ impl Shared {
         right.map(|mark| Login {
             principal: Principal::of(identity, How::Password),
             mark,
+            lasting: Lasting::Anew,
         })
     }
 
@@ -608,6 +640,7 @@ impl Shared {
         Ok(Some(Login {
             principal: Principal::of(&identity, How::Password),
             mark,
+            lasting: Lasting::Anew,
         }))
     }
 
@@ -671,5 +704,100 @@ impl<'a> Scheme<'a> {
             return basic().unwrap_or(Self::Other);
         }
         Self::Other
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::Registry;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::units::{Hands, Size};
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn guard(folder: &TempDir, settings: &str) -> (Guard, Hands) {
+        let config = store::Config {
+            path: folder.path().join("data"),
+            capacity: Size::gib(1),
+            ..store::Config::default()
+        };
+        let store = Store::open(&config, store::Metrics::new(&Registry::new()).unwrap()).unwrap();
+        let (clock, hands) = Clock::manual();
+        let metrics = Metrics::new(&Registry::new()).unwrap();
+        (Guard::new(read(settings), &store, clock, metrics).unwrap(), hands)
+    }
+
+    fn read(settings: &str) -> Config {
+        let mut table: toml::Table = settings.parse().unwrap();
+        let mut list = |key: &str| table.remove(key).unwrap_or(toml::Value::Array(Vec::new()));
+        let (identities, permissions) = (list("identity"), list("permission"));
+        Config::new(
+            None,
+            identities.try_into().unwrap(),
+            permissions.try_into().unwrap(),
+            false,
+        )
+    }
+
+    fn identity(password: &str, actions: &str) -> String {
+        let hash = bcrypt::hash(password, 4).unwrap();
+        format!(
+            "[[identity]]\nname = \"ada\"\npassword_hashes = [\"{hash}\"]\n\
+             [[permission]]\nidentities = [\"ada\"]\nrepositories = [\"*\"]\nactions = [\"{actions}\"]\n"
+        )
+    }
+
+    async fn log_in(guard: &Guard, password: &str) -> Login {
+        guard.log_in_as("ada", &Secret::new(password), None).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_given_out_for_further_logins_ends_a_while_after_the_password_however_often_it_is_renewed() {
+        let folder = TempDir::new().unwrap();
+        let (guard, hands) = guard(&folder, &identity("secret", "pull"));
+        let lasting = |login: &Login| guard.issue(login, Vec::new(), false, true).refresh.unwrap();
+        let mut refresh = lasting(&log_in(&guard, "secret").await);
+
+        for _ in 0..29 {
+            hands.advance(DAY);
+            refresh = lasting(&guard.log_in_again(&refresh).unwrap());
+        }
+        hands.advance(DAY);
+
+        assert!(matches!(guard.log_in_again(&refresh), Err(Stranger::Token)));
+        let again = lasting(&log_in(&guard, "secret").await);
+        assert!(guard.log_in_again(&again).is_ok());
+    }
+
+    #[tokio::test]
+    async fn no_request_is_judged_by_new_identities_and_old_permissions() {
+        let folder = TempDir::new().unwrap();
+        let (old, new) = (read(&identity("old", "all")), read(&identity("new", "pull")));
+        let (guard, _hands) = guard(&folder, &identity("old", "all"));
+        let all = log_in(&guard, "old").await.principal.on("a");
+        let over = Arc::new(AtomicBool::new(false));
+        let (swapped, ended) = (guard.clone(), over.clone());
+        let swapping = std::thread::spawn(move || {
+            while !ended.load(Ordering::Relaxed) {
+                swapped.reconfigure(new.clone());
+                swapped.reconfigure(old.clone());
+            }
+        });
+
+        let mut seen = [0, 0];
+        for _ in 0..200 {
+            for (index, password) in ["old", "new"].into_iter().enumerate() {
+                let login = guard.log_in_as("ada", &Secret::new(password), None).await;
+                let Ok(login) = login else { continue };
+                seen[index] += 1;
+                assert_eq!(login.principal.on("a") == all, password == "old");
+            }
+        }
+
+        over.store(true, Ordering::Relaxed);
+        swapping.join().unwrap();
+        assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
     }
 }
