@@ -830,6 +830,8 @@ async fn a_token_command_makes_shows_and_changes_tokens_of_a_node_that_runs_and_
         (&["create", "line-1"][..], 1, "line-1 is there already"),
         (&["disable", "nobody"], 1, "there is no token nobody"),
         (&["create", "a:b"], 1, "up to 64 letters"),
+        (&["create", "x", "--expires", "10000-01-01"], 2, "beyond the year 9999"),
+        (&["create", "x", "--expires", "200000d"], 2, "beyond 100 years"),
         (&["create", "x", "plant/*:fly"], 2, "\"fly\" is no action"),
         (&["rotate", "line-1", "--password", "3"], 2, "3"),
         (&["create", "x", "--data", &data], 1, "a node runs on"),

@@ -17,7 +17,7 @@ pub struct Config {
     pub is_open: bool,
     /// Names and bcrypt hashes.
     pub htpasswd_file: Option<PathBuf>,
-    pub(super) htpasswd: Vec<(String, Password)>,
+    pub(super) htpasswd: Users,
     /// How long an access token is good.
     pub token_ttl: Duration,
     /// How long a refresh token is.
@@ -26,6 +26,14 @@ pub struct Config {
     pub identities: Vec<Written>,
     /// What is granted to whom.
     pub permissions: Vec<Grant>,
+}
+
+/// Those of an htpasswd file.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Users {
+    pub(super) all: Vec<(String, Password)>,
+    /// In words, what is wrong with lines that are not looked at.
+    refused: Vec<String>,
 }
 
 /// Somebody who is written down in the settings.
@@ -73,7 +81,7 @@ pub enum Whose {
 #[serde(try_from = "WrittenSection")]
 pub struct Section {
     htpasswd_file: Option<PathBuf>,
-    htpasswd: Vec<(String, Password)>,
+    htpasswd: Users,
     token_ttl: Duration,
     refresh_ttl: Duration,
 }
@@ -174,12 +182,62 @@ impl Config {
         Ok(anew)
     }
 
+    /// The htpasswd file that has nobody in it in `anew`, and had somebody here.
+    pub fn emptied<'a>(&self, anew: &'a Self) -> Option<&'a Path> {
+        let is_emptied = !self.htpasswd.all.is_empty() && anew.htpasswd.all.is_empty();
+        anew.htpasswd_file.as_deref().filter(|_| is_emptied)
+    }
+
+    /// In words, what is wrong with lines of files that are not looked at.
+    pub fn refused(&self) -> &[String] {
+        &self.htpasswd.refused
+    }
+
+    /// What two claim to be theirs: key and words.
+    pub fn conflicts(&self) -> Vec<(String, String)> {
+        let mut conflicts = Vec::new();
+        for (index, identity) in self.identities.iter().enumerate() {
+            let earlier = || self.identities[..index].iter();
+            if let Some(other) = earlier().position(|other| other.name == identity.name) {
+                conflicts.push((
+                    format!("identity[{index}].name"),
+                    format!(
+                        "{} is the name of identity[{other}] too; write another one, or leave one of the two out",
+                        identity.name
+                    ),
+                ));
+            }
+            for name in &identity.certificates {
+                if let Some(other) = earlier().find(|other| other.certificates.contains(name)) {
+                    conflicts.push((
+                        format!("identity[{index}].certificates"),
+                        format!("{name:?} is said to be {} already, and a certificate is one identity's; leave it out there or here", other.name),
+                    ));
+                }
+            }
+        }
+        conflicts
+    }
+
     /// What is written and means nothing, or something else than it looks like: key and words.
     pub fn doubts(&self) -> Vec<(String, String)> {
         let mut doubts = Vec::new();
+        for words in &self.htpasswd.refused {
+            // They begin with its key.
+            let words = words.strip_prefix("htpasswd_file ").unwrap_or(words);
+            doubts.push(("auth.htpasswd_file".to_owned(), words.to_owned()));
+        }
+        for (name, _) in &self.htpasswd.all {
+            if self.identities.iter().any(|identity| identity.name == *name) {
+                doubts.push((
+                    "auth.htpasswd_file".to_owned(),
+                    format!("has {name}, as [[identity]] does, which counts; leave the line out, or give one of them another name"),
+                ));
+            }
+        }
         let is_known = |name: &String| {
             self.identities.iter().any(|identity| identity.name == *name)
-                || self.htpasswd.iter().any(|(known, _)| known == name)
+                || self.htpasswd.all.iter().any(|(known, _)| known == name)
         };
         for (index, grant) in self.permissions.iter().enumerate() {
             let key = format!("permission[{index}].identities");
@@ -266,6 +324,9 @@ impl TryFrom<WrittenIdentity> for Written {
             let Some(verifier) = Verifier::bcrypt(hash) else {
                 return Err("password_hashes holds what is no bcrypt hash; write what stands behind the colon that htpasswd -nbB prints".to_owned());
             };
+            if let Some(words) = verifier.excess() {
+                return Err(format!("password_hashes holds {words}"));
+            }
             hashed.push(Password {
                 verifier,
                 expires: None,
@@ -357,15 +418,23 @@ fn read_passwords(path: &Path) -> Result<Vec<Password>, String> {
             lines.len()
         ));
     }
-    let read = lines.iter().map(|line| Password {
-        verifier: Verifier::bcrypt(line).unwrap_or_else(|| Verifier::of(&Secret::new(*line))),
-        expires: None,
-    });
-    Ok(read.collect())
+    let mut read = Vec::new();
+    for line in lines {
+        let verifier = Verifier::bcrypt(line).unwrap_or_else(|| Verifier::of(&Secret::new(line)));
+        if let Some(words) = verifier.excess() {
+            return Err(format!("password_file {} holds {words}", path.display()));
+        }
+        read.push(Password {
+            verifier,
+            expires: None,
+        });
+    }
+    Ok(read)
 }
 
-/// Lines `name:hash`, as `htpasswd -B` writes them; blank ones and those that begin with `#` are none.
-fn read_htpasswd(path: &Path) -> Result<Vec<(String, Password)>, String> {
+/// Lines `name:hash`, as `htpasswd -B` writes them; blank ones and those that begin with `#` are none. One whose hash takes too long is
+/// not looked at, and said; any other that is wrong is an error.
+fn read_htpasswd(path: &Path) -> Result<Users, String> {
     let at = |number: usize, words: &str| format!("htpasswd_file {} {words} in line {number}", path.display());
     let bytes = read_file(path).map_err(|error| {
         format!(
@@ -374,7 +443,7 @@ fn read_htpasswd(path: &Path) -> Result<Vec<(String, Password)>, String> {
         )
     })?;
     let text = String::from_utf8(bytes).map_err(|_| format!("htpasswd_file {} is not UTF-8", path.display()))?;
-    let mut read = Vec::new();
+    let mut users = Users::default();
     for (index, line) in text.lines().enumerate() {
         let (number, line) = (index + 1, line.trim());
         if line.is_empty() || line.starts_with('#') {
@@ -387,10 +456,14 @@ fn read_htpasswd(path: &Path) -> Result<Vec<(String, Password)>, String> {
         let Some(verifier) = Verifier::bcrypt(hash) else {
             return Err(at(number, "has a hash that is not bcrypt (write it with htpasswd -B)"));
         };
-        if read.iter().any(|(other, _)| other == name) {
+        if users.all.iter().any(|(other, _)| other == name) {
             return Err(at(number, &format!("has {name} a second time,")));
         }
-        read.push((
+        if let Some(words) = verifier.excess() {
+            users.refused.push(at(number, &format!("has for {name} {words},")));
+            continue;
+        }
+        users.all.push((
             name.to_owned(),
             Password {
                 verifier,
@@ -398,5 +471,5 @@ fn read_htpasswd(path: &Path) -> Result<Vec<(String, Password)>, String> {
             },
         ));
     }
-    Ok(read)
+    Ok(users)
 }

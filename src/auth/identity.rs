@@ -75,7 +75,7 @@ impl Table {
                 rights: config.rights_of(&written.name, &[]),
             });
         }
-        for (name, password) in &config.htpasswd {
+        for (name, password) in &config.htpasswd.all {
             if all.iter().all(|identity| *identity.name != **name) {
                 all.push(Identity {
                     name: name.as_str().into(),

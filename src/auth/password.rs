@@ -9,6 +9,9 @@ use subtle::ConstantTimeEq;
 
 use crate::units::{Moment, Secret};
 
+/// A bcrypt hash of this cost takes a core for some seconds, and twice as long with each one more.
+const DEAREST: u32 = 15;
+
 /// Compares with a password.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -53,6 +56,15 @@ impl Verifier {
     pub(super) fn bcrypt(hash: &str) -> Option<Self> {
         let is_bcrypt = hash.parse::<bcrypt::HashParts>().is_ok();
         is_bcrypt.then(|| Self::Bcrypt(hash.to_owned()))
+    }
+
+    /// In words, if comparing with it would keep a core for longer than a login may.
+    pub(super) fn excess(&self) -> Option<String> {
+        let Self::Bcrypt(hash) = self else { return None };
+        let cost = hash.parse::<bcrypt::HashParts>().map_or(0, |parts| parts.get_cost());
+        (cost > DEAREST).then(|| {
+            format!("a hash with a cost of {cost}, which takes a core for too long (write it anew with htpasswd -B -C {DEAREST}, or less)")
+        })
     }
 
     /// Whether it is compared in microseconds.

@@ -13,7 +13,7 @@ use super::report;
 use super::stopped::{REMEDY, Which};
 use crate::auth::{Permission, TokenError, Tokens, Wanted};
 use crate::store::Store;
-use crate::units::{Clock, Moment, Span};
+use crate::units::{Clock, Moment, MomentError, Span, SpanError};
 
 /// Make, replace and take away the tokens that clients and the nodes below log in with.
 ///
@@ -113,12 +113,15 @@ impl FromStr for When {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Ok(span) = text.parse::<Span>() {
-            return Ok(Self((Clock::system().wall() + span.duration()).into()));
+        match text.parse::<Span>() {
+            Ok(span) => return Ok(Self((Clock::system().wall() + span.duration()).into())),
+            Err(error @ SpanError::TooLong) => return Err(error.to_string()),
+            Err(_) => {}
         }
-        text.parse()
-            .map(Self)
-            .map_err(|_| format!("{text:?} is no time; write a date like 2027-01-31, or a span like 90d"))
+        text.parse().map(Self).map_err(|error| match error {
+            MomentError::TooLate(_) => error.to_string(),
+            _ => format!("{text:?} is no time; write a date like 2027-01-31, or a span like 90d"),
+        })
     }
 }
 

@@ -188,6 +188,9 @@ impl Config {
 impl Config {
     /// Who may do what.
     fn check_auth(&self, findings: &mut Findings) {
+        for (key, words) in self.auth.conflicts() {
+            findings.wrong(key, words);
+        }
         for (key, words) in self.auth.doubts() {
             findings.doubt(key, words);
         }

@@ -12,8 +12,16 @@ pub struct Moment(u64);
 
 /// Why a text is no moment. The operator's.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{0:?} is no date; write 2027-01-31, or 2027-01-31T12:00:00Z")]
-pub struct MomentError(String);
+#[non_exhaustive]
+pub enum MomentError {
+    /// Another form, or no day of the calendar.
+    #[error("{0:?} is no date; write 2027-01-31, or 2027-01-31T12:00:00Z")]
+    Malformed(String),
+
+    /// A year that has no four digits.
+    #[error("{0:?} is beyond the year 9999; write an earlier date, or none if it is not to end")]
+    TooLate(String),
+}
 
 impl Moment {
     /// So many seconds after 1970 began.
@@ -43,7 +51,15 @@ impl FromStr for Moment {
     type Err = MomentError;
 
     fn from_str(text: &str) -> Result<Self, MomentError> {
-        read(text).map(Self).ok_or_else(|| MomentError(text.to_owned()))
+        if let Some(seconds) = read(text) {
+            return Ok(Self(seconds));
+        }
+        let year = text.split('-').next().unwrap_or_default();
+        let is_late = year.len() > 4 && year.bytes().all(|byte| byte.is_ascii_digit());
+        Err(match is_late && text.contains('-') {
+            true => MomentError::TooLate(text.to_owned()),
+            false => MomentError::Malformed(text.to_owned()),
+        })
     }
 }
 
@@ -134,6 +150,16 @@ mod tests {
             assert_eq!(moment.seconds(), seconds, "{text}");
             assert!(moment.to_string().starts_with(text), "{moment}");
         }
+    }
+
+    #[test]
+    fn a_year_beyond_9999_is_said_to_be_too_late() {
+        for text in ["10000-01-01", "99999-12-31T00:00:00Z"] {
+            let error = text.parse::<Moment>().unwrap_err();
+            assert!(error.to_string().contains("beyond the year 9999"), "{error}");
+        }
+        assert!("9999-12-31".parse::<Moment>().is_ok());
+        assert!(matches!("10000".parse::<Moment>(), Err(MomentError::Malformed(_))));
     }
 
     #[test]

@@ -26,7 +26,23 @@ fn what_is_doubtful_is_told_with_its_place_and_the_settings_pass() {
     Authority::new().ca_file(folder.path());
     let token = written(folder.path(), "admin-token", "0123456789abcdef0123456789abcdef");
     std::fs::set_permissions(token, PermissionsExt::from_mode(0o600)).unwrap();
+    let hash = |cost: u32| {
+        bcrypt::hash("secret", 4)
+            .unwrap()
+            .replacen("$04$", &format!("${cost}$"), 1)
+    };
+    let users = format!("ada:{}\nbob:{}\n", bcrypt::hash("secret", 4).unwrap(), hash(16));
+    written(folder.path(), "htpasswd", &users);
+    written(folder.path(), "ada", users.lines().next().unwrap());
     let cases = [
+        (
+            "[auth]\nhtpasswd_file = \"htpasswd\"\n",
+            "wharf.toml:2:17: warning: auth.htpasswd_file: htpasswd has for bob a hash with a cost of 16, which takes a core for",
+        ),
+        (
+            "[auth]\nhtpasswd_file = \"ada\"\n[[identity]]\nname = \"ada\"\ncertificates = [\"CN=ada\"]\n[[permission]]\nidentities = [\"ada\"]\nrepositories = [\"*\"]\nactions = [\"pull\"]\n",
+            "wharf.toml:2:17: warning: auth.htpasswd_file: has ada, as [[identity]] does, which counts",
+        ),
         (
             "[admin]\naddress = \"0.0.0.0:5001\"\ntoken_file = \"admin-token\"\n",
             "wharf.toml:2:11: warning: admin.address: can be reached from other machines without TLS",

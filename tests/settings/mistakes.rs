@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use super::{CANARY, check_in, wharf, without_place, written};
 
 /// What is wrong, the file, and all that is told of it.
-const BROKEN: [(&str, &str, &str); 40] = [
+const BROKEN: [(&str, &str, &str); 42] = [
     (
         "names of operators, and nobody who vouches for them",
         r#"
@@ -79,6 +79,48 @@ password_file = "lines"
 "#,
         r#"
 wharf.toml:4:17: parent.password_file: lines has more than one line; write the password alone into it
+"#,
+    ),
+    (
+        "two identities of one name",
+        r#"
+[[identity]]
+name = "line-1"
+certificates = ["CN=line-1"]
+[[identity]]
+name = "line-1"
+certificates = ["CN=line-2"]
+[[permission]]
+identities = ["*"]
+repositories = ["*"]
+actions = ["pull"]
+"#,
+        r#"
+wharf.toml:5:8: identity[1].name: line-1 is the name of identity[0] too; write another one, or leave one of the two out
+  |
+5 | name = "line-1"
+  |        ^^^^^^^^
+"#,
+    ),
+    (
+        "a certificate of two identities, in other letters",
+        r#"
+[[identity]]
+name = "line-1"
+certificates = ["CN=line-1", "Line-1.plant.example"]
+[[identity]]
+name = "line-2"
+certificates = ["line-1.plant.example"]
+[[permission]]
+identities = ["*"]
+repositories = ["*"]
+actions = ["pull"]
+"#,
+        r#"
+wharf.toml:6:16: identity[1].certificates: "line-1.plant.example" is said to be line-1 already, and a certificate is one identity's; leave it out there or here
+  |
+6 | certificates = ["line-1.plant.example"]
+  |                ^^^^^^^^^^^^^^^^^^^^^^^^
 "#,
     ),
     (
