@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
+use fail::fail_point;
 use parking_lot::Mutex;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
@@ -17,7 +18,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use self::reload::Load;
-use self::reload::{Reload, Rooms};
+use self::reload::{Look, Reload, Rooms};
 use crate::admin::Admin;
 use crate::auth::{Gate, Guard, Shelf};
 use crate::config::{Config, Mode};
@@ -139,6 +140,9 @@ impl App {
             log,
         } = config;
         say(&node, mode, parent.as_ref(), &storage);
+        fail_point!("app.build");
+        // Before certificates are read, so that what changes meanwhile is seen to have changed.
+        let read = Look::at(&current);
         let descriptors = listener::raise_descriptor_limit();
         let metrics = Metrics::new();
         let ports = Ports::settle(&listen, &admin, &upstreams)?;
@@ -190,7 +194,7 @@ impl App {
         let (limits, push, queue) = (rooms.limits.clone(), rooms.push.clone(), rooms.queue.clone());
         let operators = rooms.admin.clone();
         let reload = Reload::new(load, current, rooms, clock.clone(), &metrics)?;
-        fetching.spawn(reload.clone().watch());
+        fetching.spawn(reload.clone().watch(read));
         let fetch = Fetch::new(
             freshness,
             limits.clone(),

@@ -395,6 +395,11 @@ impl Config {
             ("[freshness]", self.freshness != new.freshness),
             ("push.uploads", self.push.uploads != new.push.uploads),
             ("queue.capacity", self.most_owed() != new.most_owed()),
+            // A slip in a file must not open a node to everybody.
+            (
+                "[auth], [[identity]] and [[permission]], so that nobody would be asked who they are (an empty [auth] lets nobody in),",
+                self.auth.is_on && !new.auth.is_on,
+            ),
             ("[audit]", self.audit != new.audit),
             ("[log]", self.log != new.log),
         ];

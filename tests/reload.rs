@@ -118,6 +118,113 @@ async fn each_name_is_shown_its_certificate_and_a_new_one_once_it_is_there() {
     eventually("the good pair is taken", async || reloads(&node, "done").await > done).await;
 }
 
+/// A line of an htpasswd file.
+fn user(name: &str, password: &str) -> String {
+    format!("{name}:{}\n", bcrypt::hash(password, 4).unwrap())
+}
+
+/// A registry whose users are those of this file.
+fn with_users(path: &Path) -> Setup {
+    let settings = format!(
+        "[auth]\nhtpasswd_file = \"{}\"\n[[permission]]\nidentities = [\"*\"]\nrepositories = [\"*\"]\nactions = [\"all\"]\n",
+        path.display()
+    );
+    Setup::alone().registry().more(&settings)
+}
+
+async fn logs_in(node: &Node, name: &str, password: &str) -> bool {
+    node.client().logged_in(name, password).get("/v2/").await.status == 200
+}
+
+#[tokio::test]
+async fn a_file_that_somebody_is_writing_is_read_once_it_stands_still() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("htpasswd");
+    let (ada, bob, carol) = (user("ada", "a"), user("bob", "b"), user("carol", "c"));
+    fs::write(&path, format!("{ada}{bob}")).unwrap();
+    let node = with_users(&path).start().await;
+    assert!(logs_in(&node, "bob", "b").await);
+    let done = reloads(&node, "done").await;
+
+    // Longer than it takes until files are looked at anew, and another half each time.
+    for number in 0..80 {
+        fs::write(&path, format!("# {number}\n{ada}")).unwrap();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(logs_in(&node, "bob", "b").await, "after {number}");
+    }
+    assert_eq!(reloads(&node, "done").await, done);
+    fs::write(&path, format!("{ada}{bob}{carol}")).unwrap();
+
+    eventually("it is read", async || logs_in(&node, "carol", "c").await).await;
+    assert!(logs_in(&node, "bob", "b").await);
+}
+
+#[tokio::test]
+async fn a_file_of_users_that_was_emptied_takes_nobody_away_unless_somebody_asks_for_it() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("htpasswd");
+    fs::write(&path, user("ada", "a")).unwrap();
+    let node = with_users(&path).start().await;
+    let refused = reloads(&node, "refused").await;
+
+    fs::write(&path, "# nobody\n").unwrap();
+    eventually("it is refused", async || reloads(&node, "refused").await > refused).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+
+    assert!(logs_in(&node, "ada", "a").await);
+    assert_eq!(reloads(&node, "refused").await, refused + 1, "it is said once");
+    assert!(node.log().contains("has nobody in it any more"), "{}", node.log());
+    assert_eq!(node.admin_post("/api/reload", b"").await.status, 200);
+    assert!(!logs_in(&node, "ada", "a").await);
+}
+
+#[tokio::test]
+async fn a_file_that_changed_after_it_was_read_at_the_start_is_noticed() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("htpasswd");
+    fs::write(&path, user("ada", "a")).unwrap();
+    let mut node = with_users(&path).placed();
+    node.environment("FAILPOINTS", "app.build=sleep(1500)");
+    node.spawn();
+    eventually("the settings are read", async || node.log().contains("wharf starts")).await;
+
+    fs::write(&path, user("bob", "b")).unwrap();
+
+    eventually("it is up", async || node.is_ready().await).await;
+    eventually("bob is known", async || logs_in(&node, "bob", "b").await).await;
+    assert!(!logs_in(&node, "ada", "a").await);
+}
+
+#[tokio::test]
+async fn no_reload_opens_a_node_to_everybody() {
+    for (more, listens_on) in [
+        ("", "127.0.0.1"),
+        ("", "0.0.0.0"),
+        ("[push]\nanonymous = true\n", "0.0.0.0"),
+    ] {
+        let hash = bcrypt::hash("a", 4).unwrap();
+        let identity = format!("[[identity]]\nname = \"ada\"\npassword_hashes = [\"{hash}\"]\n");
+        for setup in [Setup::alone(), Setup::alone().registry()] {
+            let node = setup.listen_on(listens_on).more(&identity).start().await;
+            let file = node.folder().join("wharf.toml");
+            let written = fs::read_to_string(&file).unwrap();
+            let open = written.replace(&identity, more);
+            assert_eq!(node.get("/v2/a/tags/list").await.status, 401);
+
+            fs::write(&file, &open).unwrap();
+            let reply = node.admin_post("/api/reload", b"").await;
+
+            assert_eq!(reply.status, 409, "{reply}");
+            assert_eq!(node.get("/v2/a/tags/list").await.status, 401, "{more}");
+            // Said in words, it lets nobody in.
+            fs::write(&file, format!("{}[auth]\n", open.replace(more, ""))).unwrap();
+            assert_eq!(node.admin_post("/api/reload", b"").await.status, 200);
+            assert_eq!(node.get("/v2/a/tags/list").await.status, 401);
+            assert!(!logs_in(&node, "ada", "a").await);
+        }
+    }
+}
+
 #[tokio::test]
 async fn what_is_wrong_or_takes_a_restart_changes_nothing_at_all() {
     let mut node = Setup::alone().registry().more("[auth]\n").start().await;

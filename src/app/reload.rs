@@ -16,6 +16,8 @@ use crate::{admin, fetch, push, queue};
 
 /// How often files that settings name are looked at.
 const LOOK: Duration = Duration::from_secs(5);
+/// For so long a file that changed has to stay as it is before it is read: whoever writes it may be in the middle.
+const STILL: Duration = Duration::from_millis(500);
 
 /// Reads the settings anew, as they were read at the start.
 pub type Load = Box<dyn Fn() -> Result<(Config, config::Places), config::Error> + Send + Sync>;
@@ -34,6 +36,10 @@ struct Shared {
     clock: Clock,
     counted: Counted,
 }
+
+/// What the files that settings name hold: a hash of each, or nothing of what cannot be read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Look(Vec<(PathBuf, Option<[u8; 32]>)>);
 
 /// What can be told of new settings.
 pub(super) struct Rooms {
@@ -96,7 +102,7 @@ impl Reload {
         Ok(reload)
     }
 
-    /// Reads everything anew. Blocks for the files.
+    /// Reads everything anew, as it is at this moment. Blocks for the files.
     ///
     /// # Errors
     ///
@@ -107,39 +113,65 @@ impl Reload {
         self.shared.settle(outcome, &mut current)
     }
 
-    /// Looks at the files that settings name, for as long as the node runs; what has changed in them holds at once.
-    pub(super) async fn watch(self) {
-        let mut seen = self.look().await;
+    /// Looks at the files that settings name, for as long as the node runs; what has changed in them holds within seconds. `read`: what
+    /// they held before certificates were read.
+    pub(super) async fn watch(self, read: Look) {
+        let this = self.clone();
+        let is_read = tokio::task::spawn_blocking(move || this.shared.is_read()).await;
+        // Passwords were read with the settings, before that.
+        let mut seen = is_read.unwrap_or_default().then_some(read);
         loop {
             tokio::time::sleep(LOOK).await;
             let now = self.look().await;
-            if now == seen {
-                continue;
+            if seen.as_ref() != Some(&now) {
+                seen = Some(self.act(now).await);
             }
-            seen = now;
-            let this = self.clone();
-            let _ = tokio::task::spawn_blocking(move || this.files()).await;
         }
     }
 
-    async fn look(&self) -> Vec<(PathBuf, Option<[u8; 32]>)> {
+    async fn look(&self) -> Look {
         let this = self.clone();
-        let looking = tokio::task::spawn_blocking(move || {
-            let files = this.shared.current.lock().files();
-            files
-                .into_iter()
-                .map(|path| (hash(&path), path))
-                .map(|(hash, path)| (path, hash))
-                .collect()
-        });
-        looking.await.unwrap_or_default()
+        let looking = tokio::task::spawn_blocking(move || Look::at(&this.shared.current.lock()));
+        looking.await.unwrap_or(Look(Vec::new()))
     }
 
-    /// Reads the files anew that settings name, and not the settings.
-    fn files(&self) {
+    /// Reads the files once they stand still; what they hold then. `now`: what they hold by the last look.
+    async fn act(&self, mut now: Look) -> Look {
+        loop {
+            tokio::time::sleep(STILL).await;
+            let again = self.look().await;
+            if again == now {
+                let (this, expected) = (self.clone(), again.clone());
+                let reading = tokio::task::spawn_blocking(move || this.files(&expected));
+                if reading.await.unwrap_or(true) {
+                    return now;
+                }
+            }
+            now = again;
+        }
+    }
+
+    /// Reads the files anew that settings name, and not the settings; `false`: they changed meanwhile, and nothing was done.
+    fn files(&self, expected: &Look) -> bool {
         let mut current = self.shared.current.lock();
         let outcome = self.shared.read_files(&current);
+        if Look::at(&current) != *expected {
+            return false;
+        }
         let _ = self.shared.settle(outcome, &mut current);
+        true
+    }
+}
+
+impl Look {
+    pub(super) fn at(config: &Config) -> Self {
+        let files = config.files().into_iter();
+        Self(
+            files
+                .map(|path| (hash(&path), path))
+                .map(|(hash, path)| (path, hash))
+                .collect(),
+        )
     }
 }
 
@@ -174,10 +206,24 @@ impl Shared {
         Ok(Next { config, tls, admin_tls })
     }
 
+    /// Whether passwords and the operators' token are what their files hold now.
+    fn is_read(&self) -> bool {
+        let current = self.current.lock();
+        current.auth.read_anew().as_ref() == Ok(&current.auth)
+            && current.admin.read_anew().as_ref() == Ok(&current.admin)
+    }
+
     fn read_files(&self, current: &Config) -> Result<Next, String> {
         let (tls, admin_tls) = current.read_tls()?;
+        let auth = current.auth.read_anew()?;
+        if let Some(path) = current.auth.emptied(&auth) {
+            return Err(format!(
+                "htpasswd_file {} has nobody in it any more; if that is meant, ask for it by SIGHUP or POST /api/reload",
+                path.display()
+            ));
+        }
         let config = Config {
-            auth: current.auth.read_anew()?,
+            auth,
             admin: current.admin.read_anew()?,
             ..current.clone()
         };
@@ -186,32 +232,43 @@ impl Shared {
 
     /// Puts it in force, or says why not.
     fn settle(&self, outcome: Result<Next, String>, current: &mut Config) -> Result<(), String> {
-        let Next { config, tls, admin_tls } = outcome.inspect_err(|reason| {
+        let next = outcome.inspect_err(|reason| {
             self.counted.reloads.with_label_values(&["refused"]).inc();
             tracing::error!(reason, "the settings could not be read anew; those before go on");
         })?;
+        for words in next.config.auth.refused() {
+            tracing::warn!(reason = words, "a line of htpasswd_file is not looked at");
+        }
+        self.put_in_force(&next, current);
+        *current = next.config;
+        self.counted.reloads.with_label_values(&["done"]).inc();
+        tracing::info!("the settings were read anew");
+        Ok(())
+    }
+
+    /// What restricts comes first. Identities and permissions are one table; a tag that either settings hold immutable is so while
+    /// that is swapped.
+    fn put_in_force(&self, next: &Next, current: &Config) {
+        let Next { config, tls, admin_tls } = next;
         let rooms = &self.rooms;
-        if let (Some(handshakes), Some(tls)) = (&rooms.handshakes, &tls) {
+        rooms.admin.set(config.admin.clone());
+        rooms.push.set(current.push.until(&config.push));
+        rooms.guard.reconfigure(config.auth.clone());
+        rooms.push.set(config.push.clone());
+        rooms.limits.set(config.limits.clone());
+        rooms.queue.set(config.queue.clone());
+        if let (Some(handshakes), Some(tls)) = (&rooms.handshakes, tls) {
             handshakes.replace(tls);
             self.counted.certificate(tls);
         }
         if let (Some(shown), Some(tls)) = (&rooms.admin_tls, admin_tls) {
             // pingora makes these handshakes, by what it was told at the start.
-            if !shown.show(tls) {
+            if !shown.show(tls.clone()) {
                 tracing::error!(
                     "the authorities in [admin] client_ca_file changed, which takes a restart: until then the old ones count"
                 );
             }
         }
-        rooms.admin.set(config.admin.clone());
-        rooms.guard.reconfigure(config.auth.clone());
-        rooms.limits.set(config.limits.clone());
-        rooms.push.set(config.push.clone());
-        rooms.queue.set(config.queue.clone());
-        *current = config;
-        self.counted.reloads.with_label_values(&["done"]).inc();
-        tracing::info!("the settings were read anew");
-        Ok(())
     }
 }
 

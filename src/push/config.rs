@@ -81,3 +81,13 @@ impl TryFrom<Written> for Config {
         })
     }
 }
+
+impl Config {
+    /// The next one, and as strict as this one, for the moment in which who may push changes too.
+    pub fn until(&self, next: &Self) -> Self {
+        Self {
+            immutable_tags: self.immutable_tags.or(&next.immutable_tags),
+            ..next.clone()
+        }
+    }
+}

@@ -9,7 +9,7 @@ use super::{Error, Globs};
 #[serde(try_from = "Vec<String>")]
 pub struct TagGlobs {
     written: Vec<String>,
-    anywhere: Globs,
+    anywhere: Vec<Globs>,
     /// Repositories, and tags of those.
     within: Vec<(Globs, Globs)>,
 }
@@ -31,7 +31,7 @@ impl TagGlobs {
         }
         Ok(Self {
             written: patterns.to_vec(),
-            anywhere: Globs::new(&anywhere)?,
+            anywhere: vec![Globs::new(&anywhere)?],
             within,
         })
     }
@@ -39,7 +39,16 @@ impl TagGlobs {
     /// Whether one of the patterns matches this tag of the repository of this name.
     pub fn matches(&self, repository: &str, tag: &str) -> bool {
         let within = |(repositories, tags): &(Globs, Globs)| repositories.matches(repository) && tags.matches(tag);
-        self.anywhere.matches(tag) || self.within.iter().any(within)
+        self.anywhere.iter().any(|tags| tags.matches(tag)) || self.within.iter().any(within)
+    }
+
+    /// What either matches.
+    pub fn or(&self, other: &Self) -> Self {
+        Self {
+            written: [self.patterns(), other.patterns()].concat(),
+            anywhere: [&self.anywhere[..], &other.anywhere].concat(),
+            within: [&self.within[..], &other.within].concat(),
+        }
     }
 
     /// Whether there is no pattern at all.
@@ -89,5 +98,17 @@ mod tests {
         }
         assert!(!TagGlobs::default().matches("a", "v1"));
         assert!(TagGlobs::new(&["a:".to_owned()]).is_err() && TagGlobs::new(&[String::new()]).is_err());
+    }
+
+    #[test]
+    fn of_two_lists_what_either_matches_is_matched_by_both_together() {
+        let globs =
+            |patterns: &[&str]| TagGlobs::new(&patterns.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
+        let (one, other) = (globs(&["v*"]).unwrap(), globs(&["w*", "plant/**:x"]).unwrap());
+
+        let both = one.or(&other);
+
+        assert!(both.matches("a", "v1") && both.matches("a", "w1") && both.matches("plant/a", "x"));
+        assert!(!both.matches("a", "x") && !TagGlobs::default().or(&TagGlobs::default()).matches("a", "v1"));
     }
 }
