@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 pub use self::reload::Load;
-use self::reload::{Look, Reload, Rooms};
+use self::reload::{Cause, Look, Reload, Rooms};
 use crate::admin::Admin;
 use crate::auth::{Gate, Guard, Shelf};
 use crate::config::{Config, Mode};
@@ -35,7 +35,7 @@ use crate::serve::Serve;
 use crate::status::{Receipts, Status, Wall};
 use crate::store::Store;
 use crate::units::{Clock, Live};
-use crate::{admin, auth, config, fetch, listener, parent, push, queue, serve, store};
+use crate::{admin, auth, config, events, fetch, listener, parent, push, queue, serve, store};
 
 /// How long replies under way may take after the signal to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -148,11 +148,13 @@ impl App {
         let ports = Ports::settle(&listen, &admin, &upstreams)?;
         let names = names(parent.as_ref(), &upstreams)?;
         let filters = filters(parent.as_ref(), &upstreams);
-        let request_log = RequestLog::open(&log.requests, log.format).map_err(|source| Error::Log {
-            target: log.requests.to_string(),
-            source,
-        })?;
-        let audit = Audit::open(&audit).map_err(|source| Error::Log {
+        let counted = events::Metrics::new(&metrics)?;
+        let request_log =
+            RequestLog::open(&log.requests, log.format, counted.of("requests")).map_err(|source| Error::Log {
+                target: log.requests.to_string(),
+                source,
+            })?;
+        let audit = Audit::open(&audit, counted.of("audit")).map_err(|source| Error::Log {
             target: audit.log.to_string(),
             source,
         })?;
@@ -193,7 +195,7 @@ impl App {
         };
         let (limits, push, queue) = (rooms.limits.clone(), rooms.push.clone(), rooms.queue.clone());
         let operators = rooms.admin.clone();
-        let reload = Reload::new(load, current, rooms, clock.clone(), &metrics)?;
+        let reload = Reload::new(load, current, rooms, audit.clone(), clock.clone(), &metrics)?;
         fetching.spawn(reload.clone().watch(read));
         let fetch = Fetch::new(
             freshness,
@@ -405,7 +407,7 @@ impl ShutdownSignalWatch for Signals {
                 log.reopen();
                 audit.reopen();
                 let reload = reload.clone();
-                let _ = tokio::task::spawn_blocking(move || reload.all()).await;
+                let _ = tokio::task::spawn_blocking(move || reload.all(Cause::Signal)).await;
             }
         });
         tokio::select! {

@@ -198,13 +198,17 @@ async fn what_was_done_and_what_was_denied_is_on_record_with_who_and_where() {
             "no {who} {action} {repository} {reference} {outcome} in {lines:#?}"
         );
     };
-    has("operator", "tokens/create", "", "", "done");
+    has("operator", "tokens/create", "", "name=ci", "done");
     has("ci", "upload", "plant/app", &image.layer(0), "done");
     has("ci", "push", "plant/app", "v1", "done");
     has("ci", "pull", "plant/app", "v1", "done");
     has("ci", "delete", "plant/app", "v1", "denied");
     has("ci", "list", "office/app", "", "denied");
     has("anonymous", "login", "", "", "denied");
+    let failed = lines
+        .iter()
+        .find(|line| line["outcome"] == "denied" && line["action"] == "login");
+    assert_eq!(failed.unwrap()["claimed"], "ci");
     // Who only asked where to log in, as clients do before anything else, is none of them.
     let denied = lines
         .iter()
@@ -216,6 +220,118 @@ async fn what_was_done_and_what_was_denied_is_on_record_with_who_and_where() {
     for secret in ["wrong-password-canary", &token.passwords[0], "wharf1."] {
         assert!(!text.contains(secret), "{secret}");
     }
+}
+
+#[tokio::test]
+async fn who_fails_at_the_admin_port_and_what_changes_by_itself_is_on_record_too() {
+    let folder = TempDir::new().unwrap();
+    let (path, users) = (folder.path().join("audit.log"), folder.path().join("htpasswd"));
+    fs::write(&users, format!("ada:{}\n", bcrypt::hash("a", 4).unwrap())).unwrap();
+    let settings = format!(
+        "[auth]\nhtpasswd_file = \"{}\"\n[audit]\nlog = \"{}\"\n",
+        users.display(),
+        path.display()
+    );
+    let mut node = Setup::alone()
+        .registry()
+        .admin(&format!("token_file = \"{}\"", token_file(&folder)))
+        .more(&settings)
+        .placed();
+    node.start().await;
+
+    let said = |request: Request, said: &str| request.header("Authorization", said);
+    let post = |target: &str| Request::new("POST", target).header("Content-Length", "0");
+    let guess = basic("root", "wrong-token-canary");
+    assert_eq!(
+        node.admin_send(said(Request::get("/metrics"), &guess)).await.status,
+        401
+    );
+    assert_eq!(
+        node.admin_send(said(post("/api/tokens/delete?name=ci"), &guess))
+            .await
+            .status,
+        401
+    );
+    assert_eq!(node.admin_send(post("/api/reload")).await.status, 401);
+    let page = post("/api/reload").header("Origin", "http://evil.example");
+    assert_eq!(node.admin_send(page).await.status, 403);
+    assert_eq!(node.admin("/metrics").await.status, 401);
+    node.signal(nix::sys::signal::Signal::SIGHUP);
+    let form = format!(
+        "grant_type=password&username=eve%0A{}&password=form-canary",
+        "x".repeat(100)
+    );
+    let reply = node
+        .send(Request::new("POST", "/v2/_wharf/token").body(form.as_bytes()))
+        .await;
+    assert_eq!(reply.status, 401);
+    fs::write(&users, format!("bob:{}\n", bcrypt::hash("b", 4).unwrap())).unwrap();
+
+    let mut lines: Vec<Value> = Vec::new();
+    eventually("all of it is on record", async || {
+        let text = fs::read_to_string(&path).unwrap();
+        lines = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        lines.iter().any(|line| line["how"] == "file")
+    })
+    .await;
+
+    let told: Vec<[&str; 5]> = lines
+        .iter()
+        .map(|line| ["who", "claimed", "how", "action", "outcome"].map(|key| line[key].as_str().unwrap_or_default()))
+        .collect();
+    let eve = format!("eve\n{}...", "x".repeat(60));
+    for line in [
+        ["anonymous", "root", "admin", "login", "denied"],
+        ["anonymous", "root", "admin", "tokens/delete", "denied"],
+        ["anonymous", "", "admin", "reload", "denied"],
+        ["operator", "", "signal", "reload", "done"],
+        ["anonymous", &eve, "", "login", "denied"],
+        ["operator", "", "file", "reload", "done"],
+    ] {
+        assert!(told.contains(&line), "no {line:?} in {told:#?}");
+    }
+    // Who only asked is none of them.
+    assert_eq!(told.len(), 7, "{told:#?}");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("canary"), "{text}");
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_record_that_cannot_be_written_is_said_once_and_counted_and_the_node_serves() {
+    let node = Setup::alone()
+        .registry()
+        .more("[auth]\n[audit]\nlog = \"/dev/full\"\n")
+        .start()
+        .await;
+    let failures = async || {
+        node.metrics()
+            .await
+            .sum("wharf_log_failures_total", &[("log", "audit")])
+    };
+
+    node.token("ci", &["*:all"]).await;
+    eventually("some attempts failed", async || failures().await > 2.0).await;
+
+    assert_eq!(
+        node.log().matches("a log cannot be written").count(),
+        1,
+        "{}",
+        node.log()
+    );
+    assert_eq!(
+        node.metrics()
+            .await
+            .sum("wharf_log_lost_lines_total", &[("log", "audit")]),
+        0.0
+    );
+    assert_eq!(
+        node.metrics()
+            .await
+            .sum("wharf_log_failures_total", &[("log", "requests")]),
+        0.0
+    );
+    assert!(std::path::Path::new("/dev/full").exists());
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ mod page;
 mod queue;
 mod token;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -70,7 +71,9 @@ pub fn service(admin: Admin, tls: Option<&Tls>) -> Service<Admin> {
 #[async_trait]
 impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
-        match self.judge(session) {
+        let verdict = self.judge(session);
+        self.record_stranger(session, verdict);
+        match verdict {
             Verdict::Operator => self.answer(session).await,
             Verdict::Foreign(why) => words(403, why),
             // Whoever looks after machines may know whether this one lives.
@@ -104,32 +107,58 @@ impl Admin {
         operator::judge(session.req_header(), &self.config.get(), peer)
     }
 
+    /// Who is no operator is put on record with what they tried, but for those who only asked where to log in.
+    fn record_stranger(&self, session: &ServerSession, verdict: Verdict) {
+        let head = session.req_header();
+        let status = match verdict {
+            Verdict::Operator => return,
+            Verdict::Stranger if head.method != http::Method::POST => return,
+            Verdict::Stranger | Verdict::Wrong => 401,
+            Verdict::Foreign(_) => 403,
+        };
+        let path = head.uri.path();
+        self.audit.record(&Deed {
+            claimed: &operator::claimed(head).unwrap_or_default(),
+            how: "admin",
+            remote: remote(session),
+            action: match is_deed(path) {
+                true => path.trim_start_matches("/api/"),
+                false => "login",
+            },
+            status,
+            ..Deed::default()
+        });
+    }
+
     async fn answer(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let head = session.req_header();
         let (path, is_read) = (head.uri.path(), matches!(head.method.as_str(), "GET" | "HEAD"));
-        let is_deed = [cache::GC, queue::RETRY, queue::DROP, RELOAD].contains(&path) || token::DEEDS.contains(&path);
+        let is_deed = is_deed(path);
         if is_deed && head.method == http::Method::POST {
             let query = head.uri.query().unwrap_or_default().to_owned();
             let path = path.to_owned();
-            let remote = session.client_addr().and_then(|address| Some(address.as_inet()?.ip()));
+            let mut reference = query.clone();
             let reply = match path.as_str() {
                 cache::GC => cache::collect(self.push.as_ref(), &query).await,
                 queue::RETRY => queue::retry(&self.queue, &query).await,
                 queue::DROP => queue::drop_items(&self.queue, &query).await,
                 RELOAD => self.reload().await,
                 _ => match body(session).await {
-                    Ok(body) => token::act(&self.guard, &path, &query, body).await,
+                    Ok(body) => {
+                        reference = token::reference(&path, &query, &body);
+                        token::act(&self.guard, &path, &query, body).await
+                    }
                     Err(refusal) => refusal,
                 },
             };
             self.audit.record(&Deed {
                 who: "operator",
                 how: "admin",
-                remote,
+                remote: remote(session),
                 action: path.trim_start_matches("/api/"),
-                repository: "",
-                reference: query.as_str(),
+                reference: &reference,
                 status: reply.status().as_u16(),
+                ..Deed::default()
             });
             return reply;
         }
@@ -206,6 +235,15 @@ impl Admin {
             Err(error) => text(500, "text/plain; charset=utf-8", error.to_string().into()),
         }
     }
+}
+
+/// Whether something is done there.
+fn is_deed(path: &str) -> bool {
+    [cache::GC, queue::RETRY, queue::DROP, RELOAD].contains(&path) || token::DEEDS.contains(&path)
+}
+
+fn remote(session: &ServerSession) -> Option<IpAddr> {
+    session.client_addr().and_then(|address| Some(address.as_inet()?.ip()))
 }
 
 /// What a request brings, if it is not too much.

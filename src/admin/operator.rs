@@ -56,15 +56,27 @@ pub(super) fn judge(head: &RequestHeader, config: &Config, peer: Option<&Peer>) 
     }
 }
 
+/// The name that is said beside the token, which is nobody's.
+pub(super) fn claimed(head: &RequestHeader) -> Option<String> {
+    basic(head.headers.get(AUTHORIZATION)?.to_str().ok()?).map(|(name, _)| name)
+}
+
 /// The token, as Bearer, or as the password of Basic, which browsers ask for.
 fn shown(authorization: &str) -> Option<String> {
+    match authorization.split_once(' ')? {
+        (scheme, rest) if scheme.eq_ignore_ascii_case("bearer") => Some(rest.trim().to_owned()),
+        _ => basic(authorization).map(|(_, password)| password),
+    }
+}
+
+fn basic(authorization: &str) -> Option<(String, String)> {
     let (scheme, rest) = authorization.split_once(' ')?;
-    if scheme.eq_ignore_ascii_case("bearer") {
-        return Some(rest.trim().to_owned());
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
     }
     let text = String::from_utf8(STANDARD.decode(rest.trim()).ok()?).ok()?;
-    let (_, password) = text.split_once(':').filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
-    Some(password.to_owned())
+    let (name, password) = text.split_once(':')?;
+    Some((name.to_owned(), password.to_owned()))
 }
 
 fn is_same(one: &str, other: &str) -> bool {

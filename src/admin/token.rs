@@ -16,6 +16,18 @@ const DISABLE: &str = "/api/tokens/disable";
 const DELETE: &str = "/api/tokens/delete";
 pub(super) const DEEDS: [&str; 5] = [CREATE, ROTATE, ENABLE, DISABLE, DELETE];
 
+/// Whose token it is about: the query, or, where it is made, what that would be.
+pub(super) fn reference(path: &str, query: &str, body: &[u8]) -> String {
+    if path != CREATE {
+        return query.to_owned();
+    }
+    let body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let name = body["name"].as_str().unwrap_or_default();
+    form_urlencoded::Serializer::new(String::new())
+        .append_pair("name", name)
+        .finish()
+}
+
 /// All, without anything that is secret, and whether anybody is asked for one.
 pub(super) async fn list(guard: &Guard) -> Response<Vec<u8>> {
     let guard = guard.clone();

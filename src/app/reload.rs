@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::auth::Guard;
 use crate::config::{self, Config};
+use crate::events::{Audit, Deed};
 use crate::listener::{Handshakes, Tls};
 use crate::units::{Clock, Live, with_causes};
 use crate::{admin, fetch, push, queue};
@@ -33,8 +34,20 @@ struct Shared {
     /// What is in force. Held while that changes.
     current: Mutex<Config>,
     rooms: Rooms,
+    audit: Audit,
     clock: Clock,
     counted: Counted,
+}
+
+/// Who had it read anew.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Cause {
+    /// An operator at the admin port, which puts that on record itself.
+    Asked,
+    /// SIGHUP.
+    Signal,
+    /// A file that the settings name changed.
+    File,
 }
 
 /// What the files that settings name hold: a hash of each, or nothing of what cannot be read.
@@ -63,6 +76,7 @@ impl Reload {
         load: Load,
         current: Config,
         rooms: Rooms,
+        audit: Audit,
         clock: Clock,
         metrics: &Metrics,
     ) -> Result<Self, prometheus::Error> {
@@ -87,6 +101,7 @@ impl Reload {
                 load,
                 current: Mutex::new(current),
                 rooms,
+                audit,
                 clock,
                 counted: Counted {
                     reloads,
@@ -107,10 +122,10 @@ impl Reload {
     /// # Errors
     ///
     /// In words: what is wrong, or what takes a restart. Nothing was changed then.
-    pub(super) fn all(&self) -> Result<(), String> {
+    pub(super) fn all(&self, cause: Cause) -> Result<(), String> {
         let mut current = self.shared.current.lock();
         let outcome = self.shared.read_anew(&current);
-        self.shared.settle(outcome, &mut current)
+        self.shared.settle(outcome, &mut current, cause)
     }
 
     /// Looks at the files that settings name, for as long as the node runs; what has changed in them holds within seconds. `read`: what
@@ -158,7 +173,7 @@ impl Reload {
         if Look::at(&current) != *expected {
             return false;
         }
-        let _ = self.shared.settle(outcome, &mut current);
+        let _ = self.shared.settle(outcome, &mut current, Cause::File);
         true
     }
 }
@@ -231,7 +246,8 @@ impl Shared {
     }
 
     /// Puts it in force, or says why not.
-    fn settle(&self, outcome: Result<Next, String>, current: &mut Config) -> Result<(), String> {
+    fn settle(&self, outcome: Result<Next, String>, current: &mut Config, cause: Cause) -> Result<(), String> {
+        self.record(cause, outcome.is_ok());
         let next = outcome.inspect_err(|reason| {
             self.counted.reloads.with_label_values(&["refused"]).inc();
             tracing::error!(reason, "the settings could not be read anew; those before go on");
@@ -270,6 +286,21 @@ impl Shared {
             }
         }
     }
+
+    fn record(&self, cause: Cause, is_done: bool) {
+        let how = match cause {
+            Cause::Asked => return,
+            Cause::Signal => "signal",
+            Cause::File => "file",
+        };
+        self.audit.record(&Deed {
+            who: "operator",
+            how,
+            action: "reload",
+            status: if is_done { 200 } else { 409 },
+            ..Deed::default()
+        });
+    }
 }
 
 impl Counted {
@@ -303,5 +334,5 @@ impl Config {
 
 /// What the admin port asks for it by.
 pub(super) fn asked(reload: Reload) -> admin::Reload {
-    Arc::new(move || reload.all())
+    Arc::new(move || reload.all(Cause::Asked))
 }

@@ -54,6 +54,16 @@ pub struct Credentials<'a> {
     pub remote: Option<IpAddr>,
 }
 
+impl Credentials<'_> {
+    /// The name beside the password, whether or not it is theirs.
+    pub fn claimed(&self) -> Option<String> {
+        match Scheme::read(self.authorization?) {
+            Scheme::Basic(name, _) => Some(name),
+            _ => None,
+        }
+    }
+}
+
 /// Why nobody knows who asks.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]

@@ -1,12 +1,14 @@
 //! Who did what to which repository, and what came of it.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io;
 use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use super::lines::{Lines, Rotation, Target, quoted};
+use super::Counted;
+use super::lines::{Lines, Readers, Rotation, Target, quoted};
 use crate::units::Size;
 
 /// Where that is written.
@@ -28,11 +30,18 @@ struct Written {
     keep: usize,
 }
 
+/// Letters of a name that somebody only claims; names have up to 64.
+const CLAIMED: usize = 64;
+/// Letters of anything else.
+const LONGEST: usize = 512;
+
 /// One thing that somebody did, or tried to do.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Deed<'a> {
     /// Empty: somebody who did not say so.
     pub who: &'a str,
+    /// As whom somebody wanted to log in who could not; anything may stand there.
+    pub claimed: &'a str,
     /// How that is known.
     pub how: &'a str,
     /// Where they came from.
@@ -87,8 +96,9 @@ impl Audit {
     /// # Errors
     ///
     /// The file cannot be opened.
-    pub fn open(config: &Config) -> io::Result<Self> {
-        Lines::open(&config.log, "audit", Some(config.rotation)).map(|lines| Self { lines })
+    pub fn open(config: &Config, counted: Counted) -> io::Result<Self> {
+        let lines = Lines::open(&config.log, "audit", Some(config.rotation), Readers::Owner, counted);
+        lines.map(|lines| Self { lines })
     }
 
     /// Whether anything is recorded.
@@ -109,17 +119,18 @@ impl Audit {
             let text = &mut *line.text;
             text.push('"');
             let who = if deed.who.is_empty() { "anonymous" } else { deed.who };
-            for (key, value) in [
-                ("who", who),
-                ("how", deed.how),
-                ("action", deed.action),
-                ("repository", deed.repository),
-                ("reference", deed.reference),
-                ("outcome", outcome),
+            for (key, value, most) in [
+                ("who", who, LONGEST),
+                ("claimed", deed.claimed, CLAIMED),
+                ("how", deed.how, LONGEST),
+                ("action", deed.action, LONGEST),
+                ("repository", deed.repository, LONGEST),
+                ("reference", deed.reference, LONGEST),
+                ("outcome", outcome, LONGEST),
             ] {
                 if !value.is_empty() {
                     let _ = write!(text, ",\"{key}\":");
-                    quoted(text, value);
+                    quoted(text, &bounded(value, most));
                 }
             }
             if let Some(remote) = deed.remote {
@@ -137,5 +148,54 @@ impl Audit {
     /// Waits until the lines so far are written.
     pub fn flush(&self) {
         self.lines.flush();
+    }
+}
+
+/// No more than so many letters of it.
+fn bounded(text: &str, most: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}...", &text[..end]).into(),
+        None => text.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::Metrics;
+
+    #[test]
+    fn whatever_somebody_claims_is_a_bounded_text_of_one_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("audit.log");
+        let config = Config {
+            log: Target::File(path.clone()),
+            ..Config::default()
+        };
+        let counted = Metrics::new(&prometheus::Registry::new()).unwrap().of("audit");
+        let audit = Audit::open(&config, counted).unwrap();
+        let claims = ["eve", "\"},\n{\"who\":\"admin\"", "\u{1b}[2J", &"\u{e9}".repeat(10_000)];
+
+        for claimed in claims {
+            audit.record(&Deed {
+                claimed,
+                action: "login",
+                status: 401,
+                ..Deed::default()
+            });
+        }
+        audit.flush();
+
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), claims.len());
+        for (line, claimed) in lines.iter().zip(claims).take(3) {
+            assert_eq!(line["claimed"], claimed);
+            assert_eq!(line["who"], "anonymous");
+        }
+        assert!(
+            text.bytes().all(|byte| byte == b'\n' || byte >= b' ') && text.len() < 1500,
+            "{text}"
+        );
     }
 }

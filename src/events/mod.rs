@@ -2,7 +2,9 @@
 
 mod audit;
 mod lines;
+mod metrics;
 mod stamp;
 
 pub use audit::{Audit, Config, Deed};
-pub use lines::{Line, Lines, Rotation, Target, quoted};
+pub use lines::{Line, Lines, Readers, Rotation, Target, quoted};
+pub use metrics::{Counted, Metrics};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::events::{Line, Lines, Target, quoted};
+use crate::events::{Counted, Line, Lines, Readers, Target, quoted};
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq)]
@@ -53,8 +53,8 @@ impl RequestLog {
     /// # Errors
     ///
     /// The file cannot be opened.
-    pub fn open(target: &Target, format: Format) -> io::Result<Self> {
-        let lines = Lines::open(target, "requests", None)?;
+    pub fn open(target: &Target, format: Format, counted: Counted) -> io::Result<Self> {
+        let lines = Lines::open(target, "requests", None, Readers::Usual, counted)?;
         Ok(Self { format, lines })
     }
 

@@ -47,7 +47,8 @@ impl Noted {
         }
     }
 
-    pub(super) fn record(self, audit: &Audit, request: &Request<'_>, reply: &Reply) {
+    /// `claimed`: as whom somebody wanted to log in, where that stands in a form.
+    pub(super) fn record(self, audit: &Audit, request: &Request<'_>, reply: &Reply, claimed: Option<String>) {
         if self.is_minor && !matches!(reply.status, 401 | 403 | 429) {
             return;
         }
@@ -55,7 +56,10 @@ impl Noted {
         if self.is_minor && reply.status == 401 && request.authorization.is_none() {
             return;
         }
+        let is_stranger = reply.who.is_none() && matches!(reply.status, 401 | 429);
+        let claimed = claimed.or_else(|| request.credentials().claimed());
         audit.record(&Deed {
+            claimed: claimed.as_deref().filter(|_| is_stranger).unwrap_or_default(),
             who: reply.who.as_ref().map_or("", |who| who.name()),
             how: reply.who.as_ref().map_or("", |who| who.how().as_str()),
             remote: request.remote,

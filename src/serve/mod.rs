@@ -59,6 +59,14 @@ pub struct Serve {
     audit: Audit,
 }
 
+/// What a request was found to say of who asks, whatever it is answered.
+#[derive(Default)]
+struct Heard {
+    who: Option<Principal>,
+    /// A name that a form says, whether or not it is theirs.
+    claimed: Option<String>,
+}
+
 impl Serve {
     /// Of the node `node`, naming upstreams as `names` says. A header leaves within `answer_within`.
     #[expect(clippy::too_many_arguments, reason = "each is a room of its own")]
@@ -96,23 +104,23 @@ impl Serve {
     /// is read, and perhaps not all of it.
     pub async fn answer(&self, request: &Request<'_>, body: &mut dyn Incoming) -> Reply {
         let mut kind = Kind::Other;
-        let (mut namespace, mut who, mut noted) = (None, None, None);
+        let (mut namespace, mut heard, mut noted) = (None, Heard::default(), None);
         let answer = match router::parse(&self.names, &request.line(self.takes_pushes())) {
             Ok(Routed { route, namespace: used }) => {
                 kind = Kind::of(&route);
                 namespace = used;
                 noted = self.audit.is_on().then(|| Noted::of(request, &route)).flatten();
                 // What is shared is behind locks that are let go, and is whole between any two statements of theirs.
-                let answering = AssertUnwindSafe(self.answer_route(request, route, body, &mut who)).catch_unwind();
+                let answering = AssertUnwindSafe(self.answer_route(request, route, body, &mut heard)).catch_unwind();
                 answering.await.unwrap_or(Err(Refusal::Panicked))
             }
             Err(error) => Err(error.into()),
         };
         let mut reply = answer.unwrap_or_else(|refusal| refusal.into_reply(&self.node));
         reply.kind = kind;
-        reply.who = reply.who.or(who);
+        reply.who = reply.who.or(heard.who);
         if let Some(noted) = noted {
-            noted.record(&self.audit, request, &reply);
+            noted.record(&self.audit, request, &reply, heard.claimed);
         }
         reply.name_api(namespace.as_deref(), self.push.as_ref().is_some_and(Push::is_open));
         self.metrics.count(&reply);
@@ -156,7 +164,7 @@ impl Serve {
         if self.audit.is_on()
             && let Some(noted) = Noted::of(request, &route)
         {
-            noted.record(&self.audit, request, &reply);
+            noted.record(&self.audit, request, &reply, None);
         }
         reply.kind = Kind::of(&route);
         reply.name_api(namespace.as_deref(), self.push.as_ref().is_some_and(Push::is_open));
@@ -178,20 +186,22 @@ impl Serve {
         request: &Request<'_>,
         route: Route,
         body: &mut dyn Incoming,
-        who: &mut Option<Principal>,
+        heard: &mut Heard,
     ) -> Result<Reply, Refusal> {
         fail_point!("serve.answer");
         // What is answered to everybody alike.
         match &route {
             Route::Root => return Ok(ping::redirect()),
             Route::Write { allow, .. } => return Err(Refusal::ReadOnly { allow }),
-            Route::Token if self.gate.guard().is_on() => return Box::pin(token::answer(self, request, body)).await,
+            Route::Token if self.gate.guard().is_on() => {
+                return Box::pin(token::answer(self, request, body, heard)).await;
+            }
             Route::Token => return Err(router::Error::NotFound.into()),
             _ => {}
         }
         let identified = self.gate.identify(&request.credentials()).await;
         let principal = identified.map_err(|denied| self.refuse(request, denied))?;
-        *who = Some(principal.clone());
+        heard.who = Some(principal.clone());
         let admit = |repository: &Repository, action| {
             let permit = self.gate.admit(principal.clone(), repository, action);
             permit.map_err(|denied| self.refuse(request, denied))

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::json;
 use url::form_urlencoded;
 
-use super::{Refusal, Reply, Request, Serve};
+use super::{Heard, Refusal, Reply, Request, Serve};
 use crate::auth::{Actions, Credentials, Denied, LONGEST_TOKEN, Login, Scope, Stranger};
 use crate::oci::{Code, error_body};
 use crate::push::Incoming;
@@ -28,7 +28,12 @@ struct Wish {
 }
 
 /// `GET` and `POST /v2/_wharf/token`.
-pub(super) async fn answer(serve: &Serve, request: &Request<'_>, body: &mut dyn Incoming) -> Result<Reply, Refusal> {
+pub(super) async fn answer(
+    serve: &Serve,
+    request: &Request<'_>,
+    body: &mut dyn Incoming,
+    heard: &mut Heard,
+) -> Result<Reply, Refusal> {
     let mut wish = Wish::default();
     wish.read_query(request.query.unwrap_or_default());
     if request.method == "POST" {
@@ -38,6 +43,7 @@ pub(super) async fn answer(serve: &Serve, request: &Request<'_>, body: &mut dyn 
         };
         wish.read_form(&form);
     }
+    heard.claimed = wish.username.clone();
     let login = match log_in(serve, request, &wish).await {
         Ok(login) => login,
         Err(Failure::Malformed(words)) => return Ok(bad(words)),
