@@ -1,16 +1,17 @@
 //! Finds out who asks, and gives out what they need not say it every time for.
 
+mod change;
+
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use fail::fail_point;
 use moka::sync::Cache;
 use parking_lot::{Mutex, RwLock};
 use ring::hmac;
@@ -21,10 +22,10 @@ use super::bearer::{Claims, Keys, Kind, Opened};
 use super::identity::{Identity, Table, certificate_mark};
 use super::password::{Password, random};
 use super::principal::{How, Principal};
-use super::tokens::{Shown, TokenError, Tokens, Told, Wanted};
+use super::tokens::Tokens;
 use super::{Actions, Config, Metrics, Peer};
 use crate::store::{self, Store};
-use crate::units::{Clock, Moment, Secret, with_causes};
+use crate::units::{Clock, Moment, Secret};
 
 /// How long a password that was right is remembered by its hash.
 const REMEMBERED: Duration = Duration::from_secs(60 * 60);
@@ -38,8 +39,6 @@ const SKEW: u64 = 60 * 60;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long one waits who comes when too many are looked at, until that is said.
 const CROWDED: Duration = Duration::from_secs(1);
-/// How often a disk that took nothing is tried again.
-const AGAIN: Duration = Duration::from_secs(5);
 /// bcrypt takes a whole core for each.
 const HASHING: usize = 2;
 
@@ -383,120 +382,6 @@ impl Guard {
             at: now,
         }
     }
-
-    /// All tokens, without anything that is secret.
-    pub fn tokens(&self) -> Vec<Told> {
-        self.shared.source.lock().tokens.list()
-    }
-
-    /// Makes a token. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// As [`Tokens::create`]; [`TokenError::Store`].
-    pub fn create_token(&self, wanted: Wanted) -> Result<Shown, TokenError> {
-        let now = self.shared.clock.wall().into();
-        self.give(|tokens| tokens.create(wanted.clone(), now))
-    }
-
-    /// Replaces one of its passwords: the old one is good no more, whatever the disk says. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// As [`Tokens::rotate`]; [`TokenError::Halfway`].
-    pub fn rotate_token(&self, name: &str, which: usize, expires: Option<Moment>) -> Result<Shown, TokenError> {
-        self.hold(|tokens| tokens.revoke(name, which))?;
-        self.give(|tokens| tokens.rotate(name, which, expires))
-            .map_err(|error| match error {
-                TokenError::Store(error) => TokenError::Halfway(error),
-                other => other,
-            })
-    }
-
-    /// Lets it in again. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// As [`Tokens::enable`]; [`TokenError::Store`].
-    pub fn enable_token(&self, name: &str) -> Result<(), TokenError> {
-        self.give(|tokens| tokens.enable(name))
-    }
-
-    /// Lets it in no more, whatever the disk says. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// As [`Tokens::disable`]; [`TokenError::Behind`].
-    pub fn disable_token(&self, name: &str) -> Result<(), TokenError> {
-        self.take(|tokens| tokens.disable(name))
-    }
-
-    /// Takes it away for good, whatever the disk says. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// As [`Tokens::delete`]; [`TokenError::Behind`].
-    pub fn delete_token(&self, name: &str) -> Result<(), TokenError> {
-        self.take(|tokens| tokens.delete(name))
-    }
-
-    /// Writes down what the disk did not take at first, for as long as the node runs.
-    pub async fn watch(self) {
-        loop {
-            tokio::time::sleep(AGAIN).await;
-            let this = self.clone();
-            let _ = tokio::task::spawn_blocking(move || {
-                this.shared.keys.write_down();
-                // Why it failed was said once.
-                if this.shared.is_behind.load(Ordering::Relaxed) && this.write_down().is_ok() {
-                    tracing::info!("the tokens are on the disk, as they hold");
-                }
-            })
-            .await;
-        }
-    }
-
-    /// What gives a right holds once it is on the disk.
-    fn give<T>(&self, mut change: impl FnMut(&mut Tokens) -> Result<T, TokenError>) -> Result<T, TokenError> {
-        let _turn = self.shared.writing.lock();
-        loop {
-            let (mut next, number) = {
-                let source = self.shared.source.lock();
-                (source.tokens.clone(), source.number)
-            };
-            let given = change(&mut next)?;
-            if let Err(error) = self.shared.keep(&next) {
-                // Some of it may be there all the same.
-                return Err(TokenError::Store(error));
-            }
-            let mut source = self.shared.source.lock();
-            // Meanwhile something may have been taken away, which must not come back.
-            if source.number == number {
-                source.tokens = next;
-                self.shared.renew(&mut source);
-                return Ok(given);
-            }
-        }
-    }
-
-    /// What takes a right away holds at once, and is on the disk when this returns.
-    fn take(&self, change: impl FnOnce(&mut Tokens) -> Result<(), TokenError>) -> Result<(), TokenError> {
-        self.hold(change)?;
-        self.write_down().map_err(TokenError::Behind)
-    }
-
-    fn hold(&self, change: impl FnOnce(&mut Tokens) -> Result<(), TokenError>) -> Result<(), TokenError> {
-        let mut source = self.shared.source.lock();
-        change(&mut source.tokens)?;
-        self.shared.renew(&mut source);
-        Ok(())
-    }
-
-    fn write_down(&self) -> Result<(), store::Error> {
-        let _turn = self.shared.writing.lock();
-        let tokens = self.shared.source.lock().tokens.clone();
-        self.shared.keep(&tokens)
-    }
 }
 
 impl Shared {
@@ -505,22 +390,6 @@ impl Shared {
         self.table
             .store(Arc::new(Table::new(&source.config, source.tokens.all())));
         self.seen.write().clear();
-    }
-
-    /// Whoever calls holds `writing`.
-    fn keep(&self, tokens: &Tokens) -> Result<(), store::Error> {
-        fail_point!("auth.tokens");
-        let kept = tokens.keep(&self.store);
-        let was_behind = self.is_behind.swap(kept.is_err(), Ordering::Relaxed);
-        if let Err(error) = &kept
-            && !was_behind
-        {
-            tracing::error!(
-                error = with_causes(error),
-                "the tokens cannot be written down; tried again until they can"
-            );
-        }
-        kept
     }
 
     /// Who asks without saying anything: whose certificate it is, or nobody.
@@ -719,6 +588,8 @@ impl<'a> Scheme<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use prometheus::Registry;
     use tempfile::TempDir;
 
