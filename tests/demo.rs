@@ -53,10 +53,10 @@ fn the_demo_over_tls_proves_what_the_plant_refuses_too() {
     for proved in [
         "https://127.0.0.1:",
         "proved: no request went above Level 3 (counted: Level 4 0, Level 5 0, in the cloud's log 0)",
-        "proved: nobody is given anything without a login (401 from 4 of 4)",
-        "proved: who does not trust the plant's authority meets nobody (4 of 4 handshakes end there)",
-        "proved: what the layers' accounts do not list is not handed down, even to who may have all of Level 3 \
-         (office/payroll: 200 from the cloud, 404 at Level 3)",
+        "proved: who does not log in is given no image (401 from 4 of 4)",
+        "proved: who does not trust the plant's authority asks nothing (4 of 4 certificates are not believed)",
+        "(office/payroll: 200 from the cloud, 404 at Level 3)",
+        "(office/payroll: 200 from Level 5, 404 at Level 3)",
         "proved: an account that may pull does not push (403 to l4-site at Level 5)",
     ] {
         assert!(said.contains(proved), "no {proved}: {said}");

@@ -155,9 +155,17 @@ async fn an_account_that_may_not_have_one_repository_of_many_is_in_no_trouble_an
         assert_eq!(reasons(node).await, [] as [&str; 0]);
     }
 
-    // It hides nothing that the layer below has, and says so to it.
+    // What the layer below has and the one above has not any more stays there.
+    for node in [&top, &below] {
+        assert_eq!(node.get(&manifest("a", "v1")).await.status, 200);
+    }
+    let mut top = top;
+    top.kill();
+    std::fs::remove_dir_all(top.data()).unwrap();
+    top.start().await;
     cloud.fault(Fault::any("/v2/a/").status(403));
     tokio::time::sleep(Duration::from_millis(1300)).await;
+    assert_eq!(top.get(&manifest("a", "v1")).await.status, 404);
     let reply = below.get(&manifest("a", "v1")).await;
     reply.assert_is(&image.manifest.bytes);
 }

@@ -7,8 +7,9 @@ use crate::support::client::{Request, blob, manifest};
 use crate::support::content::Image;
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
+use crate::support::owing;
 use crate::support::pushing::Pusher;
-use crate::support::upstream::{Access, Fault, Upstream};
+use crate::support::upstream::{Access, Book, Fault, Upstream};
 
 async fn pass(time: Duration) {
     tokio::time::sleep(time).await;
@@ -80,6 +81,8 @@ async fn a_repository_that_the_parent_forbids_is_not_served_nor_with_the_parent_
 
     assert_none_is_served(&node, "a", &image, &[404]).await;
     assert_all_are_served(&node, "b", &other).await;
+    let catalog = node.get("/v2/_catalog").await;
+    assert_eq!(catalog.json()["repositories"], serde_json::json!(["b"]), "{catalog}");
     parent.stop().await;
     pass(SOON).await;
     assert_none_is_served(&node, "a", &image, &[404]).await;
@@ -127,13 +130,13 @@ async fn with_the_parent_away_its_word_counts_so_long_and_no_longer_and_says_why
 async fn the_parent_is_asked_for_its_word_once_in_the_time_of_a_tag_and_not_for_its_content() {
     let parent = Upstream::start().await;
     let image = parent.new_image("a", "v1", &[10, 20, 30]);
-    let node = heeding(&parent.url(), "1h").start().await;
+    let node = heeding(&parent.url(), "1h").tag_ttl("4s").start().await;
     let targets = (0..3).map(|layer| blob("a", &image.layer(layer)));
     let targets: Vec<String> = targets.chain([manifest("a", &image.manifest.digest)]).collect();
     for target in &targets {
         assert_eq!(node.get(target).await.status, 200);
     }
-    pass(SOON).await;
+    pass(Duration::from_millis(4300)).await;
     parent.forget();
 
     for _ in 0..3 {
@@ -166,25 +169,151 @@ async fn a_login_that_the_parent_does_not_know_takes_nothing_away_before_the_old
 }
 
 #[tokio::test]
-async fn content_that_the_parent_has_no_more_is_gone_here_too_and_stays_away_with_it() {
+async fn that_one_thing_is_gone_above_or_was_asked_for_as_something_else_takes_nothing_away() {
     let mut parent = Upstream::start().await;
-    let (image, other) = (parent.new_image("a", "v1", &[100]), parent.new_image("a", "v2", &[200]));
-    let digest = &image.manifest.digest;
+    let (image, gone) = (parent.new_image("a", "v1", &[100]), parent.new_image("a", "v2", &[200]));
     let node = heeding(&parent.url(), "1h").start().await;
-    for reference in ["v1", "v2", digest] {
-        assert_eq!(node.get(&manifest("a", reference)).await.status, 200);
+    for target in routes("a", &image).iter().chain(&routes("a", &gone)[1..]) {
+        assert_eq!(node.get(target).await.status, 200, "{target}");
     }
-    parent.without_tag("a", "v1");
-    parent.without_manifest("a", digest);
-    pass(SOON).await;
+    let gone = manifest("a", &gone.manifest.digest);
+    assert_eq!(node.get(&gone).await.status, 200);
+    parent.without_tag("a", "v2");
+    parent.fault(Fault::any(&gone).status(404));
 
-    assert_eq!(node.get(&manifest("a", digest)).await.status, 404);
-    assert_eq!(node.get(&manifest("a", "v2")).await.status, 200);
+    for _ in 0..2 {
+        pass(SOON).await;
+        // As a blob the one is nowhere, and as a manifest the other.
+        let _ = node.get(&blob("a", &image.manifest.digest)).await;
+        let _ = node.get(&manifest("a", &image.layer(0))).await;
+        assert_eq!(node.get(&gone).await.status, 200);
+        assert_eq!(node.get(&blob("a", &image.layer(0))).await.status, 200);
+    }
     parent.stop().await;
     pass(SOON).await;
-    let reply = node.get(&manifest("a", digest)).await;
-    assert_ne!(reply.status, 200, "{reply}");
-    assert_eq!(node.get(&manifest("a", &other.manifest.digest)).await.status, 200);
+    assert_all_are_served(&node, "a", &image).await;
+    assert_eq!(node.get(&gone).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_no_that_is_remembered_is_on_the_disk_and_takes_no_tag_away_from_the_layer_below() {
+    let mut cloud = Upstream::start().await;
+    let image = cloud.new_image("a", "v1", &[100]);
+    let mut top = heeding(&cloud.url(), "1h").named("l5").start().await;
+    let below = Setup::below(&top.url()).named("l4").tag_ttl("1s").start().await;
+    for target in routes("a", &image) {
+        assert_eq!(below.get(&target).await.status, 200, "{target}");
+    }
+    cloud.fault(Fault::any("/v2/a/").status(403));
+    pass(SOON).await;
+    let refused = top.get(&manifest("a", "v1")).await;
+    assert_eq!(
+        (refused.status, refused.header("wharf-denied")),
+        (404, "403"),
+        "{refused}"
+    );
+
+    top.kill();
+    cloud.stop().await;
+    top.start().await;
+
+    assert_none_is_served(&top, "a", &image, &[404]).await;
+    pass(SOON).await;
+    for target in routes("a", &image) {
+        assert_eq!(below.get(&target).await.status, 200, "{target}");
+    }
+}
+
+#[tokio::test]
+async fn a_403_counts_if_a_registry_says_it_to_an_account_that_it_lets_in() {
+    let parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[100]);
+    parent.access(Access::Basic {
+        user: "below".to_owned(),
+        password: "right".to_owned(),
+    });
+    let node = heeding(&parent.url(), "1h").asking_as("below", "right").start().await;
+    assert_all_are_served(&node, "a", &image).await;
+
+    let page = Fault::any("/v2/a/").status(403).header("Content-Type", "text/html");
+    for fault in [page, Fault::any("/v2/").status(403)] {
+        parent.fault(fault);
+        pass(SOON).await;
+        assert_all_are_served(&node, "a", &image).await;
+        parent.without_faults();
+    }
+    parent.fault(Fault::any("/v2/a/").status(403));
+    pass(SOON).await;
+    assert_none_is_served(&node, "a", &image, &[404]).await;
+}
+
+#[tokio::test]
+async fn a_token_that_the_service_gives_and_that_does_not_do_is_a_no_and_no_trouble() {
+    let parent = Upstream::start().await;
+    parent.bearer(&Book::of("below", "right"));
+    let image = parent.new_image("a", "v1", &[100]);
+    let node = heeding(&parent.url(), "1h").asking_as("below", "right").start().await;
+    assert_all_are_served(&node, "a", &image).await;
+    let challenge = format!(
+        r#"Bearer realm="{}/token",service="s",scope="repository:a:pull",error="insufficient_scope""#,
+        parent.url()
+    );
+    parent.fault(Fault::any("/v2/a/").status(401).header("WWW-Authenticate", &challenge));
+    pass(SOON).await;
+
+    assert_none_is_served(&node, "a", &image, &[404]).await;
+    let ready = node.admin("/readyz").await;
+    assert_eq!(ready.json()["reasons"], serde_json::json!([]), "{ready}");
+}
+
+#[tokio::test]
+async fn a_parent_that_knows_no_head_is_asked_for_its_word_by_a_get() {
+    let parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[100]);
+    parent.fault(Fault::head("").status(405));
+    let node = heeding(&parent.url(), "3s").start().await;
+    let targets = [manifest("a", &image.manifest.digest), blob("a", &image.layer(0))];
+    for _ in 0..4 {
+        for target in &targets {
+            assert_eq!(node.get(target).await.status, 200, "{target}");
+        }
+        pass(SOON).await;
+    }
+}
+
+#[tokio::test]
+async fn what_was_delivered_is_served_when_the_parent_leaves_right_after() {
+    let mut parent = owing::parent().await;
+    let node = heeding(&parent.url(), "1h").registry().start().await;
+    let image = Image::of(&[300]);
+    Pusher::of(node.client(), "a").image("v1", &image).await;
+    node.drained().await;
+    parent.stop().await;
+    pass(SOON).await;
+
+    for target in &routes("a", &image)[..3] {
+        assert_eq!(node.get(target).await.status, 200, "{target}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_parent_took_back_is_neither_mounted_nor_named_by_what_is_pushed() {
+    let parent = owing::parent().await;
+    let image = parent.new_image("a", "v1", &[100]);
+    let node = heeding(&parent.url(), "1h").registry().start().await;
+    assert_all_are_served(&node, "a", &image).await;
+    let forbidden = [Fault::get("/v2/a/").status(403), Fault::head("/v2/a/").status(403)];
+    forbidden.into_iter().for_each(|fault| parent.fault(fault));
+    pass(SOON).await;
+
+    let mount = Request::new("POST", &format!("/v2/b/blobs/uploads/?mount={}&from=a", image.layer(0)));
+    let mounted = node.send(mount.header("Content-Length", "0")).await;
+    assert_eq!(mounted.status, 202, "{mounted}");
+    let pushed = Pusher::of(node.client(), "a")
+        .put_manifest("mine", &image.manifest)
+        .await;
+    pushed.assert_error(400, "MANIFEST_BLOB_UNKNOWN");
+    assert_none_is_served(&node, "a", &image, &[404]).await;
 }
 
 #[tokio::test]

@@ -539,7 +539,7 @@ impl World {
                     bearer,
                 };
             }
-            3 => self.set(dice.below(SETTINGS.len())).await,
+            3..6 => self.set(dice.below(SETTINGS.len())).await,
             _ => {}
         }
     }
