@@ -313,7 +313,12 @@ async fn what_the_parent_took_back_is_neither_mounted_nor_named_by_what_is_pushe
         .put_manifest("mine", &image.manifest)
         .await;
     pushed.assert_error(400, "MANIFEST_BLOB_UNKNOWN");
-    assert_none_is_served(&node, "a", &image, &[404]).await;
+    for target in &routes("a", &image)[..3] {
+        assert_eq!(node.get(target).await.status, 404, "{target}");
+    }
+    // What was pushed here, which is nothing.
+    let tags = node.get("/v2/a/tags/list").await;
+    assert_eq!(tags.json()["tags"], serde_json::json!([]), "{tags}");
 }
 
 #[tokio::test]

@@ -209,6 +209,8 @@ impl Config {
             }
             for name in &identity.certificates {
                 if let Some(other) = earlier().find(|other| other.certificates.contains(name)) {
+                    // Without the word for its kind.
+                    let name = name.split_once(' ').map_or(name.as_str(), |(_, name)| name);
                     conflicts.push((
                         format!("identity[{index}].certificates"),
                         format!("{name:?} is said to be {} already, and a certificate is one identity's; leave it out there or here", other.name),

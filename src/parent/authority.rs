@@ -135,10 +135,10 @@ impl Authority {
     /// [`Error::Denied`] without any request, if it was refused lately.
     pub(super) async fn remembered(&self, wire: &Wire, want: Want<'_>) -> Result<Option<Credential>, Error> {
         let key = want.key();
-        if self.refused.holds(&key) {
+        if let Some(status) = self.refused.holds(&key) {
             return Err(Error::Denied {
                 layer: wire.layer.clone(),
-                status: 401,
+                status,
                 anonymous: self.is_anonymous(),
                 words: None,
             });
@@ -162,16 +162,18 @@ impl Authority {
         self.refused.forget();
     }
 
-    /// `shown` was refused for good: who asks for this repository within the next seconds is refused
+    /// `shown` was refused for good, 403 if it is good and does not do for this: who asks for this repository within the next seconds is refused
     /// without a request. A password that the upstream itself refuses is bad for all repositories.
     pub(super) fn blame(&self, wire: &Wire, want: Want<'_>, status: u16, shown: &Credential) {
         let repository = &*want.key();
         match &shown.shown {
             Shown::Password(_) if status == 401 && want.action == Action::Pull => self.blame_login(wire),
             // Who may pull is not kept from it because it may not push.
-            Shown::Password(_) if status == 401 => self.refused.remember(Some(repository), refused::LOGIN),
+            Shown::Password(_) if status == 401 => self.refused.remember(Some(repository), status, refused::LOGIN),
             Shown::Password(_) => {}
-            Shown::Token(..) if self.is_anonymous() => self.refused.remember(Some(repository), refused::ANONYMOUS),
+            Shown::Token(..) if self.is_anonymous() || status == 403 => {
+                self.refused.remember(Some(repository), status, refused::ANONYMOUS);
+            }
             Shown::Token(..) => {
                 let wait_s = refused::LOGIN.as_secs();
                 tracing::warn!(
@@ -182,7 +184,7 @@ impl Authority {
                     "our token is refused"
                 );
                 wire.note_credentials();
-                self.refused.remember(Some(repository), refused::LOGIN);
+                self.refused.remember(Some(repository), status, refused::LOGIN);
             }
         }
     }
@@ -191,7 +193,7 @@ impl Authority {
         let wait_s = refused::LOGIN.as_secs();
         tracing::warn!(upstream = wire.layer, wait_s, "our user or password is refused");
         wire.note_credentials();
-        self.refused.remember(None, refused::LOGIN);
+        self.refused.remember(None, 401, refused::LOGIN);
     }
 
     /// What to show after the upstream refused `shown` with `challenge`; `None`: there is nothing

@@ -83,12 +83,14 @@ impl Shared {
         let is_peek = ask.head && exchange.method == Method::GET;
         if !matches!(status, 200 | 206) {
             let is_page = is_web_page(&Head::parse(response.headers(), &exchange.url));
+            // Its own service took the login, and gave a token for it.
+            let is_narrow = challenge::is_insufficient_scope(response.headers());
             let mut error = self.refusal(response, is_elsewhere).await;
             let is_content = ask.is_manifest() || ask.is_blob();
             if matches!(error, Error::Absent { .. }) && is_page && is_content && !is_elsewhere {
                 error = self.believed(error).await;
             }
-            if let Error::Denied { status: 403, .. } = &error {
+            if matches!(error, Error::Denied { status: 403, .. }) && !is_narrow {
                 error = self.weighed(error, ask, is_page).await;
             }
             if ask.head && status == 400 && !is_elsewhere {
@@ -367,7 +369,12 @@ impl Exchange<'_> {
             };
             let Some(better) = better else {
                 if let Some(shown) = &shown {
-                    let status = reply.response.status().as_u16();
+                    let is_narrow = challenge::is_insufficient_scope(reply.response.headers());
+                    let status = if is_narrow && !authority.is_anonymous() {
+                        403
+                    } else {
+                        401
+                    };
                     authority.blame(wire, self.want, status, shown);
                 }
                 return Ok(reply);

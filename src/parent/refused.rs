@@ -10,7 +10,7 @@ use crate::units::Clock;
 /// A login that was refused is taken for bad for so long.
 pub(super) const LOGIN: Duration = Duration::from_secs(30);
 
-/// Who is refused without a login waits as long as for what does not exist.
+/// Who is refused without a login, or though his login is good, waits as long as for what does not exist.
 pub(super) const ANONYMOUS: Duration = Duration::from_secs(5);
 
 /// So many repositories are remembered; with more, all are forgotten.
@@ -19,8 +19,8 @@ const MOST: usize = 4096;
 /// What is refused, and until when.
 #[derive(Debug)]
 pub(super) struct Refused {
-    /// By repository; none: everything.
-    until: Mutex<HashMap<Option<String>, Instant>>,
+    /// By repository; none: everything. With the status that says why.
+    until: Mutex<HashMap<Option<String>, (Instant, u16)>>,
     clock: Clock,
 }
 
@@ -32,13 +32,13 @@ impl Refused {
         }
     }
 
-    /// `repository` was refused, or everything.
-    pub(super) fn remember(&self, repository: Option<&str>, span: Duration) {
+    /// `repository` was refused, or everything: 401, our login, or 403, the repository to our account.
+    pub(super) fn remember(&self, repository: Option<&str>, status: u16, span: Duration) {
         let mut until = self.until.lock();
         if until.len() >= MOST {
             until.clear();
         }
-        until.insert(repository.map(str::to_owned), self.clock.now() + span);
+        until.insert(repository.map(str::to_owned), (self.clock.now() + span, status));
     }
 
     /// Nothing was.
@@ -46,14 +46,17 @@ impl Refused {
         self.until.lock().clear();
     }
 
-    /// Whether `repository` or everything was refused lately.
-    pub(super) fn holds(&self, repository: &str) -> bool {
+    /// Whether `repository` or everything was refused lately, and with which status.
+    pub(super) fn holds(&self, repository: &str) -> Option<u16> {
         let until = self.until.lock();
         if until.is_empty() {
-            return false;
+            return None;
         }
-        let holds = |key: &Option<String>| until.get(key).is_some_and(|until| *until > self.clock.now());
-        holds(&None) || holds(&Some(repository.to_owned()))
+        let holds = |key: &Option<String>| {
+            let (until, status) = until.get(key)?;
+            (*until > self.clock.now()).then_some(*status)
+        };
+        holds(&None).or_else(|| holds(&Some(repository.to_owned())))
     }
 }
 
@@ -66,14 +69,14 @@ mod tests {
         let (clock, hand) = Clock::manual();
         let refused = Refused::new(clock);
 
-        refused.remember(Some("a"), LOGIN);
-        assert!(refused.holds("a") && !refused.holds("b"));
-        refused.remember(None, ANONYMOUS);
-        assert!(refused.holds("b"));
+        refused.remember(Some("a"), 403, LOGIN);
+        assert_eq!((refused.holds("a"), refused.holds("b")), (Some(403), None));
+        refused.remember(None, 401, ANONYMOUS);
+        assert_eq!(refused.holds("b"), Some(401));
 
         hand.advance(ANONYMOUS);
-        assert!(refused.holds("a") && !refused.holds("b"));
+        assert_eq!((refused.holds("a"), refused.holds("b")), (Some(403), None));
         hand.advance(LOGIN);
-        assert!(!refused.holds("a"));
+        assert_eq!(refused.holds("a"), None);
     }
 }
