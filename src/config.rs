@@ -400,6 +400,10 @@ impl Config {
                 "[auth], [[identity]] and [[permission]], so that nobody would be asked who they are (an empty [auth] lets nobody in),",
                 self.auth.is_on && !new.auth.is_on,
             ),
+            (
+                "admin.certificates, so that any certificate would make an operator,",
+                !self.admin.certificates.is_empty() && new.admin.certificates.is_empty(),
+            ),
             ("[audit]", self.audit != new.audit),
             ("[log]", self.log != new.log),
         ];

@@ -42,6 +42,21 @@ fn no_import_goes_up_or_sideways() {
 }
 
 #[test]
+fn no_line_of_the_program_switches_off_that_certificates_are_verified() {
+    let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    // Of reqwest, of rustls for a client, of OpenSSL by its name.
+    let ways = ["danger_accept", ".dangerous()", "ServerCertVerifier", "verify_none"];
+
+    let found: Vec<String> = sources
+        .iter()
+        .filter(|(_, text)| ways.iter().any(|way| text.contains(way)))
+        .map(|(path, _)| path.display().to_string())
+        .collect();
+
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
 fn what_leaves_for_a_client_passes_the_shelf() {
     let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
 

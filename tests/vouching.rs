@@ -267,6 +267,36 @@ async fn a_token_that_the_service_gives_and_that_does_not_do_is_a_no_and_no_trou
 }
 
 #[tokio::test]
+async fn who_may_list_and_not_read_any_more_is_not_vouched_for_by_lists_nor_is_a_stranger_to_all() {
+    let parent = Upstream::start().await;
+    let image = parent.new_image("a", "v1", &[100]);
+    let node = heeding(&parent.url(), "1h").start().await;
+    assert_all_are_served(&node, "a", &image).await;
+
+    // Everybody has to log in there from now on, and this node has no account.
+    parent.access(Access::Basic {
+        user: "below".to_owned(),
+        password: "right".to_owned(),
+    });
+    pass(SOON).await;
+    assert_all_are_served(&node, "a", &image).await;
+    parent.access(Access::Open);
+
+    parent.fault(Fault::any("/manifests/").status(403));
+    parent.fault(Fault::any("/blobs/").status(403));
+    for _ in 0..2 {
+        pass(SOON).await;
+        for target in &routes("a", &image)[..3] {
+            assert_eq!(node.get(target).await.status, 404, "{target}");
+        }
+        assert_eq!(node.get("/v2/a/tags/list").await.status, 200);
+    }
+    let mut parent = parent;
+    parent.stop().await;
+    assert_none_is_served(&node, "a", &image, &[404]).await;
+}
+
+#[tokio::test]
 async fn a_parent_that_knows_no_head_is_asked_for_its_word_by_a_get() {
     let parent = Upstream::start().await;
     let image = parent.new_image("a", "v1", &[100]);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::support::content::Image;
 use crate::support::eventually;
 use crate::support::owing::{below, parent};
-use crate::support::upstream::{Cut, Fault, Gate};
+use crate::support::upstream::{Access, Cut, Fault, Gate};
 
 const MIB: usize = 1 << 20;
 
@@ -303,4 +303,29 @@ async fn a_tag_that_the_parent_gives_to_something_else_is_not_delivered_until_it
     node.drained().await;
 
     assert!(parent.has_image("a", "v1", &image));
+}
+
+#[tokio::test]
+async fn an_upload_that_is_sent_elsewhere_takes_no_login_along() {
+    let (parent, elsewhere) = (parent().await, parent().await);
+    parent.access(Access::Basic {
+        user: "l4".to_owned(),
+        password: "secret".to_owned(),
+    });
+    let away = format!("{}/v2/a/blobs/uploads/else", elsewhere.url());
+    let sent = Fault::post("/blobs/uploads/").status(202).header("Location", &away);
+    parent.fault(sent.times(2));
+    let node = below(&parent).asking_as("l4", "secret").start().await;
+    let image = Image::of(&[1000]);
+
+    node.to("a").image("v1", &image).await;
+    node.drained().await;
+
+    assert!(parent.has_image("a", "v1", &image));
+    let told = elsewhere.seen("", "");
+    assert!(!told.is_empty(), "nobody was sent there");
+    for seen in told {
+        assert_eq!(seen.header("authorization"), None, "{seen:?}");
+        assert_eq!(seen.header("cookie"), None, "{seen:?}");
+    }
 }

@@ -113,8 +113,8 @@ impl Admin {
         let status = match verdict {
             Verdict::Operator => return,
             Verdict::Stranger if head.method != http::Method::POST => return,
-            Verdict::Stranger | Verdict::Wrong => 401,
-            Verdict::Foreign(_) => 403,
+            Verdict::Stranger | Verdict::Wrong if self.config.get().token.is_some() => 401,
+            Verdict::Stranger | Verdict::Wrong | Verdict::Foreign(_) => 403,
         };
         let path = head.uri.path();
         self.audit.record(&Deed {

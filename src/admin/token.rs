@@ -31,7 +31,6 @@ pub(super) fn reference(path: &str, query: &str, body: &[u8]) -> String {
 /// All, without anything that is secret, and whether anybody is asked for one.
 pub(super) async fn list(guard: &Guard) -> Response<Vec<u8>> {
     let guard = guard.clone();
-    // Whoever changes one holds them until that is on the disk.
     beside(move || json(200, &json!({ "asked": guard.is_on(), "tokens": guard.tokens() }))).await
 }
 

@@ -169,11 +169,11 @@ impl Reload {
     /// Reads the files anew that settings name, and not the settings; `false`: they changed meanwhile, and nothing was done.
     fn files(&self, expected: &Look) -> bool {
         let mut current = self.shared.current.lock();
-        let outcome = self.shared.read_files(&current);
+        let (next, refused) = self.shared.read_files(&current);
         if Look::at(&current) != *expected {
             return false;
         }
-        let _ = self.shared.settle(outcome, &mut current, Cause::File);
+        self.shared.settle_files(next, &refused, &mut current);
         true
     }
 }
@@ -228,21 +228,52 @@ impl Shared {
             && current.admin.read_anew().as_ref() == Ok(&current.admin)
     }
 
-    fn read_files(&self, current: &Config) -> Result<Next, String> {
-        let (tls, admin_tls) = current.read_tls()?;
-        let auth = current.auth.read_anew()?;
-        if let Some(path) = current.auth.emptied(&auth) {
-            return Err(format!(
+    /// What files say now, and why some of it is not taken: a certificate is no reason to let somebody in for longer, nor are users
+    /// one to show an old certificate.
+    fn read_files(&self, current: &Config) -> (Next, Vec<String>) {
+        let (mut config, mut refused) = (current.clone(), Vec::new());
+        let (tls, admin_tls) = current.read_tls().unwrap_or_else(|reason| {
+            refused.push(reason);
+            (None, None)
+        });
+        let auth = current.auth.read_anew().and_then(|auth| match current.auth.emptied(&auth) {
+            Some(path) => Err(format!(
                 "htpasswd_file {} has nobody in it any more; if that is meant, ask for it by SIGHUP or POST /api/reload",
                 path.display()
-            ));
+            )),
+            None => Ok(auth),
+        });
+        match auth {
+            Ok(auth) => config.auth = auth,
+            Err(reason) => refused.push(reason),
         }
-        let config = Config {
-            auth,
-            admin: current.admin.read_anew()?,
-            ..current.clone()
-        };
-        Ok(Next { config, tls, admin_tls })
+        match current.admin.read_anew() {
+            Ok(admin) => config.admin = admin,
+            Err(reason) => refused.push(reason),
+        }
+        (Next { config, tls, admin_tls }, refused)
+    }
+
+    /// Puts in force what is taken, and says what is not.
+    fn settle_files(&self, next: Next, refused: &[String], current: &mut Config) {
+        self.record(Cause::File, refused.is_empty());
+        for reason in refused {
+            tracing::error!(reason, "a file could not be read anew; what it held before goes on");
+        }
+        self.take(next, current);
+        let outcome = if refused.is_empty() { "done" } else { "refused" };
+        self.counted.reloads.with_label_values(&[outcome]).inc();
+        if refused.is_empty() {
+            tracing::info!("files that the settings name were read anew");
+        }
+    }
+
+    fn take(&self, next: Next, current: &mut Config) {
+        for words in next.config.auth.refused() {
+            tracing::warn!(reason = words, "a line of htpasswd_file is not looked at");
+        }
+        self.put_in_force(&next, current);
+        *current = next.config;
     }
 
     /// Puts it in force, or says why not.
@@ -252,11 +283,7 @@ impl Shared {
             self.counted.reloads.with_label_values(&["refused"]).inc();
             tracing::error!(reason, "the settings could not be read anew; those before go on");
         })?;
-        for words in next.config.auth.refused() {
-            tracing::warn!(reason = words, "a line of htpasswd_file is not looked at");
-        }
-        self.put_in_force(&next, current);
-        *current = next.config;
+        self.take(next, current);
         self.counted.reloads.with_label_values(&["done"]).inc();
         tracing::info!("the settings were read anew");
         Ok(())

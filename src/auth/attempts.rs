@@ -59,7 +59,8 @@ struct Count {
 /// One login that is looked at. Whether it failed is said before it goes.
 pub(super) struct Attempt {
     attempts: Attempts,
-    keys: [Key; 2],
+    /// Of whom it counts: who is guessed at alone already waits for it, and others behind the address need not.
+    keys: Vec<Key>,
     /// How long it has to wait before.
     pub(super) wait: Duration,
 }
@@ -75,9 +76,18 @@ impl Attempts {
         if all.len() + keys.len() > MOST {
             forget(&mut all, now);
         }
-        let bounds = keys.map(|key| key.bounds());
+        let is_guessed_at = all.get(&keys[1]).is_some_and(|count| {
+            let failed = if now.duration_since(count.last) < REMEMBERED {
+                count.failed
+            } else {
+                0
+            };
+            failed.saturating_add(count.under_way) >= OF_NAME.free
+        });
+        let keys = if is_guessed_at { vec![keys[1]] } else { keys.to_vec() };
         let mut wait = Duration::ZERO;
-        for (key, bounds) in keys.iter().zip(bounds) {
+        for key in &keys {
+            let bounds = key.bounds();
             let Some(count) = all.get_mut(key) else { continue };
             if now.duration_since(count.last) >= REMEMBERED {
                 count.failed = 0;
@@ -87,13 +97,13 @@ impl Attempts {
             }
             wait = wait.max(bounds.wait(count.failed.saturating_add(count.under_way)));
         }
-        for key in keys {
+        for key in &keys {
             let new = Count {
                 failed: 0,
                 under_way: 0,
                 last: now,
             };
-            all.entry(key).or_insert(new).under_way += 1;
+            all.entry(*key).or_insert(new).under_way += 1;
         }
         Some(Attempt {
             attempts: self.clone(),
@@ -200,7 +210,7 @@ mod tests {
     fn who_guesses_one_name_slows_down_no_other_behind_the_same_address() {
         let (attempts, now) = (Attempts::default(), Clock::system().now());
         let from = "192.0.2.1";
-        for _ in 0..30 {
+        for _ in 0..300 {
             failing(&attempts, from, "guessed", now);
         }
         let held: Vec<Option<Attempt>> = (0..40)

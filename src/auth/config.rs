@@ -36,6 +36,9 @@ pub(super) struct Users {
     refused: Vec<String>,
 }
 
+/// The newest keys are kept, each of which signs for a week: the oldest is good for so long after its last signature.
+const LONGEST_REFRESH: Duration = Duration::from_secs(49 * 24 * 60 * 60);
+
 /// Somebody who is written down in the settings.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 #[serde(try_from = "WrittenIdentity")]
@@ -288,6 +291,11 @@ impl TryFrom<WrittenSection> for Section {
         if refresh_ttl.duration() < token_ttl.duration() {
             return Err(format!(
                 "refresh_ttl is {refresh_ttl}, less than token_ttl; write for example 30d"
+            ));
+        }
+        if refresh_ttl.duration() > LONGEST_REFRESH {
+            return Err(format!(
+                "refresh_ttl is {refresh_ttl}, and the keys that logins are signed with are kept for 49d; write less, or use tokens (wharf token create)"
             ));
         }
         let htpasswd = htpasswd_file.as_deref().map(read_htpasswd).transpose()?;

@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use moka::sync::Cache;
 use parking_lot::{Mutex, RwLock};
 use ring::hmac;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::attempts::Attempts;
 use super::bearer::{Claims, Keys, Kind, Opened};
@@ -37,7 +37,7 @@ const LONGEST_SEEN: usize = 1 << 10;
 const SKEW: u64 = 60 * 60;
 /// How long a login waits for others to be hashed.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long one waits who comes when too many are looked at, until that is said.
+/// How often it is looked whether one is known by now who comes when too many are looked at.
 const CROWDED: Duration = Duration::from_secs(1);
 /// bcrypt takes a whole core for each.
 const HASHING: usize = 2;
@@ -132,7 +132,7 @@ struct Shared {
     /// Passwords that were right, by a hash that means nothing outside this process.
     right: Cache<[u8; 32], ()>,
     right_key: hmac::Key,
-    hashing: Semaphore,
+    hashing: Arc<Semaphore>,
     attempts: Attempts,
     clock: Clock,
     metrics: Metrics,
@@ -213,7 +213,7 @@ impl Guard {
                     .time_to_live(REMEMBERED)
                     .build(),
                 right_key: hmac::Key::new(hmac::HMAC_SHA256, &random()),
-                hashing: Semaphore::new(HASHING),
+                hashing: Arc::new(Semaphore::new(HASHING)),
                 attempts: Attempts::default(),
                 clock,
                 metrics,
@@ -298,10 +298,12 @@ impl Guard {
         }
         let attempt = match from.map(|from| shared.attempts.begin(from, name, shared.clock.now())) {
             Some(None) => {
-                // Where many start at once with one password, the first of them is known by then.
-                tokio::time::sleep(CROWDED).await;
-                if let Some(login) = shared.remembered(name, password) {
-                    return Ok(login);
+                // Where many start at once with one password, the first of them is known before long.
+                for _ in 0..PATIENCE.as_secs() / CROWDED.as_secs() {
+                    tokio::time::sleep(CROWDED).await;
+                    if let Some(login) = shared.remembered(name, password) {
+                        return Ok(login);
+                    }
                 }
                 shared.metrics.failed("too-many");
                 return Err(Stranger::TooMany);
@@ -505,10 +507,20 @@ impl Shared {
             theirs.cloned().partition(|candidate| candidate.verifier.is_quick());
         let found = match (matching(&quick, password), slow.is_empty()) {
             (Some(mark), _) => Some(mark),
-            (None, false) => self.hashed(slow, password).await?,
+            (None, false) => {
+                let turn = self.turn().await?;
+                // Another with the same password may have had one before.
+                if let Some(login) = self.remembered(name, password) {
+                    return Ok(Some(login));
+                }
+                Self::hashed(turn, slow, password).await
+            }
             (None, true) => {
                 // Who does not exist takes as long as who does, and so does who has nothing that takes long.
-                self.hashed(table.decoy.iter().cloned().collect(), password).await?;
+                let decoy: Vec<Password> = table.decoy.iter().cloned().collect();
+                if !decoy.is_empty() {
+                    Self::hashed(self.turn().await?, decoy, password).await;
+                }
                 None
             }
         };
@@ -523,20 +535,26 @@ impl Shared {
         }))
     }
 
-    /// The mark of the one that it is, of those that take long: beside the runtime, and not all at once.
-    async fn hashed(&self, candidates: Vec<Password>, password: &Secret) -> Result<Option<String>, Stranger> {
-        if candidates.is_empty() {
-            return Ok(None);
-        }
+    /// A turn at what takes a core for long.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, Stranger> {
         // Whoever comes when there are too many of them is not kept waiting for all.
-        let turn = tokio::time::timeout(PATIENCE, self.hashing.acquire()).await;
-        let Ok(Ok(_turn)) = turn else {
+        let turn = tokio::time::timeout(PATIENCE, self.hashing.clone().acquire_owned()).await;
+        let Ok(Ok(turn)) = turn else {
             self.metrics.failed("too-many");
             return Err(Stranger::TooMany);
         };
+        Ok(turn)
+    }
+
+    /// The mark of the one that it is, of those that take long: beside the runtime.
+    async fn hashed(turn: OwnedSemaphorePermit, candidates: Vec<Password>, password: &Secret) -> Option<String> {
         let password = password.clone();
-        let matching = tokio::task::spawn_blocking(move || matching(&candidates, &password));
-        Ok(matching.await.ok().flatten())
+        let matching = tokio::task::spawn_blocking(move || {
+            // Held for as long as a core is, though whoever asked may have left.
+            let _turn = turn;
+            matching(&candidates, &password)
+        });
+        matching.await.ok().flatten()
     }
 
     fn tag(&self, name: &str, password: &Secret, mark: &str) -> [u8; 32] {

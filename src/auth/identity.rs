@@ -109,9 +109,11 @@ impl Table {
 
     fn of(config: &Config, all: Vec<Identity>) -> Self {
         let all: Vec<Arc<Identity>> = all.into_iter().map(Arc::new).collect();
+        let cost = |password: &&Password| password.verifier.cost();
+        // Who does not exist takes as long as who takes longest.
         let slow = |identity: &Arc<Identity>| {
             let slow = |password: &&Password| !password.verifier.is_quick();
-            identity.passwords.iter().find(slow).cloned()
+            identity.passwords.iter().filter(slow).max_by_key(cost).cloned()
         };
         let certified = all.iter().flat_map(|identity| {
             let names = identity.certificates.iter();
@@ -119,7 +121,10 @@ impl Table {
         });
         Self {
             is_on: config.is_on,
-            decoy: all.iter().find_map(slow),
+            decoy: all
+                .iter()
+                .filter_map(slow)
+                .max_by_key(|password| password.verifier.cost()),
             certified: certified.collect(),
             anonymous: config.rights_of_anonymous(),
             token_ttl: config.token_ttl,

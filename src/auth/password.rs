@@ -67,6 +67,14 @@ impl Verifier {
         })
     }
 
+    /// How dear a comparison is: bcrypt's cost, 0 where it is no bcrypt.
+    pub(super) fn cost(&self) -> u32 {
+        match self {
+            Self::Bcrypt(hash) => hash.parse::<bcrypt::HashParts>().map_or(0, |parts| parts.get_cost()),
+            Self::Sha256(_) => 0,
+        }
+    }
+
     /// Whether it is compared in microseconds.
     pub(super) fn is_quick(&self) -> bool {
         matches!(self, Self::Sha256(_))

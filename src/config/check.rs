@@ -8,6 +8,8 @@ use std::path::Path;
 use super::{Config, Mode, Places, Remark};
 use crate::events::Target;
 use crate::listener::Tls;
+use crate::oci::Registry;
+use crate::parent;
 use crate::store;
 use crate::units::Clock;
 
@@ -194,6 +196,12 @@ impl Config {
         for (key, words) in self.auth.doubts() {
             findings.doubt(key, words);
         }
+        for (index, grant) in self.auth.permissions.iter().enumerate() {
+            let patterns = grant.permission.repositories.iter();
+            for words in patterns.filter_map(|pattern| self.misnamed(&pattern.to_string())) {
+                findings.doubt(format!("permission[{index}].repositories"), words);
+            }
+        }
         if self.auth.is_on && self.auth.is_open {
             findings.doubt(
                 "push.anonymous",
@@ -206,6 +214,23 @@ impl Config {
                 "is not written: passwords cross the network in the clear; write cert_file and key_file, or let a proxy speak TLS",
             );
         }
+    }
+
+    /// Why a pattern names no repository: it begins with a registry that is meant anyway, or is called otherwise here.
+    fn misnamed(&self, pattern: &str) -> Option<String> {
+        let (word, rest) = pattern.split_once('/')?;
+        let registry: Registry = word.parse().ok()?;
+        if self.parent.as_ref().is_some_and(|parent| parent.namespace == registry) {
+            return Some(format!(
+                "{pattern} names nothing: {word} is meant anyway here, and is not written; write {rest}"
+            ));
+        }
+        let is_called = |upstream: &&parent::Upstream| {
+            upstream.name == registry || upstream.aliases.iter().any(|alias| alias == word)
+        };
+        let name = &self.upstreams.iter().find(is_called)?.name;
+        (name.as_str() != word)
+            .then(|| format!("{pattern} names nothing: that registry is called {name} here; write {name}/{rest}"))
     }
 
     /// Who may push, and whether anybody can.

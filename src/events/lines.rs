@@ -241,7 +241,10 @@ impl Writer {
         if let (Some((path, length)), Some(rotation)) = (&mut self.file, self.rotation)
             && *length >= rotation.size.bytes()
         {
-            put_aside(path, rotation.keep);
+            // One that was put aside and could not be begun anew is not put aside again: the numbers would run out.
+            if path.exists() {
+                put_aside(path, rotation.keep);
+            }
             self.reopen();
         }
     }

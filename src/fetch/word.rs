@@ -1,8 +1,8 @@
 //! The parent's word that this node may have a repository, and how long it counts: `freshness.access_ttl`.
 //!
 //! Without that setting what lies here is served by digest whatever the parent says by now. With it, an answer that the
-//! parent vouches for itself is a yes, and so is a push that it took; that it forbids the repository to an account that it
-//! lets in is a no. Anything else, and so 404 for one thing, says nothing of a repository. A yes is asked for again once it is
+//! parent vouches for itself is a yes, and so is a push that it took; that it forbids the repository to somebody whom it
+//! lets in is a no, which only content lifts. Anything else, and so 404 for one thing, says nothing of a repository. A yes is asked for again once it is
 //! as old as a tag may be, and counts for `access_ttl` if none comes; a no counts until there is a yes. What was pushed here
 //! and is owed needs no word.
 
@@ -221,8 +221,12 @@ impl Fetch {
         self.shared.vouch(repository, digest, Kind::Blob, asker).await
     }
 
-    /// The parent took a push to `repository`: it lets us in.
+    /// The parent took a push to `repository`: it lets us in, unless it said that we may not read there.
     pub fn vouched(&self, repository: &Repository) {
+        let is_no = |words: &Words| words.is_no(repository);
+        if self.shared.words.as_ref().is_some_and(is_no) {
+            return;
+        }
         if self.shared.hear(repository, true) == Haste::Some {
             self.shared.write_soon(GATHER);
         }
@@ -253,10 +257,14 @@ impl Shared {
         // Accounts may read and not list, and parts are mangled by who stands in between.
         let is_whole = ask.asks_for_content() && ask.range.is_none();
         let outcome = parent.ask(ask).await;
+        let is_no = |words: &Words| words.is_no(repository);
         let is_yes = match &outcome {
             // What it cannot vouch for itself it may not have either.
-            Ok(answer) if answer.head.warning.is_none() => true,
-            Err(error) if is_whole && error.is_forbidden() => false,
+            Ok(answer) if answer.head.warning.is_some() => return outcome,
+            Ok(_) if is_whole => true,
+            // Who may list may not therefore read.
+            Ok(_) if !self.words.as_ref().is_some_and(is_no) => true,
+            Err(error) if is_whole && is_refused(error) => false,
             _ => return outcome,
         };
         match self.hear(repository, is_yes) {
@@ -392,7 +400,7 @@ impl Shared {
     pub(super) fn or_old_word(&self, repository: &Repository, error: Error) -> Result<(), Error> {
         let Some(words) = &self.words else { return Ok(()) };
         match &error {
-            Error::Parent(error) if error.is_forbidden() => {}
+            Error::Parent(error) if is_refused(error) => {}
             Error::Unvouched { .. } => {}
             _ if self.counts(words, repository) => return Ok(()),
             _ => {}
@@ -405,7 +413,7 @@ impl Shared {
                 anonymous: false,
                 words: None,
             })),
-            Error::Parent(denied) if denied.is_forbidden() => Error::Parent(denied),
+            Error::Parent(denied) if is_refused(&denied) => Error::Parent(denied),
             error @ (Error::Unvouched { .. } | Error::Absent { .. }) => error,
             error => Error::Unvouched {
                 layer,
@@ -414,6 +422,11 @@ impl Shared {
             },
         })
     }
+}
+
+/// Whether the parent let us in, and forbids the repository. A stranger who is refused may be one to all of it by now.
+fn is_refused(error: &parent::Error) -> bool {
+    matches!(error, parent::Error::Denied { status: 403, .. })
 }
 
 #[cfg(test)]

@@ -48,21 +48,28 @@ impl Client<'_> {
         if !self.remote.as_ref().is_some_and(is_trusted) {
             return direct;
         }
-        let said = |name: &str| elements(headers, name).last().and_then(|text| text.ok());
+        // Each proxy adds whom it saw; what stands before the first stranger, seen from here, is that stranger's tale.
+        let mut remote = direct.remote;
+        let passed: Vec<_> = elements(headers, "x-forwarded-for").collect();
+        // The proxy of ours that saw it, counted from the one that connected here.
+        let mut hop = 0;
+        for (at, address) in passed.iter().rev().map_while(|text| address(text.ok()?)).enumerate() {
+            (remote, hop) = (Some(address), at);
+            if !is_trusted(&address) {
+                break;
+            }
+        }
+        // What that one saw, if all of them added theirs; else what the last one says.
+        let said = |name: &str| {
+            let all: Vec<_> = elements(headers, name).collect();
+            let hop = if all.len() == passed.len() { hop } else { 0 };
+            all.iter().rev().nth(hop).and_then(|text| text.ok())
+        };
         let scheme = match said("x-forwarded-proto") {
             Some("https") => "https",
             Some("http") => "http",
             _ => direct.scheme,
         };
-        // Each proxy adds whom it saw; what stands before the first stranger, seen from here, is that stranger's tale.
-        let mut remote = direct.remote;
-        let passed: Vec<_> = elements(headers, "x-forwarded-for").collect();
-        for address in passed.into_iter().rev().map_while(|text| address(text.ok()?)) {
-            remote = Some(address);
-            if !is_trusted(&address) {
-                break;
-            }
-        }
         Way {
             scheme,
             host: said("x-forwarded-host").filter(|host| !host.is_empty()).or(host),
@@ -159,6 +166,28 @@ mod tests {
         assert_eq!(from("203.0.113.9, 192.0.2.7, 10.0.0.2"), "192.0.2.7");
         assert_eq!(from("10.0.0.3, 10.0.0.2"), "10.0.0.3");
         assert_eq!(from("192.0.2.7, nonsense"), "10.0.0.1");
+    }
+
+    #[test]
+    fn behind_several_proxies_of_ours_what_the_first_of_them_saw_counts() {
+        let said = |protos| {
+            let fields = [
+                ("x-forwarded-for", "192.0.2.7, 10.0.0.2"),
+                ("x-forwarded-proto", protos),
+            ];
+            way([10, 0, 0, 1], &fields).0
+        };
+
+        assert_eq!(said("https, http"), "https");
+        assert_eq!(said("http, https"), "http");
+        // One of them keeps to itself what came before.
+        assert_eq!(said("https"), "https");
+        // A stranger's own tale stands before what our proxies say.
+        let told = [
+            ("x-forwarded-for", "10.0.0.9, 192.0.2.7"),
+            ("x-forwarded-proto", "https, http"),
+        ];
+        assert_eq!(way([10, 0, 0, 1], &told).0, "http");
     }
 
     #[test]

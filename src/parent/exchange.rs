@@ -159,22 +159,21 @@ impl Shared {
                 told: false,
                 retry_after: None,
             },
-            Error::Denied {
-                anonymous: false,
-                words,
-                ..
-            } if !self.lets_in(ask).await => Error::Denied {
-                layer,
-                status: 401,
-                anonymous: false,
-                words,
+            Error::Denied { anonymous, words, .. } => match self.lets_in(ask).await {
+                Err(error) => error,
+                Ok(is_in) => Error::Denied {
+                    layer,
+                    status: if is_in { 403 } else { 401 },
+                    anonymous,
+                    words,
+                },
             },
-            denied => denied,
+            other => other,
         }
     }
 
     /// Whether `GET /v2/` is answered to the login that goes with this question.
-    async fn lets_in(&self, ask: &Ask<'_>) -> bool {
+    async fn lets_in(&self, ask: &Ask<'_>) -> Result<bool, Error> {
         let mut url = self.url.clone();
         url.set_path(&format!("{}v2/", self.url.path()));
         let exchange = Exchange {
@@ -186,14 +185,10 @@ impl Shared {
             want: Want::pull(ask.repository.name.as_str()),
             body: Outgoing::Nothing,
         };
-        match exchange.run().await {
-            Ok(reply) => {
-                let is_in = reply.response.status() == 200;
-                wire::drain(reply.response).await;
-                is_in
-            }
-            Err(_) => false,
-        }
+        let reply = exchange.run().await?;
+        let is_in = reply.response.status() == 200;
+        wire::drain(reply.response).await;
+        Ok(is_in)
     }
 
     /// `GET /v2/` (end-1): what the upstream is, and what it wants to see; counts as an answer

@@ -86,7 +86,12 @@ impl Store {
     pub fn keep(&self, kept: Kept, lines: &[String]) -> Result<(), Error> {
         let _turn = self.shared.keeping.lock();
         let [first, second] = self.shared.layout.kept(kept);
-        let generation = self.shared.generation(&first)?.max(self.shared.generation(&second)?);
+        let generation = match (self.shared.generation(&first), self.shared.generation(&second)) {
+            (Ok(first), Ok(second)) => first.max(second),
+            // What cannot be read is replaced: at the most one change ahead of the other.
+            (Ok(known), Err(Error::Io { .. })) | (Err(Error::Io { .. }), Ok(known)) => known + 1,
+            (Err(error), _) | (_, Err(error)) => return Err(error),
+        };
         let text = written(generation + 1, lines);
         self.shared.layout.put(&first, &text)?;
         if let Err(error) = self.shared.layout.put(&second, &text) {
@@ -112,6 +117,7 @@ impl Shared {
                 Err(error @ Error::Io { .. }) => {
                     tracing::error!(path = %path.display(), %error, "what is kept twice cannot be read here; the other copy counts");
                     unread = Some(error);
+                    found.push((path, Found::Nothing));
                 }
                 Err(newer) => return Err(newer),
             }

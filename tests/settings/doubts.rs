@@ -48,6 +48,14 @@ fn what_is_doubtful_is_told_with_its_place_and_the_settings_pass() {
             "wharf.toml:2:11: warning: admin.address: can be reached from other machines without TLS",
         ),
         (
+            "[parent]\nurl = \"https://l5.plant.example\"\nnamespace = \"docker.io\"\n[[permission]]\nidentities = [\"anonymous\"]\nrepositories = [\"docker.io/library/*\"]\nactions = [\"pull\"]\n",
+            "wharf.toml:6:16: warning: permission[0].repositories: docker.io/library/* names nothing: docker.io is meant anyway here, and is not written; write library/*",
+        ),
+        (
+            "[[upstream]]\nname = \"quay.io\"\nurl = \"https://quay.io\"\naliases = [\"quay\"]\n[[permission]]\nidentities = [\"anonymous\"]\nrepositories = [\"quay/*\"]\nactions = [\"pull\"]\n",
+            "wharf.toml:7:16: warning: permission[0].repositories: quay/* names nothing: that registry is called quay.io here; write quay.io/*",
+        ),
+        (
             "[[permission]]\nidentities = [\"line-1\"]\nrepositories = [\"*\"]\nactions = [\"pull\"]\n",
             "wharf.toml:2:14: warning: permission[0].identities: line-1 stands in no [[identity]] and not in htpasswd_file",
         ),
