@@ -397,11 +397,11 @@ impl Config {
             ("queue.capacity", self.most_owed() != new.most_owed()),
             // A slip in a file must not open a node to everybody.
             (
-                "[auth], [[identity]] and [[permission]], so that nobody would be asked who they are (an empty [auth] lets nobody in),",
+                "[auth], [[identity]] and [[permission]], so that nobody would be asked who they are (an empty [auth] lets nobody in)",
                 self.auth.is_on && !new.auth.is_on,
             ),
             (
-                "admin.certificates, so that any certificate would make an operator,",
+                "admin.certificates, so that any certificate would make an operator",
                 !self.admin.certificates.is_empty() && new.admin.certificates.is_empty(),
             ),
             ("[audit]", self.audit != new.audit),

@@ -74,7 +74,7 @@ fn act_now(guard: &Guard, path: &str, query: &str, body: &[u8]) -> Response<Vec<
         Err(error) => {
             let status = match &error {
                 TokenError::Unknown(_) => 404,
-                TokenError::Taken(_) => 409,
+                TokenError::Taken(_) | TokenError::InSettings(_) => 409,
                 _ => match error.of_disk() {
                     Some(error) if error.is_full() => 507,
                     Some(_) => 503,

@@ -196,6 +196,12 @@ impl Config {
         &self.htpasswd.refused
     }
 
+    /// Whether the settings know somebody of this name, from their own lines or from htpasswd.
+    pub(super) fn is_written(&self, name: &str) -> bool {
+        self.identities.iter().any(|identity| identity.name == name)
+            || self.htpasswd.all.iter().any(|(known, _)| known == name)
+    }
+
     /// What two claim to be theirs: key and words.
     pub fn conflicts(&self) -> Vec<(String, String)> {
         let mut conflicts = Vec::new();
@@ -240,10 +246,7 @@ impl Config {
                 ));
             }
         }
-        let is_known = |name: &String| {
-            self.identities.iter().any(|identity| identity.name == *name)
-                || self.htpasswd.all.iter().any(|(known, _)| known == name)
-        };
+        let is_known = |name: &String| self.is_written(name);
         for (index, grant) in self.permissions.iter().enumerate() {
             let key = format!("permission[{index}].identities");
             let stranger = grant.identities.iter().find_map(|whose| match whose {

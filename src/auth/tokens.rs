@@ -95,6 +95,16 @@ pub enum TokenError {
     #[error("{0} is there already; choose another name, or delete it first: wharf token delete {0}")]
     Taken(String),
 
+    /// Somebody in the settings has it, who counts.
+    #[error(
+        "{0} stands in the settings already, as an [[identity]] or in htpasswd_file, and a token of that name would let nobody in; choose another name, or grant {0} more by [[permission]]"
+    )]
+    InSettings(String),
+
+    /// It would be good for nothing.
+    #[error("{0} is past, so the token would let nobody in; write a day to come, or 30d")]
+    Past(Moment),
+
     /// Nobody has it.
     #[error("there is no token {0}; wharf token list shows all")]
     Unknown(String),
@@ -205,6 +215,9 @@ impl Tokens {
             expires,
         } = wanted;
         judge_name(&name).map_err(TokenError::Name)?;
+        if let Some(past) = expires.filter(|expires| *expires <= now) {
+            return Err(TokenError::Past(past));
+        }
         let is_strange = |line: &String| name_of(line).is_some_and(|other| other == name);
         if self.all.iter().any(|token| token.name == name) || self.strange.iter().any(is_strange) {
             return Err(TokenError::Taken(name));

@@ -63,6 +63,10 @@ impl<'a> Want<'a> {
         Self { repository, action }
     }
 
+    pub(super) fn is_pull(self) -> bool {
+        self.action == Action::Pull
+    }
+
     /// What it is remembered by. No repository's name has a space.
     fn key(self) -> Cow<'a, str> {
         match self.action {

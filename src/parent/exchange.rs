@@ -90,9 +90,22 @@ impl Shared {
             if matches!(error, Error::Absent { .. }) && is_page && is_content && !is_elsewhere {
                 error = self.believed(error).await;
             }
-            if matches!(error, Error::Denied { status: 403, .. }) && !is_narrow {
-                error = self.weighed(error, ask, is_page).await;
-            }
+            error = match error {
+                // A token that was given for this, and does not do for it: the account may not have it.
+                Error::Denied {
+                    layer,
+                    status: 401,
+                    anonymous: false,
+                    words,
+                } if is_narrow => Error::Denied {
+                    layer,
+                    status: 403,
+                    anonymous: false,
+                    words,
+                },
+                Error::Denied { status: 403, .. } if !is_narrow => self.weighed(error, ask, is_page).await,
+                error => error,
+            };
             if ask.head && status == 400 && !is_elsewhere {
                 error = self.explained(error).await;
             }
@@ -365,11 +378,9 @@ impl Exchange<'_> {
             let Some(better) = better else {
                 if let Some(shown) = &shown {
                     let is_narrow = challenge::is_insufficient_scope(reply.response.headers());
-                    let status = if is_narrow && !authority.is_anonymous() {
-                        403
-                    } else {
-                        401
-                    };
+                    // That it may not push is the matter of the queue, which lets all wait.
+                    let is_forbidden = is_narrow && self.want.is_pull() && !authority.is_anonymous();
+                    let status = if is_forbidden { 403 } else { 401 };
                     authority.blame(wire, self.want, status, shown);
                 }
                 return Ok(reply);

@@ -6,7 +6,6 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, header};
 use reqwest::Response;
 
-use super::challenge::is_insufficient_scope;
 use super::error::Error;
 use super::kind::Kind;
 use super::wire;
@@ -52,9 +51,6 @@ impl Judge<'_> {
                 .as_ref()
                 .map(|(code, message, _)| printable(&format!("{code} {message}")))
         };
-        // A token that was given for this, and does not do for it: the account may not have it.
-        let is_narrow = status == 401 && !self.anonymous && is_insufficient_scope(headers);
-        let status = if is_narrow { 403 } else { status };
         match status {
             401 | 403 => Error::Denied {
                 layer,

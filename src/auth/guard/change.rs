@@ -26,6 +26,9 @@ impl Guard {
     /// As [`Tokens::create`]; [`TokenError::Store`].
     pub fn create_token(&self, wanted: Wanted) -> Result<Shown, TokenError> {
         let now = self.shared.clock.wall().into();
+        if self.shared.source.lock().config.is_written(&wanted.name) {
+            return Err(TokenError::InSettings(wanted.name));
+        }
         self.give(|tokens| tokens.create(wanted.clone(), now))
     }
 

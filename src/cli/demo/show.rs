@@ -196,18 +196,25 @@ pub(super) fn to_try(plant: &Plant<'_>) {
         Some(folder) => format!("--cert-dir {}", folder.display()),
         None => "--tls-verify=false".to_owned(),
     };
+    let auth = plant.folder.path().join("logins.json");
+    let auth = auth.display();
+    let logins = match &plant.trust {
+        Some(_) => format!("--authfile {auth} "),
+        None => String::new(),
+    };
     for endpoint in [plant.l3.endpoint(), plant.l5.endpoint()] {
         if let Some(account) = &endpoint.account {
             let registry = endpoint.url.trim_start_matches("https://");
             let (name, file) = (account.name, account.password_file.display());
             say!("  docker login -u {name} --password-stdin {registry} < {file}");
-            say!("  podman login {trusting} -u {name} --password-stdin {registry} < {file}");
+            // Podman reads Docker's file of logins too, and does not understand all that Docker keeps there.
+            say!("  podman login --authfile {auth} {trusting} -u {name} --password-stdin {registry} < {file}");
         }
     }
     say!("  docker pull {lowest}/{REPOSITORY}:{TAG}");
-    say!("  podman pull {trusting} {lowest}/{REPOSITORY}:{TAG}");
-    say!("  skopeo inspect {trusting} docker://{lowest}/{REPOSITORY}:{TAG}");
-    say!("  docker tag IMAGE {push}/NAME && docker push {push}/NAME && docker pull {lowest}/NAME");
+    say!("  podman pull {logins}{trusting} {lowest}/{REPOSITORY}:{TAG}");
+    say!("  skopeo inspect {logins}{trusting} docker://{lowest}/{REPOSITORY}:{TAG}");
+    say!("  docker tag IMAGE {push}/plant/NAME && docker push {push}/plant/NAME && docker pull {lowest}/plant/NAME");
     say!("  wharf queue list --admin {}", plant.l5.admin_url());
     say!(
         "  wharf client docker --config {}      or containerd, podman",
