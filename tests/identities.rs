@@ -216,10 +216,25 @@ async fn a_token_that_is_disabled_deleted_or_over_lets_nobody_in_and_enabling_do
     node.token_deed("delete", "line-1").await;
     assert_eq!(asked().await, (401, 401));
 
-    let body = r#"{"name":"short","permissions":[{"repositories":["*"],"actions":["pull"]}],"expires":"2020-01-01"}"#;
-    let told = node.admin_post("/api/tokens/create", body.as_bytes()).await.json();
+    let create = async |expires: &str| {
+        let body = format!(
+            r#"{{"name":"short","permissions":[{{"repositories":["*"],"actions":["pull"]}}],"expires":"{expires}"}}"#
+        );
+        node.admin_post("/api/tokens/create", body.as_bytes()).await
+    };
+    let past = create("2020-01-01").await;
+    assert_eq!(past.status, 400, "{past}");
+    assert!(past.text().contains("is past"), "{past}");
+    let soon = std::process::Command::new("date")
+        .args(["-u", "-d", "+4 seconds", "+%FT%TZ"])
+        .output();
+    let told = create(String::from_utf8(soon.unwrap().stdout).unwrap().trim())
+        .await
+        .json();
     let password = told["passwords"]["password1"].as_str().unwrap();
-    assert_eq!(node.client().logged_in("short", password).get("/v2/").await.status, 401);
+    let short = node.client().logged_in("short", password);
+    assert_eq!(short.get("/v2/").await.status, 200);
+    eventually("it is over", async || short.get("/v2/").await.status == 401).await;
 }
 
 #[tokio::test]
@@ -676,6 +691,9 @@ async fn who_logs_in_by_htpasswd_pays_for_bcrypt_once_and_new_lines_hold_within_
     );
     let node = Setup::alone().registry().more(&settings).start().await;
     let ada = node.client().logged_in("ada", "correct horse");
+    let hidden = node.admin_post("/api/tokens/create", br#"{"name":"ada"}"#).await;
+    assert_eq!(hidden.status, 409, "{hidden}");
+    assert!(hidden.text().contains("ada stands in the settings already"), "{hidden}");
     let took = async |client: &Client| {
         let begun = Instant::now();
         let status = client.get("/v2/").await.status;
