@@ -329,3 +329,20 @@ async fn an_upload_that_is_sent_elsewhere_takes_no_login_along() {
         assert_eq!(seen.header("cookie"), None, "{seen:?}");
     }
 }
+
+#[tokio::test]
+async fn a_tag_that_was_asked_for_before_it_was_pushed_is_there_once_it_is_delivered() {
+    let parent = parent().await;
+    let node = below(&parent).start().await;
+    let image = Image::of(&[1000]);
+    assert_eq!(node.to("a").get("manifests/v1").await.status, 404);
+
+    node.to("a").image("v1", &image).await;
+    node.drained().await;
+
+    // That there was none is remembered for five seconds.
+    for _ in 0..10 {
+        node.to("a").assert_has("v1", &image).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}

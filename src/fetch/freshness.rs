@@ -82,7 +82,8 @@ impl Shared {
             });
         }
         let key = (repository.clone(), slot.clone());
-        if let Some(layer) = self.absent.get(&key) {
+        // What there is of it came later: it was pushed, and the parent has it by now.
+        if let Some(layer) = self.absent.get(&key).filter(|_| old.is_none()) {
             return Err(Error::Absent { layer });
         }
         if let Some(error) = self.useless.get(&key) {
@@ -210,6 +211,7 @@ impl Shared {
                         shared.store.untag(&repository, &slot);
                         shared.absent.insert((repository, slot), layer.clone());
                     }
+                    Ok(_) => shared.absent.invalidate(&(repository, slot)),
                     Err(error) if error.is_useless() => shared.useless.insert((repository, slot), error.clone()),
                     _ => {}
                 }
