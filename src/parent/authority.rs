@@ -166,8 +166,8 @@ impl Authority {
         self.refused.forget();
     }
 
-    /// `shown` was refused for good, 403 if it is good and does not do for this: who asks for this repository within the next seconds is refused
-    /// without a request. A password that the upstream itself refuses is bad for all repositories.
+    /// `shown` was refused for good, 403 if it is good and does not do for this: who asks for this repository within the
+    /// next seconds is refused without a request. A password that the upstream itself refuses is bad for all repositories.
     pub(super) fn blame(&self, wire: &Wire, want: Want<'_>, status: u16, shown: &Credential) {
         let repository = &*want.key();
         match &shown.shown {
