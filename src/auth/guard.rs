@@ -262,7 +262,7 @@ impl Guard {
         match Scheme::read(authorization) {
             Scheme::Bearer(token) => Some(
                 self.shared
-                    .bearer(token)
+                    .bearer(&table, token)
                     .inspect_err(|_| self.shared.metrics.failed("token")),
             ),
             Scheme::Basic(..) => None,
@@ -410,8 +410,8 @@ impl Shared {
         }
     }
 
-    fn bearer(&self, text: &str) -> Result<Principal, Stranger> {
-        let (table, wall) = (self.table.load(), self.clock.wall());
+    fn bearer(&self, table: &Arc<Table>, text: &str) -> Result<Principal, Stranger> {
+        let wall = self.clock.wall();
         let now = Moment::from(wall);
         let key = text
             .as_bytes()
@@ -422,14 +422,14 @@ impl Shared {
         let seen = self.seen.read().get(&key).cloned();
         if let Some(seen) = seen
             && seen.text == text
-            && Arc::ptr_eq(&seen.table, &table)
+            && Arc::ptr_eq(&seen.table, table)
             && now < seen.until
         {
             return Ok(seen.principal.clone());
         }
         let opened = self.keys.open(text).filter(|opened| opened.claims.kind == Kind::Access);
         let opened = opened.ok_or(Stranger::Token)?;
-        let (identity, _) = self.still_holds(&table, &opened, wall).ok_or(Stranger::Token)?;
+        let (identity, _) = self.still_holds(table, &opened, wall).ok_or(Stranger::Token)?;
         let claims = opened.claims;
         let access = claims.access.iter();
         let within = access
@@ -585,10 +585,11 @@ impl Login {
 
 impl<'a> Scheme<'a> {
     fn read(authorization: &'a str) -> Self {
-        let Some((scheme, rest)) = authorization.trim().split_once(' ') else {
+        let text = authorization.trim_ascii();
+        let Some(end) = text.bytes().position(|byte| byte == b' ') else {
             return Self::Other;
         };
-        let rest = rest.trim();
+        let (scheme, rest) = (&text[..end], text[end..].trim_ascii());
         if scheme.eq_ignore_ascii_case("bearer") {
             return Self::Bearer(rest);
         }

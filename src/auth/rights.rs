@@ -1,9 +1,9 @@
 //! Which repositories a right is for.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
+use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::Actions;
@@ -121,7 +121,8 @@ impl Rights {
             found |= *actions;
         }
         if !self.below.is_empty() {
-            for (end, _) in name.match_indices('/') {
+            let slashes = name.bytes().enumerate().filter(|(_, byte)| *byte == b'/');
+            for (end, _) in slashes {
                 if let Some(actions) = self.below.get(&name[..end]) {
                     found |= *actions;
                 }

@@ -41,10 +41,15 @@ impl Reply {
             Outcome::Collapsed => "fwd=miss; collapsed",
             Outcome::Stale => "fwd=stale",
         };
-        let entry = match above {
-            Some(above) => format!("{above}, {}; {how}", token(&node.name)),
-            None => format!("{}; {how}", token(&node.name)),
-        };
+        let above = above.unwrap_or_default();
+        let mut entry = String::with_capacity(above.len() + node.name.len() + 32);
+        entry.push_str(above);
+        if !above.is_empty() {
+            entry.push_str(", ");
+        }
+        push_token(&mut entry, &node.name);
+        entry.push_str("; ");
+        entry.push_str(how);
         match HeaderValue::from_str(&entry) {
             Ok(value) => self.with(CACHE_STATUS, value),
             Err(_) => self,
@@ -76,10 +81,11 @@ fn whole_seconds(age: Duration) -> u64 {
 }
 
 /// A name as RFC 8941 writes it: bare if it can stand so, else quoted.
-fn token(name: &str) -> String {
-    let bare = name.starts_with(|first: char| first.is_ascii_alphabetic())
+fn push_token(entry: &mut String, name: &str) {
+    let is_bare = name.starts_with(|first: char| first.is_ascii_alphabetic())
         && name
             .chars()
             .all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.' | '_'));
-    if bare { name.to_owned() } else { format!("\"{name}\"") }
+    let quote = if is_bare { "" } else { "\"" };
+    entry.extend([quote, name, quote]);
 }
