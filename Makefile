@@ -11,6 +11,8 @@ TARGET   ?= $(ARCH)-unknown-linux-musl
 RELEASE   = $(or $(CARGO_TARGET_DIR),target)/release
 PORTABLE  = $(or $(CARGO_TARGET_DIR),target)/$(TARGET)/dist/wharf
 ARGS     ?=
+# Most tests wait for something most of the time: two for each core.
+export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 # Modules of the black-box tests that run a second time with TLS on every connection.
 OVER_TLS  = access answers beside budget chain discovery faults flights freshness identities integrity naming outside permission push \
             promises pull range refusals resume uploads

@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-use crate::support::ports::{Family, free};
+use crate::support::ports::{Family, free, listen_again};
 use crate::support::upstream::basic;
 
 /// Dropping it stops it.
@@ -38,7 +38,7 @@ impl Proxy {
 
     async fn start(behind: SocketAddr, login: Option<(String, String)>) -> Self {
         let address = free(Family::V4);
-        let listener = TcpListener::bind(address).await.expect("a port that was free");
+        let listener = listen_again(address).await;
         let shared = Arc::new(Shared {
             behind,
             login,

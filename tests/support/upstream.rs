@@ -29,7 +29,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::support::authority::Authority;
 use crate::support::content::{Image, Manifest, sha256};
-use crate::support::ports::{Family, free};
+use crate::support::ports::{Family, free, listen_again};
 use crate::support::transport;
 
 pub use arrival::Arrival;
@@ -142,7 +142,7 @@ impl Upstream {
 
     /// Listens again on the address it had, with all it knew.
     pub async fn start_again(&mut self) {
-        let listener = TcpListener::bind(self.address).await.expect("a port that was free");
+        let listener = listen_again(self.address).await;
         self.serving = Some(tokio::spawn(accept(
             listener,
             self.tls.clone(),

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-use crate::support::ports::{Family, free};
+use crate::support::ports::{Family, free, listen_again};
 
 /// Bytes that are under way on a connection: a cut loses them.
 const PIECE: usize = 4 << 10;
@@ -85,7 +85,7 @@ impl Link {
     pub async fn mend(&mut self) {
         self.cut().await;
         self.shared.is_silent.send_replace(false);
-        let listener = TcpListener::bind(self.address).await.expect("a port that was free");
+        let listener = listen_again(self.address).await;
         let shared = Arc::clone(&self.shared);
         self.carrying = Some(tokio::spawn(async move {
             // Owned by this task: when it is aborted, every connection goes with it.
