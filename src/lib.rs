@@ -9,6 +9,7 @@ pub mod units;
 
 pub mod oci;
 
+pub mod calendar;
 pub mod select;
 
 pub mod parent;
@@ -22,6 +23,7 @@ pub mod auth;
 
 pub mod events;
 pub mod push;
+pub mod sync;
 
 pub mod status;
 

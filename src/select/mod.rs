@@ -1,12 +1,18 @@
-//! Patterns over what is served: which repositories are allowed, which denied.
+//! Patterns over what is served: which repositories are allowed, which denied, which tags and platforms are chosen.
 //!
 //! `*` and `?` stay within one component of a name, `**` crosses the slashes; `{a,b}` and `[a-c]`
 //! mean one of these. Matching takes time linear in the name, whatever the pattern.
 
+pub use chosen::{Chosen, Matching};
 pub use filter::Filter;
 pub use globs::{Error, Globs};
+pub use platform::{Platform, PlatformError};
 pub use tags::TagGlobs;
+pub use version::{Versions, VersionsError};
 
+mod chosen;
 mod filter;
 mod globs;
+mod platform;
 mod tags;
+mod version;

@@ -1,4 +1,4 @@
-//! A length of time, written "300ms", "60s", "5m", "1h" or "2d".
+//! A length of time, written "300ms", "60s", "5m", "1h" or "2d", or as ISO 8601 has it: "PT4H", "P2D".
 
 use std::fmt;
 use std::str::FromStr;
@@ -60,7 +60,9 @@ pub enum SpanError {
     NoUnit(u64),
 
     /// No whole number, or no known unit behind it.
-    #[error("not a span of time; write a whole number with ms, s, m, h or d, like 60s")]
+    #[error(
+        "not a span of time; write a whole number with ms, s, m, h or d, like 60s, or as ISO 8601 has it, like PT4H"
+    )]
     Malformed,
 
     /// Longer than clocks can count with.
@@ -72,9 +74,9 @@ impl FromStr for Span {
     type Err = SpanError;
 
     fn from_str(text: &str) -> Result<Self, SpanError> {
-        // An `Instant` plus a span must not overflow, wherever that sum is made.
-        const LONGEST: u64 = 100 * 365 * 86_400_000;
-
+        if let Some(text) = text.strip_prefix('P') {
+            return iso(text);
+        }
         if let Ok(number) = text.parse() {
             return Err(SpanError::NoUnit(number));
         }
@@ -86,11 +88,53 @@ impl FromStr for Span {
         let known = |&(name, millis): &(&str, u64)| (name == unit).then_some(millis);
         let factor = UNITS.iter().find_map(known).ok_or(SpanError::Malformed)?;
         let count: u64 = digits.parse().map_err(|_| SpanError::TooLong)?;
-        match count.checked_mul(factor) {
-            Some(millis) if millis <= LONGEST => Ok(Self::millis(millis)),
-            _ => Err(SpanError::TooLong),
+        bounded(count.checked_mul(factor))
+    }
+}
+
+/// An `Instant` plus a span must not overflow, wherever that sum is made.
+fn bounded(millis: Option<u64>) -> Result<Span, SpanError> {
+    const LONGEST: u64 = 100 * 365 * 86_400_000;
+    millis
+        .filter(|millis| *millis <= LONGEST)
+        .map(Span::millis)
+        .ok_or(SpanError::TooLong)
+}
+
+/// What stands behind the P of ISO 8601: weeks, days, and behind a T hours, minutes and seconds, all whole. Years and months have no
+/// one length.
+fn iso(text: &str) -> Result<Span, SpanError> {
+    let mut millis = Some(0);
+    let mut units = [
+        ("W", 7 * 86_400_000),
+        ("D", 86_400_000),
+        ("H", 3_600_000),
+        ("M", 60_000),
+        ("S", 1_000),
+    ]
+    .iter();
+    let (date, time) = match text.split_once('T') {
+        Some((_, "")) => return Err(SpanError::Malformed),
+        Some((date, time)) => (date, time),
+        None => (text, ""),
+    };
+    if date.is_empty() && time.is_empty() {
+        return Err(SpanError::Malformed);
+    }
+    for (mut rest, is_time) in [(date, false), (time, true)] {
+        while !rest.is_empty() {
+            let end = rest.find(|c: char| !c.is_ascii_digit()).filter(|end| *end > 0);
+            let end = end.ok_or(SpanError::Malformed)?;
+            let count: u64 = rest[..end].parse().map_err(|_| SpanError::TooLong)?;
+            // In this order, each once at most.
+            let unit =
+                units.find(|(letter, length)| rest[end..].starts_with(letter) && (*length < 86_400_000) == is_time);
+            let (letter, length) = unit.ok_or(SpanError::Malformed)?;
+            millis = count.checked_mul(*length).and_then(|more| more.checked_add(millis?));
+            rest = &rest[end + letter.len()..];
         }
     }
+    bounded(millis)
 }
 
 /// Writes the longest unit that divides the span: what `FromStr` reads back.
@@ -167,6 +211,26 @@ mod tests {
         assert_eq!(Span::millis(1500).to_string(), "1500ms");
         assert_eq!(Span::hours(48).to_string(), "2d");
         assert_eq!(Span::millis(0).to_string(), "0s");
+    }
+
+    #[test]
+    fn what_iso_8601_writes_is_read_too() {
+        for (text, span) in [
+            ("PT4H", Span::hours(4)),
+            ("P2D", Span::days(2)),
+            ("P1W", Span::days(7)),
+            ("P1DT12H", Span::hours(36)),
+            ("PT1H30M15S", Span::seconds(5415)),
+            ("PT0S", Span::default()),
+        ] {
+            assert_eq!(text.parse(), Ok(span), "{text}");
+        }
+        for text in [
+            "P", "PT", "P1", "PT4", "P4H", "PT4D", "P1Y", "P1M", "PTH", "PT1M1H", "PT1H1H", "P-1D", "PT1.5H",
+        ] {
+            assert_eq!(text.parse::<Span>(), Err(SpanError::Malformed), "{text}");
+        }
+        assert_eq!("P999999999D".parse::<Span>(), Err(SpanError::TooLong));
     }
 
     proptest! {

@@ -261,7 +261,7 @@ wharf.toml:2:11: freshness.tag_ttl: 60 has no unit; write it with ms, s, m, h or
   |
 2 | tag_ttl = "60"
   |           ^^^^
-wharf.toml:3:14: freshness.absent_ttl: not a span of time; write a whole number with ms, s, m, h or d, like 60s
+wharf.toml:3:14: freshness.absent_ttl: not a span of time; write a whole number with ms, s, m, h or d, like 60s, or as ISO 8601 has it, like PT4H
   |
 3 | absent_ttl = "1min"
   |              ^^^^^^
