@@ -34,6 +34,7 @@ use crate::select::Filter;
 use crate::serve::Serve;
 use crate::status::{Receipts, Status, Wall};
 use crate::store::Store;
+use crate::sync::Syncer;
 use crate::units::{Clock, Live};
 use crate::{admin, auth, config, events, fetch, listener, parent, push, queue, serve, store};
 
@@ -135,6 +136,7 @@ impl App {
             limits,
             push,
             queue,
+            sync,
             auth,
             audit,
             log,
@@ -166,6 +168,8 @@ impl App {
 
         let clock = Clock::system();
         let registry = names.unprefixed().clone();
+        // Clients find room beside what is fetched before anyone asks.
+        let ahead = parent.as_ref().map_or(1, |parent| parent.transfers / 2);
         let parents = parents(parent, upstreams, &id, &clock, &parent::Metrics::new(&metrics));
         let wall = Wall::new(clock.clone(), &metrics)?;
         let status = status(&id, mode, &store, &parents, &ports, wall.clone());
@@ -192,9 +196,10 @@ impl App {
             limits: Live::new(limits),
             push: Live::new(push),
             queue: Live::new(queue),
+            sync: Live::new(sync),
         };
         let (limits, push, queue) = (rooms.limits.clone(), rooms.push.clone(), rooms.queue.clone());
-        let operators = rooms.admin.clone();
+        let (operators, rules) = (rooms.admin.clone(), rooms.sync.clone());
         let reload = Reload::new(load, current, rooms, audit.clone(), clock.clone(), &metrics)?;
         fetching.spawn(reload.clone().watch(read));
         let fetch = Fetch::new(
@@ -240,6 +245,8 @@ impl App {
         );
         fetching.spawn(queue.clone().run());
         fetching.spawn(queue.clone().watch());
+        let sync = Syncer::new(rules, names.clone(), store.clone(), fetch.clone(), ahead, clock.clone());
+        fetching.spawn(sync.clone().run());
         let gate = Gate::new(guard.clone(), filters, names.unprefixed().clone());
         let shelf = Shelf::new(store.clone(), fetch.clone());
         let counted = serve::Metrics::new(&metrics)?;
@@ -280,6 +287,7 @@ impl App {
             metrics,
             push,
             queue,
+            sync,
             receipts,
             guard,
             reload: reload::asked(reload.clone()),

@@ -21,7 +21,7 @@ pub use place::{Placed, Places, Remark};
 
 use crate::select::Filter;
 use crate::units::{Clock, Size, Span};
-use crate::{admin, auth, events, fetch, listener, parent, push, queue, store};
+use crate::{admin, auth, events, fetch, listener, parent, push, queue, store, sync};
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]
@@ -48,6 +48,8 @@ pub struct Config {
     pub push: push::Config,
     /// How what is pushed reaches the parent.
     pub queue: queue::Config,
+    /// What is to be here before anyone asks for it.
+    pub sync: Vec<sync::Rule>,
     /// Who may do what.
     pub auth: auth::Config,
     /// Who did what.
@@ -217,6 +219,7 @@ impl Config {
             limits: reader.section("limits"),
             push,
             queue: reader.section("queue"),
+            sync: reader.list("sync"),
             auth,
             audit: reader.section("audit"),
             log: reader.section("log"),
@@ -428,6 +431,7 @@ impl Config {
             limits,
             push,
             queue,
+            sync,
             auth,
             audit,
             log,
@@ -511,6 +515,7 @@ impl Config {
             lines.key("conflict", rule.policy.conflict.as_str());
             lines.bare("deletes", rule.policy.deletes);
         }
+        sync.iter().for_each(|rule| lines.sync(rule));
         lines.auth(auth);
         lines.section("[audit]");
         lines.key("log", audit.log.to_string());
@@ -620,6 +625,29 @@ impl Lines {
             self.key("client_ca_file", path.display());
             self.key("client_auth", files.client_auth.as_str());
         }
+    }
+
+    fn sync(&mut self, rule: &sync::Rule) {
+        self.section("[[sync]]");
+        if !rule.name.is_empty() {
+            self.key("name", &rule.name);
+        }
+        self.list("repositories", rule.repositories.patterns());
+        self.list("exclude", rule.exclude.patterns());
+        self.list("tags", rule.tags.named.patterns());
+        self.list("exclude_tags", rule.tags.but.patterns());
+        if let Some(matching) = &rule.tags.matching {
+            self.key("tag_regex", matching.as_str());
+        }
+        if let Some(versions) = &rule.tags.versions {
+            self.key("versions", versions);
+        }
+        if let Some(newest) = rule.tags.newest {
+            self.bare("newest", newest);
+        }
+        let platforms: Vec<String> = rule.platforms.iter().map(ToString::to_string).collect();
+        self.list("platforms", &platforms);
+        self.bare("priority", rule.priority);
     }
 
     fn auth(&mut self, auth: &auth::Config) {

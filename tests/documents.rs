@@ -1,4 +1,4 @@
-//! What `docs/testing.md` names is there: a claim that lost its test is found here and not by a reader.
+//! What the documents about tests name is there: a claim that lost its test is found here and not by a reader.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -6,24 +6,43 @@ use std::process::Command;
 
 use crate::support::sources;
 
+/// What is promised, and which test holds it.
+const TESTING: &str = "docs/testing.md";
+/// Requirements, and where each stands.
+const PARITY: &str = "docs/parity.md";
+
 #[test]
 fn every_test_that_the_document_names_is_in_the_sources() {
     let known = tests_in(Path::new(env!("CARGO_MANIFEST_DIR")));
-    let named = names(&document());
-
-    let lost: Vec<&String> = named.iter().filter(|name| !is_known(&known, name)).collect();
 
     assert!(
         known.len() > 400,
         "only {} tests were found in the sources",
         known.len()
     );
-    assert!(
-        named.len() > 200,
-        "only {} names were found in the document",
-        named.len()
-    );
-    assert!(lost.is_empty(), "docs/testing.md names what is not there: {lost:#?}");
+    for (document, least) in [(TESTING, 200), (PARITY, 100)] {
+        let named = names(&text_of(document));
+        let lost: Vec<&String> = named.iter().filter(|name| !is_known(&known, name)).collect();
+
+        assert!(
+            named.len() > least,
+            "only {} names were found in {document}",
+            named.len()
+        );
+        assert!(lost.is_empty(), "{document} names what is not there: {lost:#?}");
+    }
+}
+
+#[test]
+fn every_requirement_has_one_row_and_none_of_parity_is_left_out() {
+    let text = text_of(PARITY);
+    let rows: Vec<(u32, &str, &str)> = text.lines().filter_map(requirement).collect();
+
+    let numbers: Vec<u32> = rows.iter().map(|(number, ..)| *number).collect();
+    let strays: Vec<_> = rows.iter().filter(|(_, kind, state)| !may_be(kind, state)).collect();
+
+    assert_eq!(numbers, (1..=87).collect::<Vec<u32>>());
+    assert!(strays.is_empty(), "no requirement may stand like that: {strays:?}");
 }
 
 #[test]
@@ -39,16 +58,13 @@ fn every_sabotage_finds_what_it_is_to_break() {
 #[test]
 fn every_file_that_the_document_names_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let text = document();
+    let text = text_of(TESTING) + &text_of(PARITY);
     let files: Vec<&str> = quoted(&text).filter(|word| is_path(word)).collect();
 
     let lost: Vec<&&str> = files.iter().filter(|path| !root.join(path).exists()).collect();
 
-    assert!(files.len() > 5, "only {} files were found in the document", files.len());
-    assert!(
-        lost.is_empty(),
-        "docs/testing.md names files that are not there: {lost:?}"
-    );
+    assert!(files.len() > 5, "only {} files were found in them", files.len());
+    assert!(lost.is_empty(), "they name files that are not there: {lost:?}");
 }
 
 #[test]
@@ -65,6 +81,16 @@ fn a_name_that_no_test_has_is_found() {
 }
 
 #[test]
+fn a_requirement_of_parity_that_is_left_out_is_found() {
+    let row = requirement("| 7 | P | a | left out: b | - |");
+
+    assert_eq!(row, Some((7, "P", "left out: b")));
+    assert_eq!(requirement("| P | 7 | a | b | - |"), None);
+    assert!(may_be("S", "left out: b") && !may_be("P", "left out: b"));
+    assert!(may_be("P", "in part: b") && !may_be("P", "soon"));
+}
+
+#[test]
 fn a_test_has_the_name_that_cargo_prints() {
     let text = "#[test]\nfn a() {}\n#[tokio::test(flavor = \"x\")]\n#[ignore]\nasync fn b() {}\nfn c() {}\nmod tests {\n#[test]\n    fn d() {}";
     let of = |path: &str| tests_of(Path::new(path), text);
@@ -78,9 +104,25 @@ fn a_test_has_the_name_that_cargo_prints() {
     assert_eq!(of("src/config.rs").len(), 3);
 }
 
-fn document() -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/testing.md");
+fn text_of(document: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(document);
     std::fs::read_to_string(path).expect("the document")
+}
+
+/// Of a row of requirements: its number, whether it is of parity (P) or goes beyond it (S), and where it stands.
+fn requirement(line: &str) -> Option<(u32, &str, &str)> {
+    let mut cells = line.split('|').skip(1).map(str::trim);
+    let number = cells.next()?.parse().ok()?;
+    Some((number, cells.next()?, cells.nth(1)?))
+}
+
+/// Whether a requirement of this kind may stand like that.
+fn may_be(kind: &str, state: &str) -> bool {
+    match state.split(':').next() {
+        Some("holds" | "in part" | "not yet") => ["P", "S"].contains(&kind),
+        Some("left out") => kind == "S",
+        _ => false,
+    }
 }
 
 /// Whether a test is called `name`, or, if that ends in `::`, lies in that module.

@@ -58,6 +58,8 @@ mod mishaps;
 mod naming;
 // Who may have what, whoever brought it.
 mod permission;
+// What is here before anyone asks.
+mod sync;
 // Whether the parent lets us have it still.
 mod vouching;
 // Who asks, and how that is known.

@@ -5,6 +5,7 @@ mod config;
 mod operator;
 mod page;
 mod queue;
+mod sync;
 mod token;
 
 use std::net::IpAddr;
@@ -28,6 +29,7 @@ use crate::listener::Tls;
 use crate::push::Push;
 use crate::queue::Queue;
 use crate::status::{Receipts, Status};
+use crate::sync::Syncer;
 use crate::units::Live;
 
 /// The admin port's answers.
@@ -40,6 +42,8 @@ pub struct Admin {
     pub push: Option<Push>,
     /// What waits for the parent.
     pub queue: Queue,
+    /// What is fetched before anyone asks.
+    pub sync: Syncer,
     /// How far up pushes have got.
     pub receipts: Receipts,
     /// Who may log in at the registry port.
@@ -134,6 +138,8 @@ impl Admin {
         let head = session.req_header();
         let (path, is_read) = (head.uri.path(), matches!(head.method.as_str(), "GET" | "HEAD"));
         let is_deed = is_deed(path);
+        // What is asked there is how it stands.
+        let is_deed = is_deed && !(is_read && path == sync::SYNC);
         if is_deed && head.method == http::Method::POST {
             let query = head.uri.query().unwrap_or_default().to_owned();
             let path = path.to_owned();
@@ -142,6 +148,7 @@ impl Admin {
                 cache::GC => cache::collect(self.push.as_ref(), &query).await,
                 queue::RETRY => queue::retry(&self.queue, &query).await,
                 queue::DROP => queue::drop_items(&self.queue, &query).await,
+                sync::SYNC => sync::order(&self.sync, &query),
                 RELOAD => self.reload().await,
                 _ => match body(session).await {
                     Ok(body) => {
@@ -176,6 +183,8 @@ impl Admin {
             "/metrics" => self.metrics(),
             token::LIST => token::list(&self.guard).await,
             queue::LIST => queue::list(&self.queue).await,
+            sync::SYNC => sync::report(&self.sync),
+            sync::PLAN => sync::plan(&self.sync, head.uri.query().unwrap_or_default()).await,
             queue::RECEIPTS => {
                 let query = head.uri.query().unwrap_or_default().to_owned();
                 queue::receipt(&self.receipts, &query).await
@@ -183,7 +192,7 @@ impl Admin {
             _ if is_deed => words(405, "this takes POST\n"),
             _ => words(
                 404,
-                "there are /, /metrics, /healthz, /readyz, /api/queue, /api/receipts, /api/tokens, /api/reload and /api/cache/gc here\n",
+                "there are /, /metrics, /healthz, /readyz, /api/queue, /api/sync, /api/receipts, /api/tokens, /api/reload and /api/cache/gc here\n",
             ),
         }
     }
@@ -239,7 +248,7 @@ impl Admin {
 
 /// Whether something is done there.
 fn is_deed(path: &str) -> bool {
-    [cache::GC, queue::RETRY, queue::DROP, RELOAD].contains(&path) || token::DEEDS.contains(&path)
+    [cache::GC, queue::RETRY, queue::DROP, sync::SYNC, RELOAD].contains(&path) || token::DEEDS.contains(&path)
 }
 
 fn remote(session: &ServerSession) -> Option<IpAddr> {

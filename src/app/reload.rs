@@ -13,7 +13,7 @@ use crate::config::{self, Config};
 use crate::events::{Audit, Deed};
 use crate::listener::{Handshakes, Tls};
 use crate::units::{Clock, Live, with_causes};
-use crate::{admin, fetch, push, queue};
+use crate::{admin, fetch, push, queue, sync};
 
 /// How often files that settings name are looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -64,6 +64,7 @@ pub(super) struct Rooms {
     pub(super) limits: Live<fetch::Limits>,
     pub(super) push: Live<push::Config>,
     pub(super) queue: Live<queue::Config>,
+    pub(super) sync: Live<Vec<sync::Rule>>,
 }
 
 struct Counted {
@@ -300,6 +301,10 @@ impl Shared {
         rooms.push.set(config.push.clone());
         rooms.limits.set(config.limits.clone());
         rooms.queue.set(config.queue.clone());
+        // What is the same is left alone: a change leads to a pass.
+        if config.sync != current.sync {
+            rooms.sync.set(config.sync.clone());
+        }
         if let (Some(handshakes), Some(tls)) = (&rooms.handshakes, tls) {
             handshakes.replace(tls);
             self.counted.certificate(tls);

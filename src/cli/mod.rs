@@ -16,6 +16,7 @@ mod queue;
 mod report;
 mod serve;
 mod stopped;
+mod sync;
 mod token;
 
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ enum Command {
     Check(check::Args),
     Client(client::Args),
     Queue(queue::Args),
+    Sync(sync::Args),
     Cache(cache::Args),
     Token(token::Args),
     Demo(demo::Args),
@@ -51,6 +53,7 @@ impl Cli {
             Command::Check(args) => args.run(),
             Command::Client(args) => args.run(),
             Command::Queue(args) => args.run(),
+            Command::Sync(args) => args.run(),
             Command::Cache(args) => args.run(),
             Command::Token(args) => args.run(),
             Command::Demo(args) => args.run(),

@@ -175,23 +175,27 @@ impl Shared {
 
     /// What the parent vouched for at `asked`.
     pub(super) fn vouched(&self, held: Arc<Held>, asked: Instant, answer: &Head) -> Refreshed {
-        // A parent that serves old content itself vouches for nothing: it is asked again next time.
-        let stale_age = answer.stale.as_ref().map_or(Duration::ZERO, |_| self.config.tag_ttl);
-        let confirmed = Confirmed {
-            at: asked,
-            age: stale_age.max(answer.age),
-        };
         Refreshed {
             held,
-            confirmed,
+            confirmed: self.confirmed(asked, answer),
             cache_status: answer.cache_status.clone(),
             stale: answer.stale.clone(),
         }
     }
 
+    /// What an answer to a question of `asked` is worth.
+    pub(super) fn confirmed(&self, asked: Instant, answer: &Head) -> Confirmed {
+        // A parent that serves old content itself vouches for nothing: it is asked again next time.
+        let stale_age = answer.stale.as_ref().map_or(Duration::ZERO, |_| self.config.tag_ttl);
+        Confirmed {
+            at: asked,
+            age: stale_age.max(answer.age),
+        }
+    }
+
     /// Asks the parent, once for all who wait. That goes on when they have left, and what it brings is there for
     /// the next.
-    async fn refresh(
+    pub(super) async fn refresh(
         self: &Arc<Self>,
         repository: &Repository,
         slot: &Slot,
@@ -240,7 +244,7 @@ impl Shared {
     }
 
     /// A HEAD tells the digest; the manifest is fetched by it, once, if it is not here.
-    async fn ask_for_tag(
+    pub(super) async fn ask_for_tag(
         self: &Arc<Self>,
         repository: &Repository,
         tag: &Tag,

@@ -23,9 +23,11 @@ const PAGE: usize = 1000;
 
 /// What is listed.
 #[derive(Clone, Copy)]
-enum List<'a> {
+pub(super) enum List<'a> {
     Tags,
     Referrers(&'a Digest),
+    /// Of repositories; of what one is asked about the registry alone counts.
+    Catalog,
 }
 
 impl Fetch {
@@ -139,7 +141,7 @@ impl Shared {
     /// is no list. The head is that of the first.
     ///
     /// A link that leads back to where it has been ends the list.
-    async fn walk(
+    pub(super) async fn walk(
         self: &Arc<Self>,
         repository: &Repository,
         list: List<'_>,
@@ -235,7 +237,12 @@ impl Shared {
         left: usize,
     ) -> Result<(Bytes, Head, Option<String>), Error> {
         let ask = self.ask(asker, repository, what);
-        let answer = self.put_to(self.parent(repository)?, ask).await?;
+        let parent = self.parent(repository)?;
+        let answer = match list {
+            // No word on any repository.
+            List::Catalog => parent.ask(ask).await?,
+            List::Tags | List::Referrers(_) => self.put_to(parent, ask).await?,
+        };
         let (head, next) = (Head::of(&answer), answer.head.link.clone());
         match answer.bytes(left).await {
             Ok(bytes) => Ok((bytes, head, next)),
@@ -288,6 +295,8 @@ impl List<'_> {
             (Self::Tags, Some(query)) => What::TagsPage(query),
             (Self::Referrers(digest), None) => What::Referrers(digest),
             (Self::Referrers(digest), Some(query)) => What::ReferrersPage(digest, query),
+            (Self::Catalog, None) => What::Catalog(PAGE),
+            (Self::Catalog, Some(query)) => What::CatalogPage(query),
         }
     }
 
@@ -295,6 +304,7 @@ impl List<'_> {
         match self {
             Self::Tags => "a list of tags",
             Self::Referrers(_) => "a list of referrers",
+            Self::Catalog => "a list of repositories",
         }
     }
 
@@ -302,6 +312,7 @@ impl List<'_> {
         match self {
             Self::Tags => "a list of tags that ends",
             Self::Referrers(_) => "a list of referrers that ends",
+            Self::Catalog => "a list of repositories that ends",
         }
     }
 }

@@ -6,6 +6,7 @@
 //! Invariant: content leaves here only for a repository whose own upstream vouched for it, by the
 //! answer that brought it or by a HEAD.
 
+mod ahead;
 mod asker;
 mod blob;
 mod config;
@@ -34,6 +35,7 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
+pub use ahead::Sighting;
 pub use asker::Asker;
 pub use config::Config;
 pub use error::{Error, Limit};

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use url::Url;
 
+use super::authority::Want;
 use super::gate::{Class, Load};
 use super::place::Place;
 use super::via::Hops;
@@ -58,6 +59,10 @@ pub enum What<'a> {
     ReferrersPage(&'a Digest, &'a str),
     /// Of a node: how far up a push has got.
     Receipts(&'a Digest),
+    /// What repositories there are, at most so many (of a question for them the registry alone counts).
+    Catalog(usize),
+    /// A further page, as above.
+    CatalogPage(&'a str),
 }
 
 impl<'a> Ask<'a> {
@@ -91,14 +96,15 @@ impl<'a> Ask<'a> {
             What::Tags { .. } | What::TagsPage(_) => "tags/list".to_owned(),
             What::Referrers(digest) | What::ReferrersPage(digest, _) => format!("referrers/{digest}"),
             What::Receipts(_) => "receipts".to_owned(),
+            What::Catalog(_) | What::CatalogPage(_) => "_catalog".to_owned(),
         };
         let mut url = base.clone();
-        let within = if matches!(self.what, What::Receipts(_)) {
-            "_wharf"
-        } else {
-            name
+        let within = match self.what {
+            What::Receipts(_) => "_wharf/",
+            What::Catalog(_) | What::CatalogPage(_) => "",
+            _ => &format!("{name}/"),
         };
-        url.set_path(&format!("{}v2/{within}/{tail}", base.path()));
+        url.set_path(&format!("{}v2/{within}{tail}", base.path()));
         match self.what {
             What::Tags { n, last } => {
                 let mut query = url.query_pairs_mut();
@@ -107,7 +113,10 @@ impl<'a> Ask<'a> {
                     query.append_pair("last", last);
                 }
             }
-            What::TagsPage(query) | What::ReferrersPage(_, query) => {
+            What::Catalog(n) => {
+                url.query_pairs_mut().append_pair("n", &n.to_string());
+            }
+            What::TagsPage(query) | What::ReferrersPage(_, query) | What::CatalogPage(query) => {
                 let query = without_ns(query);
                 url.set_query(Some(&query).filter(|query| !query.is_empty()).map(String::as_str));
             }
@@ -122,6 +131,19 @@ impl<'a> Ask<'a> {
             url.query_pairs_mut().append_pair("ns", &registry.to_string());
         }
         url
+    }
+
+    /// Whether it is for the registry as a whole.
+    pub(super) fn is_for_all(&self) -> bool {
+        matches!(self.what, What::Catalog(_) | What::CatalogPage(_))
+    }
+
+    /// What a token has to be for.
+    pub(super) fn want(&self) -> Want<'a> {
+        match self.is_for_all() {
+            true => Want::catalog(),
+            false => Want::pull(self.repository.name.as_str()),
+        }
     }
 
     pub(super) fn is_manifest(&self) -> bool {
@@ -202,6 +224,20 @@ mod tests {
                 None
             ),
             "https://r.example/v2/a/b/tags/list?n=100&last=v1"
+        );
+    }
+
+    #[test]
+    fn the_catalog_is_of_no_repository() {
+        let base = "https://r.example/x/";
+
+        assert_eq!(
+            url(base, What::Catalog(100), None),
+            "https://r.example/x/v2/_catalog?n=100"
+        );
+        assert_eq!(
+            url(base, What::CatalogPage("n=5&last=b"), None),
+            "https://r.example/x/v2/_catalog?n=5&last=b"
         );
     }
 

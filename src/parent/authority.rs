@@ -48,6 +48,8 @@ pub(super) enum Action {
     /// Into it, from another: what may not be read there is no reason not to push.
     Mount,
     Delete,
+    /// Of the registry as a whole: to see what repositories there are.
+    List,
 }
 
 /// What is asked for, as far as tokens know it.
@@ -63,6 +65,14 @@ impl<'a> Want<'a> {
         Self { repository, action }
     }
 
+    /// For the list of repositories.
+    pub(super) fn catalog() -> Self {
+        Self {
+            repository: "",
+            action: Action::List,
+        }
+    }
+
     pub(super) fn is_pull(self) -> bool {
         self.action == Action::Pull
     }
@@ -74,12 +84,14 @@ impl<'a> Want<'a> {
             Action::Push => Cow::Owned(format!("{} push", self.repository)),
             Action::Mount => Cow::Owned(format!("{} mount", self.repository)),
             Action::Delete => Cow::Owned(format!("{} delete", self.repository)),
+            Action::List => Cow::Borrowed(" list"),
         }
     }
 
     /// What is to be asked for, if the upstream does not say it.
     fn scope(self) -> String {
         let actions = match self.action {
+            Action::List => return "registry:catalog:*".to_owned(),
             Action::Pull => "pull",
             Action::Push | Action::Mount => "pull,push",
             Action::Delete => "delete",

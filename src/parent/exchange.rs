@@ -57,7 +57,7 @@ impl Shared {
             url: ask.url(&self.url, ns),
             headers: headers(ask, &self.via(ask.hops)),
             load: ask.load(),
-            want: Want::pull(ask.repository.name.as_str()),
+            want: ask.want(),
             body: Outgoing::Nothing,
         };
         if self.memory.last() == Kind::Wharf {

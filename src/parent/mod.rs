@@ -148,7 +148,7 @@ impl Parent {
     /// request, if the repository is not admitted; [`Error::Loop`], if the request has been here.
     pub async fn ask(&self, ask: Ask<'_>) -> Result<Answer, Error> {
         let layer = || self.shared.wire.layer.clone();
-        if !self.admits(&ask.repository.name) {
+        if !ask.is_for_all() && !self.admits(&ask.repository.name) {
             return Err(Error::Absent { layer: layer() });
         }
         if ask.hops.contains(&self.shared.node) || ask.hops.is_too_long() {

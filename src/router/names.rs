@@ -90,6 +90,11 @@ impl Names {
 
     /// The same name in the spelling of [`Names::spell`], however a client writes it; `None` if nothing can be called so.
     pub fn respell(&self, name: &str) -> Option<String> {
+        Some(self.spell(&self.meant(name)?))
+    }
+
+    /// The repository that a client means by this name; `None` if nothing can be called so.
+    pub fn meant(&self, name: &str) -> Option<Repository> {
         let prefix = name.split_once('/').and_then(|(first, _)| self.find(first));
         let registry = prefix.unwrap_or(&self.unprefixed);
         let mut rest = name;
@@ -98,8 +103,7 @@ impl Names {
         {
             rest = below;
         }
-        let repository = Repository::new(registry.clone(), rest.parse().ok()?);
-        Some(self.spell(&repository))
+        Some(Repository::new(registry.clone(), rest.parse().ok()?))
     }
 
     /// The registry that is meant when nothing is named.

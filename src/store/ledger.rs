@@ -8,8 +8,8 @@
 //! A file is unlinked by its name after the lock is given up. Until then it is leaving: nobody begins to write
 //! under that name, and what is being written is no victim, so what is unlinked is what was meant.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -46,6 +46,8 @@ pub(super) struct Ledger {
     owners: HashMap<Digest, u32>,
     /// Room of those of them that are here.
     owned: u64,
+    /// What rules select: it does not leave for what somebody merely asked for.
+    selected: HashSet<Digest>,
     /// Partial downloads nobody works on, and the quarantine: these leave before any blob.
     scraps: LruCache<PathBuf, u64>,
     scrap_bytes: u64,
@@ -154,6 +156,7 @@ impl Ledger {
             entries: LruCache::unbounded(),
             owners: HashMap::new(),
             owned: 0,
+            selected: HashSet::new(),
             scraps: LruCache::unbounded(),
             scrap_bytes: 0,
             staging: HashMap::new(),
@@ -479,6 +482,16 @@ impl Ledger {
         self.owners.contains_key(digest)
     }
 
+    /// A rule selects it: it is not evicted until [`Ledger::select_only`] leaves it out.
+    pub(super) fn select(&mut self, digest: Digest) {
+        self.selected.insert(digest);
+    }
+
+    /// Rules select these and nothing else.
+    pub(super) fn select_only(&mut self, digests: HashSet<Digest>) {
+        self.selected = digests;
+    }
+
     /// A fact less says so.
     pub(super) fn disown(&mut self, digest: &Digest) {
         if let Some(owners) = self.owners.get_mut(digest) {
@@ -785,7 +798,8 @@ impl Ledger {
             .rev()
             .map(|(path, room)| (Victim::Scrap(path.clone()), *room));
         let unread = self.entries.iter().rev().filter(|(digest, entry)| {
-            entry.readers == 0 && !self.owners.contains_key(*digest) && !self.staging.contains_key(*digest)
+            let is_kept = self.owners.contains_key(*digest) || self.selected.contains(*digest);
+            entry.readers == 0 && !is_kept && !self.staging.contains_key(*digest)
         });
         scraps.chain(unread.map(|(digest, entry)| (Victim::Blob(*digest), entry.room)))
     }

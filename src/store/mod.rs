@@ -42,6 +42,7 @@ mod staged;
 mod sync;
 mod upload;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -198,6 +199,17 @@ impl Store {
         let held = self.shared.hot.get(link.digest())?;
         self.touch_closure(&held);
         Some(held)
+    }
+
+    /// Keeps content from being evicted, be it here already or not: a rule selects it.
+    pub fn select<'a>(&self, digests: impl IntoIterator<Item = &'a Digest>) {
+        let mut ledger = self.shared.ledger.lock();
+        digests.into_iter().for_each(|digest| ledger.select(*digest));
+    }
+
+    /// Keeps these from being evicted, and nothing else that was selected before.
+    pub fn select_only(&self, digests: HashSet<Digest>) {
+        self.shared.ledger.lock().select_only(digests);
     }
 
     /// Whether an earlier download of `digest` left something to continue.

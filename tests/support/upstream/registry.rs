@@ -195,6 +195,9 @@ impl Registry {
         if seen.method == "DELETE" {
             return Reply::empty(204);
         }
+        if path == "_catalog" {
+            return self.catalog(seen);
+        }
         let Some((name, kind, reference)) = split(path) else {
             return Reply::error(404, "UNSUPPORTED", "no such path");
         };
@@ -207,6 +210,19 @@ impl Registry {
             "tags" => repository.tag_list(name, seen, self.paging),
             "referrers" if self.referrers => repository.referrers(reference),
             _ => Reply::new(404, "text/plain; charset=utf-8", "404 page not found\n"),
+        }
+    }
+
+    fn catalog(&self, seen: &Seen) -> Reply {
+        let most = seen.asked("n").and_then(|n| n.parse().ok()).unwrap_or(usize::MAX);
+        let last = seen.asked("last").unwrap_or_default();
+        let mut names: Vec<&String> = self.repositories.keys().filter(|name| **name > last).collect();
+        names.sort();
+        let shown = &names[..names.len().min(most)];
+        let reply = Reply::json(200, &json!({ "repositories": shown }));
+        match shown.last().filter(|_| shown.len() < names.len()) {
+            Some(name) => reply.with("Link", &format!("</v2/_catalog?last={name}&n={most}>; rel=\"next\"")),
+            None => reply,
         }
     }
 }

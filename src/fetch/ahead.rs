@@ -1,0 +1,130 @@
+//! What is fetched before anyone asks: looked for at the parent itself, and shown once it is whole.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Deserialize;
+
+use super::freshness::{Head, WORK};
+use super::lists::List;
+use super::{Asker, Error, Fetch};
+use crate::oci::{Digest, Name, Reference, Registry, Repository, Tag};
+use crate::parent::{Ask, What};
+use crate::store::{Held, Slot};
+
+/// A tag as the parent has it.
+pub struct Sighting {
+    /// What it names.
+    pub digest: Digest,
+    asked: Instant,
+    head: Head,
+}
+
+impl Fetch {
+    /// The names of the repositories that the registry says it has, in ASCII order: a node those that lie there.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be asked, or that it has no such list.
+    pub async fn catalog(&self, registry: &Registry, asker: &Asker) -> Result<Vec<Name>, Error> {
+        let shared = &self.shared;
+        let asker = asker.for_all(shared.clock.now() + WORK, false);
+        // Any will do: the registry alone counts.
+        let nobodys = Repository::new(registry.clone(), "catalog".parse().expect("a name"));
+        let mut names = BTreeSet::new();
+        let take = |page: &[u8]| {
+            let before = names.len();
+            names.extend(names_of(page)?);
+            Some(names.len() - before)
+        };
+        shared.walk(&nobodys, List::Catalog, &asker, take).await?;
+        Ok(names.into_iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// The tags that the parent has now, however fresh the list here is.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fetch::tags`], and nothing old in the place of what could not be asked for.
+    pub async fn tags_now(&self, repository: &Repository, asker: &Asker) -> Result<Vec<String>, Error> {
+        let (refreshed, _) = self.shared.refresh(repository, &Slot::Tags, asker, false).await?;
+        Ok(serde_json::from_slice(refreshed.held.bytes()).unwrap_or_default())
+    }
+
+    /// What the parent has under a tag now; `None`: nothing.
+    ///
+    /// # Errors
+    ///
+    /// It does not say.
+    pub async fn sight(&self, repository: &Repository, tag: &Tag, asker: &Asker) -> Result<Option<Sighting>, Error> {
+        let shared = &self.shared;
+        let (asked, reference) = (shared.clock.now(), Reference::Tag(tag.clone()));
+        let ask = Ask {
+            head: true,
+            ..shared.ask(asker, repository, What::Manifest(&reference))
+        };
+        let answer = match shared
+            .put_to(shared.parent(repository)?, ask)
+            .await
+            .map_err(Error::from)
+        {
+            Err(Error::Absent { .. }) => return Ok(None),
+            answer => answer?,
+        };
+        let head = Head::of(&answer);
+        let digest = match answer.head.digest {
+            Some(digest) => digest,
+            // A registry that tells no digest: as for a client.
+            None => *shared.ask_for_tag(repository, tag, asker).await?.held.digest(),
+        };
+        Ok(Some(Sighting { digest, asked, head }))
+    }
+
+    /// The manifest of that digest, brought here if it is not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fetch::manifest`].
+    pub async fn bring_manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        asker: &Asker,
+    ) -> Result<Arc<Held>, Error> {
+        let shared = &self.shared;
+        let asker = asker.for_all(shared.clock.now() + WORK, false);
+        let document = shared.manifest(repository, digest, &asker).await?;
+        Ok(document.held)
+    }
+
+    /// Has the tag name what was seen under it, from now on.
+    pub fn show(&self, repository: &Repository, tag: &Tag, seen: &Sighting) {
+        let shared = &self.shared;
+        let slot = Slot::Tag(tag.clone());
+        shared.absent.invalidate(&(repository.clone(), slot.clone()));
+        let confirmed = shared.confirmed(seen.asked, &seen.head);
+        shared.store.confirm(repository, &slot, &seen.digest, confirmed);
+    }
+
+    /// Has the tag name nothing any more, but for what was pushed here: the parent has it no longer.
+    pub fn hide(&self, repository: &Repository, tag: &Tag) {
+        self.shared.store.untag(repository, &Slot::Tag(tag.clone()));
+    }
+
+    /// Why the registry cannot be asked now, in words.
+    pub fn away(&self, registry: &Registry) -> Option<String> {
+        self.shared.parents.get(registry)?.away().map(|error| error.to_string())
+    }
+}
+
+/// The names of a page.
+fn names_of(page: &[u8]) -> Option<Vec<String>> {
+    #[derive(Deserialize)]
+    struct Page {
+        /// Some registries say null for none.
+        repositories: Option<Vec<String>>,
+    }
+    let page: Page = serde_json::from_slice(page).ok()?;
+    Some(page.repositories.unwrap_or_default())
+}

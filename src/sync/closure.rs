@@ -1,0 +1,192 @@
+//! All that an image needs, as far as it is selected.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::Shared;
+use crate::fetch::{Asker, Error};
+use crate::oci::{Descriptor, Digest, Manifest, Repository, media};
+use crate::select::Platform;
+use crate::store::Held;
+
+/// Indexes within indexes.
+const DEEPEST: usize = 4;
+
+/// What is wanted of a tag.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Want {
+    /// Of an index; empty: all.
+    pub(super) platforms: Vec<Platform>,
+}
+
+/// What it comes to.
+#[derive(Default)]
+pub(super) struct Closure {
+    /// All of it that is selected, manifests and blobs.
+    pub(super) digests: Vec<Digest>,
+    /// Blobs that are not here, with the bytes that they are said to have.
+    pub(super) missing: Vec<(Digest, u64)>,
+    /// Bytes of all of it.
+    pub(super) bytes: u64,
+}
+
+impl Want {
+    /// What either wants.
+    pub(super) fn or(&self, other: &Self) -> Self {
+        let platforms = match self.platforms.is_empty() || other.platforms.is_empty() {
+            true => Vec::new(),
+            false => [&self.platforms[..], &other.platforms].concat(),
+        };
+        Self { platforms }
+    }
+
+    /// Whether this entry of an index is wanted: what is for no platform always is.
+    fn has(&self, entry: &Descriptor) -> bool {
+        /// As in an index (image spec, "Image Index").
+        #[derive(Deserialize)]
+        struct There {
+            #[serde(default)]
+            os: String,
+            #[serde(default)]
+            architecture: String,
+            #[serde(default)]
+            variant: String,
+        }
+
+        let there = entry.platform.as_deref();
+        let there = there.and_then(|raw| serde_json::from_str::<There>(raw.get()).ok());
+        match there {
+            // What BuildKit attests is about one of the others, and follows it.
+            Some(there) if there.os != "unknown" => {
+                let names = |platform: &Platform| platform.names(&there.os, &there.architecture, &there.variant);
+                self.platforms.is_empty() || self.platforms.iter().any(names)
+            }
+            _ => true,
+        }
+    }
+
+    /// The entries of an index that are wanted.
+    fn among<'a>(&self, entries: &'a [Descriptor]) -> Vec<&'a Descriptor> {
+        const ABOUT: &str = "vnd.docker.reference.digest";
+        let wanted: Vec<&Descriptor> = entries.iter().filter(|entry| self.has(entry)).collect();
+        let is_wanted = |digest: &str| wanted.iter().any(|entry| entry.digest.to_string() == digest);
+        let follows = |entry: &&Descriptor| entry.annotations.get(ABOUT).is_none_or(|digest| is_wanted(digest));
+        wanted.iter().copied().filter(follows).collect()
+    }
+}
+
+impl Shared {
+    /// What the manifest of that digest needs. Manifests that are missing are fetched, blobs are not; without an `asker` nothing is.
+    ///
+    /// # Errors
+    ///
+    /// Why a manifest could not be had.
+    pub(super) async fn closure(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        want: &Want,
+        asker: Option<&Asker>,
+    ) -> Result<Closure, Error> {
+        let mut closure = Closure::default();
+        let mut left = vec![(*digest, 0)];
+        while let Some((digest, depth)) = left.pop() {
+            if closure.digests.contains(&digest) {
+                continue;
+            }
+            let held = match (asker, self.store.linked(repository, &digest)) {
+                (Some(asker), _) => Some(self.fetch.bring_manifest(repository, &digest, asker).await?),
+                (None, Some(link)) => self.store.held(&link).await?,
+                (None, None) => None,
+            };
+            let Some(held) = held else { continue };
+            closure.digests.push(digest);
+            closure.bytes += held.bytes().len() as u64;
+            let Some(manifest) = parsed(&held) else { continue };
+            for entry in want.among(&manifest.manifests) {
+                if depth < DEEPEST && is_manifest(entry) {
+                    left.push((entry.digest, depth + 1));
+                } else {
+                    self.blob(repository, entry, &mut closure);
+                }
+            }
+            for entry in manifest.config.iter().chain(&manifest.layers) {
+                self.blob(repository, entry, &mut closure);
+            }
+        }
+        Ok(closure)
+    }
+
+    fn blob(&self, repository: &Repository, entry: &Descriptor, closure: &mut Closure) {
+        // What may not be distributed lies elsewhere.
+        if entry.is_foreign() || closure.digests.contains(&entry.digest) {
+            return;
+        }
+        closure.digests.push(entry.digest);
+        closure.bytes += entry.size;
+        if self.store.linked(repository, &entry.digest).is_none() {
+            closure.missing.push((entry.digest, entry.size));
+        }
+    }
+}
+
+/// An entry without a type is a manifest, as in any index.
+fn is_manifest(entry: &Descriptor) -> bool {
+    entry.media_type.is_empty() || media::is_manifest(&entry.media_type)
+}
+
+fn parsed(held: &Arc<Held>) -> Option<Manifest> {
+    Manifest::parse(held.bytes()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: &str, platform: &str, about: Option<&str>) -> Descriptor {
+        let digest = Digest::of(name.as_bytes());
+        let annotations = about.map_or_else(String::new, |about| {
+            let digest = Digest::of(about.as_bytes());
+            format!(r#","annotations":{{"vnd.docker.reference.digest":"{digest}"}}"#)
+        });
+        let text = format!(
+            r#"{{"mediaType":"{}","digest":"{digest}","size":1{platform}{annotations}}}"#,
+            media::OCI_MANIFEST
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn of(os: &str, architecture: &str) -> String {
+        format!(r#","platform":{{"os":"{os}","architecture":"{architecture}"}}"#)
+    }
+
+    #[test]
+    fn of_an_index_the_selected_platforms_are_wanted_with_what_is_about_them_and_what_is_for_none() {
+        let entries = [
+            entry("amd64", &of("linux", "amd64"), None),
+            entry("arm64", &of("linux", "arm64"), None),
+            entry("about amd64", &of("unknown", "unknown"), Some("amd64")),
+            entry("about arm64", &of("unknown", "unknown"), Some("arm64")),
+            entry("chart", "", None),
+        ];
+        let names = |want: &Want| {
+            let name = |entry: &Descriptor| {
+                let known = ["amd64", "arm64", "about amd64", "about arm64", "chart"];
+                let is = |name: &&str| Digest::of(name.as_bytes()) == entry.digest;
+                known.into_iter().find(is).unwrap()
+            };
+            want.among(&entries).into_iter().map(name).collect::<Vec<_>>()
+        };
+        let want = |platforms: &[&str]| Want {
+            platforms: platforms.iter().map(|text| text.parse().unwrap()).collect(),
+        };
+
+        assert_eq!(names(&want(&["linux/amd64"])), ["amd64", "about amd64", "chart"]);
+        assert_eq!(names(&want(&[])).len(), 5);
+        let both = want(&["linux/amd64"]).or(&want(&["linux/arm64"]));
+        assert_eq!(names(&both).len(), 5);
+        assert_eq!(names(&want(&["linux/amd64"]).or(&want(&[]))).len(), 5);
+        assert_eq!(names(&want(&["windows/amd64"])), ["chart"]);
+    }
+}

@@ -1,0 +1,505 @@
+//! One pass: what is selected is looked for at the parent, compared with what is here, fetched, and shown once it is whole.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use serde::Serialize;
+use tokio::task::JoinSet;
+
+use super::closure::{Closure, Want};
+use super::config::Rule;
+use super::state::{Progress, RuleReport, Scope};
+use super::{Shared, Trigger};
+use crate::fetch::{Error, Sighting};
+use crate::oci::{Digest, Repository, Tag};
+use crate::store::{Origin, Slot};
+use crate::units::with_causes;
+
+/// Tags that are looked at, and whose content is fetched, at a time.
+const TAGS_AT_ONCE: usize = 8;
+
+/// Troubles that are told one by one.
+const TOLD: usize = 20;
+
+/// Of the tags that a pass knows from before, those that it takes away at once: one in so many, and always as many as
+/// [`FEW`]. A parent that seems to have lost more than that has more likely lost its head.
+const MOST_DROPPED: usize = 2;
+const FEW: usize = 10;
+
+/// A tag that is selected.
+struct Wanted {
+    repository: Repository,
+    tag: Tag,
+    want: Want,
+    priority: i64,
+    /// The rules that select it, by their places.
+    rules: Vec<usize>,
+}
+
+/// What is selected, as far as it could be found out.
+#[derive(Default)]
+struct Selection {
+    wanted: Vec<Arc<Wanted>>,
+    /// Tags that are here and that the parent has no longer.
+    gone: Vec<(Repository, Tag)>,
+    troubles: Vec<String>,
+}
+
+/// Why a tag is not here, whole.
+enum Miss {
+    /// The parent has it no longer.
+    Gone,
+    Failed(String),
+}
+
+/// Work on all that is wanted, some of it at a time; what is done comes in no order.
+struct Spread<'a, T> {
+    left: std::iter::Cloned<std::slice::Iter<'a, Arc<Wanted>>>,
+    under_way: JoinSet<(Arc<Wanted>, Result<T, Miss>)>,
+}
+
+impl<'a, T: Send + 'static> Spread<'a, T> {
+    fn over(wanted: &'a [Arc<Wanted>]) -> Self {
+        Self {
+            left: wanted.iter().cloned(),
+            under_way: JoinSet::new(),
+        }
+    }
+
+    /// What was done next; `None`: all was.
+    async fn next<F>(&mut self, work: impl Fn(Arc<Wanted>) -> F) -> Option<(Arc<Wanted>, Result<T, Miss>)>
+    where
+        F: Future<Output = Result<T, Miss>> + Send + 'static,
+    {
+        loop {
+            while self.under_way.len() < TAGS_AT_ONCE
+                && let Some(wanted) = self.left.next()
+            {
+                let working = work(Arc::clone(&wanted));
+                self.under_way.spawn(async move { (wanted, working.await) });
+            }
+            match self.under_way.join_next().await? {
+                Ok(done) => return Some(done),
+                // A mistake of ours, which the log has: it is made again in the next pass, or not.
+                Err(error) => tracing::error!(%error, "a tag was given up"),
+            }
+        }
+    }
+}
+
+/// What a pass would do.
+#[derive(Debug, Default, Serialize)]
+pub struct Planned {
+    /// Tags that would be fetched, or moved.
+    pub fetch: Vec<PlannedTag>,
+    /// Tags that would be taken away.
+    pub drop: Vec<String>,
+    /// Tags of which all is here.
+    pub unchanged: u64,
+    /// Bytes that would be fetched, each blob once.
+    pub bytes: u64,
+    /// What could not be looked at.
+    pub errors: Vec<String>,
+}
+
+/// A tag that would be fetched.
+#[derive(Debug, Serialize)]
+pub struct PlannedTag {
+    /// As clients write it.
+    pub name: String,
+    /// What it names at the parent.
+    pub digest: Digest,
+    /// Blobs that are missing.
+    pub blobs: usize,
+    /// Bytes of them.
+    pub bytes: u64,
+}
+
+impl Shared {
+    /// Makes a pass over what `scope` names.
+    pub(super) async fn pass(self: &Arc<Self>, trigger: Trigger, scope: &Scope) {
+        let rules = self.rules.get().clone();
+        self.book.lock().begin(trigger, self.clock.wall());
+        let Selection {
+            mut wanted,
+            mut gone,
+            mut troubles,
+        } = self.select(&rules, scope).await;
+        wanted.sort_by_key(|wanted| -wanted.priority);
+        self.progress(|progress| progress.tags = wanted.len() as u64);
+
+        let mut reports: Vec<RuleReport> = rules.iter().enumerate().map(report_of).collect();
+        let mut kept = HashSet::new();
+        let mut fates = Spread::over(&wanted);
+        let work = |wanted: Arc<Wanted>| {
+            let shared = Arc::clone(self);
+            async move { shared.bring(&wanted).await }
+        };
+        while let Some((wanted, fate)) = fates.next(work).await {
+            self.progress(|progress| progress.tags_done += 1);
+            for rule in &wanted.rules {
+                reports[*rule].tags += 1;
+            }
+            match fate {
+                Ok(closure) => {
+                    for rule in &wanted.rules {
+                        reports[*rule].complete += 1;
+                        reports[*rule].bytes += closure.bytes;
+                    }
+                    if !wanted.rules.is_empty() {
+                        kept.extend(closure.digests);
+                    }
+                }
+                Err(Miss::Gone) => gone.push((wanted.repository.clone(), wanted.tag.clone())),
+                Err(Miss::Failed(why)) => troubles.push(format!("{}: {why}", self.name_of(&wanted))),
+            }
+        }
+        if self.book.lock().pass.progress.tags_done < wanted.len() as u64 {
+            troubles.push("some tags were given up by a mistake, which the log names".to_owned());
+        }
+        if let Err(why) = self.drop_gone(&wanted, gone) {
+            troubles.push(why);
+        }
+
+        let is_whole = *scope == Scope::default();
+        if is_whole && troubles.is_empty() {
+            self.store.select_only(kept);
+        }
+        let now = self.clock.wall();
+        let mut book = self.book.lock();
+        if is_whole {
+            let before = std::mem::take(&mut book.rules);
+            for report in &mut reports {
+                let earlier = before.iter().find(|earlier| earlier.name == report.name);
+                report.in_sync_as_of = match troubles.is_empty() && report.complete == report.tags {
+                    true => Some(now.into()),
+                    false => earlier.and_then(|earlier| earlier.in_sync_as_of),
+                };
+            }
+            book.rules = reports;
+        }
+        let untold = troubles.len().saturating_sub(TOLD);
+        troubles.truncate(TOLD);
+        if untold > 0 {
+            troubles.push(format!("and {untold} more"));
+        }
+        troubles.into_iter().for_each(|trouble| book.fail(trouble));
+        book.end(now);
+        let pass = &book.pass;
+        match pass.errors.first() {
+            None => tracing::debug!(number = pass.number, tags = pass.progress.tags, "in sync"),
+            Some(error) => tracing::warn!(number = pass.number, errors = pass.errors.len(), error, "not in sync"),
+        }
+    }
+
+    /// What a pass over what `scope` names would do.
+    pub(super) async fn planned(self: &Arc<Self>, scope: &Scope) -> Planned {
+        let rules = self.rules.get().clone();
+        let Selection {
+            wanted,
+            mut gone,
+            troubles,
+        } = self.select(&rules, scope).await;
+        let mut planned = Planned {
+            errors: troubles,
+            ..Planned::default()
+        };
+        let mut looks = Spread::over(&wanted);
+        let work = |wanted: Arc<Wanted>| {
+            let shared = Arc::clone(self);
+            async move { shared.look(&wanted).await }
+        };
+        let mut counted = HashSet::new();
+        while let Some((wanted, seen)) = looks.next(work).await {
+            match seen {
+                Ok((Sighting { digest, .. }, closure)) => {
+                    let slot = Slot::Tag(wanted.tag.clone());
+                    let is_named = self
+                        .store
+                        .tag(&wanted.repository, &slot)
+                        .is_some_and(|row| row.digest == digest);
+                    if is_named && closure.missing.is_empty() {
+                        planned.unchanged += 1;
+                        continue;
+                    }
+                    let new = closure.missing.iter().filter(|(digest, _)| counted.insert(*digest));
+                    planned.bytes += new.map(|(_, bytes)| bytes).sum::<u64>();
+                    planned.fetch.push(PlannedTag {
+                        name: self.name_of(&wanted),
+                        digest,
+                        blobs: closure.missing.len(),
+                        bytes: closure.missing.iter().map(|(_, bytes)| bytes).sum(),
+                    });
+                }
+                Err(Miss::Gone) => gone.push((wanted.repository.clone(), wanted.tag.clone())),
+                Err(Miss::Failed(why)) => planned.errors.push(format!("{}: {why}", self.name_of(&wanted))),
+            }
+        }
+        let known = |(repository, tag): &(Repository, Tag)| self.is_parents(repository, tag);
+        let gone = gone.iter().filter(|gone| known(gone));
+        planned.drop = gone
+            .map(|(repository, tag)| format!("{}:{tag}", self.names.spell(repository)))
+            .collect();
+        planned.drop.sort();
+        planned
+    }
+
+    /// Keeps from eviction what is here of what the rules select, without asking anybody.
+    pub(super) async fn recall(&self) {
+        let rules = self.rules.get().clone();
+        let mut kept = HashSet::new();
+        for repository in self.store.repositories() {
+            let name = self.names.spell(&repository);
+            let tags = self.store.tags(&repository);
+            for rule in rules.iter().filter(|rule| rule.has(&name)) {
+                let want = want_of(rule);
+                for tag in rule.tags.among(tags.iter().map(String::as_str)) {
+                    let row = tag
+                        .parse()
+                        .ok()
+                        .and_then(|tag| self.store.tag(&repository, &Slot::Tag(tag)));
+                    let Some(row) = row else { continue };
+                    if let Ok(closure) = self.closure(&repository, &row.digest, &want, None).await {
+                        kept.extend(closure.digests);
+                    }
+                }
+            }
+        }
+        self.store.select(&kept);
+    }
+
+    async fn select(&self, rules: &[Rule], scope: &Scope) -> Selection {
+        let mut selection = Selection::default();
+        let mut repositories: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        let catalog = self.catalog(rules, scope, &mut selection).await;
+        for (place, rule) in rules.iter().enumerate() {
+            let matching = catalog.iter().map(String::as_str).filter(|name| rule.has(name));
+            for name in rule.named().chain(matching) {
+                let places = repositories.entry(name.to_owned()).or_default();
+                if !places.contains(&place) {
+                    places.push(place);
+                }
+            }
+        }
+        if scope.named.is_empty() {
+            for (name, places) in repositories {
+                self.select_tags(rules, &name, &places, None, &mut selection).await;
+            }
+            return selection;
+        }
+        for (name, tag) in &scope.named {
+            let places = repositories.get(name).cloned().unwrap_or_default();
+            self.select_tags(rules, name, &places, tag.as_deref(), &mut selection)
+                .await;
+        }
+        selection
+    }
+
+    /// The names of the parent's repositories, if a rule needs them.
+    async fn catalog(&self, rules: &[Rule], scope: &Scope, selection: &mut Selection) -> Vec<String> {
+        if !scope.named.is_empty() {
+            return scope.named.iter().map(|(name, _)| name.clone()).collect();
+        }
+        if !rules.iter().any(Rule::has_patterns) {
+            return Vec::new();
+        }
+        let registry = self.names.unprefixed();
+        match self.fetch.catalog(registry, &self.asker()).await {
+            Ok(names) => {
+                let spelled = names
+                    .into_iter()
+                    .map(|name| self.names.spell(&Repository::new(registry.clone(), name)));
+                spelled.collect()
+            }
+            Err(error) => {
+                let why = with_causes(&error);
+                selection
+                    .troubles
+                    .push(format!("the list of repositories, which patterns need: {why}"));
+                // What is known from before stays selected.
+                self.store
+                    .repositories()
+                    .iter()
+                    .map(|repository| self.names.spell(repository))
+                    .collect()
+            }
+        }
+    }
+
+    /// Adds the tags of a repository that these rules select; without any rule, all, or the one that is named.
+    async fn select_tags(
+        &self,
+        rules: &[Rule],
+        name: &str,
+        places: &[usize],
+        only: Option<&str>,
+        selection: &mut Selection,
+    ) {
+        let Some(repository) = self.names.meant(name) else {
+            selection.troubles.push(format!("{name:?} is no name of a repository"));
+            return;
+        };
+        let needs_list =
+            only.is_none() && (places.is_empty() || places.iter().any(|place| rules[*place].tags.exactly().is_none()));
+        let mut there = Vec::new();
+        if needs_list {
+            match self.fetch.tags_now(&repository, &self.asker()).await {
+                Ok(tags) => there = tags,
+                // It need not exist yet.
+                Err(Error::Absent { .. }) => {}
+                Err(error) => {
+                    selection.troubles.push(format!("{name}: {}", with_causes(&error)));
+                    return;
+                }
+            }
+        }
+        let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
+        let mut add = |tag: &str, place: Option<usize>| {
+            let Ok(parsed) = tag.parse::<Tag>() else { return };
+            let rule = place.map(|place| &rules[place]);
+            let want = rule.map_or_else(Want::default, want_of);
+            let entry = wanted.entry(tag.to_owned());
+            let entry = entry
+                .and_modify(|wanted| wanted.want = wanted.want.or(&want))
+                .or_insert_with(|| Wanted {
+                    repository: repository.clone(),
+                    tag: parsed,
+                    want: want.clone(),
+                    priority: i64::MIN,
+                    rules: Vec::new(),
+                });
+            entry.priority = entry.priority.max(rule.map_or(0, |rule| rule.priority));
+            entry.rules.extend(place);
+        };
+        for place in places {
+            let tags = &rules[*place].tags;
+            let chosen = match (only, tags.exactly()) {
+                (Some(tag), _) => tags.among([tag]),
+                (None, Some(names)) => tags.among(names.iter().map(String::as_str)),
+                (None, None) => tags.among(there.iter().map(String::as_str)),
+            };
+            chosen.into_iter().for_each(|tag| add(tag, Some(*place)));
+        }
+        // What no rule selects is brought when somebody names it.
+        match only {
+            Some(tag) => add(tag, None),
+            None if places.is_empty() => there.iter().for_each(|tag| add(tag, None)),
+            None => {}
+        }
+        if needs_list {
+            let there: BTreeSet<&str> = there.iter().map(String::as_str).collect();
+            let is_selected = |tag: &str| places.iter().any(|place| rules[*place].tags.may_have(tag));
+            let here = self.store.tags(&repository);
+            let gone = here
+                .iter()
+                .filter(|tag| !there.contains(tag.as_str()) && is_selected(tag));
+            let gone = gone.filter_map(|tag| tag.parse().ok());
+            selection.gone.extend(gone.map(|tag| (repository.clone(), tag)));
+        }
+        selection.wanted.extend(wanted.into_values().map(Arc::new));
+    }
+
+    /// What the parent has under a tag, and what that needs.
+    async fn look(&self, wanted: &Wanted) -> Result<(Sighting, Closure), Miss> {
+        let Wanted { repository, tag, .. } = wanted;
+        let failed = |error: Error| Miss::Failed(with_causes(&error));
+        let asker = self.asker();
+        let seen = self.fetch.sight(repository, tag, &asker).await.map_err(failed)?;
+        let seen = seen.ok_or(Miss::Gone)?;
+        let closure = self.closure(repository, &seen.digest, &wanted.want, Some(&asker)).await;
+        Ok((seen, closure.map_err(failed)?))
+    }
+
+    /// Brings a tag here, and shows it once it is whole.
+    async fn bring(self: &Arc<Self>, wanted: &Wanted) -> Result<Closure, Miss> {
+        let Wanted { repository, tag, .. } = wanted;
+        let (seen, closure) = self.look(wanted).await?;
+        if !wanted.rules.is_empty() {
+            self.store.select(&closure.digests);
+        }
+        let missing: u64 = closure.missing.iter().map(|(_, bytes)| bytes).sum();
+        self.progress(|progress| progress.bytes += missing);
+        let mut blobs = JoinSet::new();
+        for (digest, bytes) in closure.missing.iter().copied() {
+            let (shared, repository) = (Arc::clone(self), repository.clone());
+            blobs.spawn(async move {
+                let _turn = shared.turns.acquire().await;
+                let brought = shared.fetch.bring(&repository, &digest, &shared.asker()).await;
+                shared.progress(|progress| progress.bytes_done += bytes);
+                brought
+            });
+        }
+        while let Some(ended) = blobs.join_next().await {
+            let brought = ended.unwrap_or(Err(Error::Interrupted));
+            brought.map_err(|error| Miss::Failed(with_causes(&error)))?;
+        }
+        // What found no room went through unkept.
+        if let Some(lost) = closure
+            .digests
+            .iter()
+            .find(|digest| self.store.linked(repository, digest).is_none())
+        {
+            let trouble = self.store.trouble();
+            let why = trouble.unwrap_or_else(|| format!("there is no room for {lost}"));
+            return Err(Miss::Failed(why));
+        }
+        self.fetch.show(repository, tag, &seen);
+        Ok(closure)
+    }
+
+    /// Takes away what the parent has no longer, unless that is too much at once.
+    fn drop_gone(&self, wanted: &[Arc<Wanted>], gone: Vec<(Repository, Tag)>) -> Result<(), String> {
+        let gone: Vec<(Repository, Tag)> = gone
+            .into_iter()
+            .filter(|(repository, tag)| self.is_parents(repository, tag))
+            .collect();
+        let still = wanted
+            .iter()
+            .filter(|wanted| self.is_parents(&wanted.repository, &wanted.tag))
+            .count();
+        if gone.len() > FEW && gone.len() * MOST_DROPPED > gone.len() + still {
+            return Err(format!(
+                "the parent has {} of {} tags no longer, which is too many at once: nothing is taken away; name the repositories to `wharf sync` if that is right",
+                gone.len(),
+                gone.len() + still
+            ));
+        }
+        for (repository, tag) in gone {
+            tracing::info!(repository = self.names.spell(&repository), %tag, "the parent has this tag no longer");
+            self.fetch.hide(&repository, &tag);
+            self.progress(|progress| progress.dropped += 1);
+        }
+        Ok(())
+    }
+
+    /// Whether the tag is here because the parent has it.
+    fn is_parents(&self, repository: &Repository, tag: &Tag) -> bool {
+        let row = self.store.tag(repository, &Slot::Tag(tag.clone()));
+        row.is_some_and(|row| row.origin == Origin::Parent)
+    }
+
+    fn progress(&self, change: impl FnOnce(&mut Progress)) {
+        change(&mut self.book.lock().pass.progress);
+    }
+
+    fn name_of(&self, wanted: &Wanted) -> String {
+        format!("{}:{}", self.names.spell(&wanted.repository), wanted.tag)
+    }
+}
+
+fn want_of(rule: &Rule) -> Want {
+    Want {
+        platforms: rule.platforms.clone(),
+    }
+}
+
+fn report_of((place, rule): (usize, &Rule)) -> RuleReport {
+    let name = match rule.name.as_str() {
+        "" => format!("rule {}", place + 1),
+        name => name.to_owned(),
+    };
+    RuleReport {
+        name,
+        ..RuleReport::default()
+    }
+}

@@ -1,0 +1,168 @@
+//! What the last pass came to, and how far the one under way has got.
+
+use std::collections::VecDeque;
+use std::time::SystemTime;
+
+use serde::Serialize;
+
+use crate::units::Moment;
+
+/// Why a pass was made; as a connected registry names it, where it does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub enum Trigger {
+    /// The first since the node started.
+    InitialSync,
+    /// It was time for one.
+    Scheduled,
+    /// The rules have changed.
+    SelectionUpdate,
+    /// An operator wanted it.
+    ManualResync,
+}
+
+/// How it stands; as a connected registry names it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+pub enum State {
+    /// Nothing has begun yet.
+    Pending,
+    /// It is under way.
+    Syncing,
+    /// All that is selected is here.
+    Succeeded,
+    /// Something is not.
+    Failed,
+}
+
+/// What is known of synchronisation.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The pass under way, else the last one.
+    #[serde(flatten)]
+    pub pass: Pass,
+    /// Of the passes that were asked for and have not begun.
+    pub waiting: usize,
+    /// Why the parent cannot be asked now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub away: Option<String>,
+    /// What each rule comes to.
+    pub rules: Vec<RuleReport>,
+}
+
+/// One pass.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Pass {
+    /// Counts passes since the start; 0: there was none.
+    pub number: u64,
+    /// Why it is made.
+    pub sync_trigger: Trigger,
+    /// How it stands.
+    pub sync_state: State,
+    /// When it began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_sync_start_time: Option<Moment>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_sync_end_time: Option<Moment>,
+    /// When the last one ended that brought all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_successful_sync_end_time: Option<Moment>,
+    /// How far it has got.
+    pub progress: Progress,
+    /// What went wrong, each once, with what it went wrong with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<String>,
+}
+
+/// How far a pass has got.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub struct Progress {
+    /// Tags that are selected.
+    pub tags: u64,
+    /// Of them, those that are done with.
+    pub tags_done: u64,
+    /// Bytes that were missing.
+    pub bytes: u64,
+    /// Of them, those that have come.
+    pub bytes_done: u64,
+    /// Tags that were taken away, as the parent has them no longer.
+    pub dropped: u64,
+}
+
+/// What a rule comes to.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RuleReport {
+    /// What it is called.
+    pub name: String,
+    /// Tags that it selects.
+    pub tags: u64,
+    /// Of them, those that are complete here.
+    pub complete: u64,
+    /// Bytes of all of it.
+    pub bytes: u64,
+    /// When all of it was last known to be here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_sync_as_of: Option<Moment>,
+}
+
+/// What somebody wants synchronised: everything, if it names nothing.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Scope {
+    /// Repositories as clients write them, each with a tag or whole.
+    pub named: Vec<(String, Option<String>)>,
+}
+
+/// All of it, changed while passes are made.
+pub(super) struct Book {
+    pub(super) pass: Pass,
+    pub(super) rules: Vec<RuleReport>,
+    /// Asked for and not begun, with the numbers that they will have at the least.
+    pub(super) orders: VecDeque<Scope>,
+}
+
+impl Book {
+    pub(super) fn new() -> Self {
+        Self {
+            pass: Pass {
+                number: 0,
+                sync_trigger: Trigger::InitialSync,
+                sync_state: State::Pending,
+                last_sync_start_time: None,
+                last_sync_end_time: None,
+                last_successful_sync_end_time: None,
+                progress: Progress::default(),
+                errors: Vec::new(),
+            },
+            rules: Vec::new(),
+            orders: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn begin(&mut self, trigger: Trigger, now: SystemTime) {
+        self.pass = Pass {
+            number: self.pass.number + 1,
+            sync_trigger: trigger,
+            sync_state: State::Syncing,
+            last_sync_start_time: Some(now.into()),
+            last_sync_end_time: None,
+            last_successful_sync_end_time: self.pass.last_successful_sync_end_time,
+            progress: Progress::default(),
+            errors: Vec::new(),
+        };
+    }
+
+    pub(super) fn end(&mut self, now: SystemTime) {
+        self.pass.last_sync_end_time = Some(now.into());
+        self.pass.sync_state = State::Failed;
+        if self.pass.errors.is_empty() {
+            self.pass.sync_state = State::Succeeded;
+            self.pass.last_successful_sync_end_time = Some(now.into());
+        }
+    }
+
+    pub(super) fn fail(&mut self, words: String) {
+        if !self.pass.errors.contains(&words) {
+            self.pass.errors.push(words);
+        }
+    }
+}

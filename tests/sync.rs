@@ -1,0 +1,320 @@
+//! What is here before anyone asks: what rules select, all of it, and only then shown.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::client::{Request, blob, manifest};
+use crate::support::content::{Image, index};
+use crate::support::eventually;
+use crate::support::node::{Node, Setup, binary, disk_bytes};
+use crate::support::upstream::{Fault, Upstream};
+
+/// A node below `parent` with such rules.
+fn selecting(parent: &Upstream, rules: &str) -> Setup {
+    Setup::below(&parent.url()).more(rules)
+}
+
+/// How synchronisation stands.
+async fn report(node: &Node) -> Value {
+    let reply = node.admin("/api/sync").await;
+    assert_eq!(reply.status, 200, "{reply}");
+    reply.json()
+}
+
+/// Waits until a pass has ended like that.
+async fn ended(node: &Node, state: &str) -> Value {
+    let mut last = Value::Null;
+    eventually(&format!("a pass that {state}"), async || {
+        last = report(node).await;
+        last["number"] != 0 && last["syncState"] == state
+    })
+    .await;
+    last
+}
+
+/// `wharf sync` with these arguments.
+async fn wharf_sync(node: &Node, arguments: &[&str]) -> Output {
+    let mut command = Command::new(binary());
+    command.arg("sync").args(["--admin", &node.admin_url()]).args(arguments);
+    let running = tokio::task::spawn_blocking(move || command.output().expect("the program under test"));
+    running.await.unwrap()
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// That all of it is served, without the parent.
+async fn assert_here(node: &Node, repository: &str, tag: &str, image: &Image) {
+    node.get(&manifest(repository, tag))
+        .await
+        .assert_is(&image.manifest.bytes);
+    node.get(&blob(repository, &image.config_digest()))
+        .await
+        .assert_is(&image.config);
+    for (at, bytes) in image.layers.iter().enumerate() {
+        node.get(&blob(repository, &image.layer(at))).await.assert_is(bytes);
+    }
+}
+
+#[tokio::test]
+async fn what_rules_select_is_here_before_anyone_asks_and_nothing_else() {
+    let mut parent = Upstream::start().await;
+    let plant = parent.new_image("plant/app", "v1", &[50_000]);
+    let line = parent.new_image("plant/line/plc", "latest", &[20_000]);
+    let named = parent.new_image("tools", "2.0", &[10_000]);
+    for (repository, tag) in [
+        ("tools", "1.0"),
+        ("tools", "3.0-rc1"),
+        ("office/app", "v1"),
+        ("plant/test/x", "v1"),
+    ] {
+        parent.new_image(repository, tag, &[10]);
+    }
+    let rules = "[[sync]]\nname = \"plant\"\nrepositories = [\"plant/**\"]\nexclude = [\"plant/test/*\"]\n\
+                 [[sync]]\nrepositories = [\"tools\"]\nversions = \">=2\"\n";
+    let node = selecting(&parent, rules).start().await;
+
+    let report = ended(&node, "Succeeded").await;
+    parent.stop().await;
+
+    assert_here(&node, "plant/app", "v1", &plant).await;
+    assert_here(&node, "plant/line/plc", "latest", &line).await;
+    assert_here(&node, "tools", "2.0", &named).await;
+    for (repository, tag) in [
+        ("tools", "1.0"),
+        ("tools", "3.0-rc1"),
+        ("office/app", "v1"),
+        ("plant/test/x", "v1"),
+    ] {
+        assert_ne!(
+            node.get(&manifest(repository, tag)).await.status,
+            200,
+            "{repository}:{tag}"
+        );
+    }
+    let rules = report["rules"].as_array().unwrap();
+    let told: Vec<_> = rules
+        .iter()
+        .map(|rule| (rule["name"].as_str().unwrap(), &rule["tags"], &rule["complete"]))
+        .collect();
+    assert_eq!(
+        told,
+        [("plant", &2.into(), &2.into()), ("rule 2", &1.into(), &1.into())]
+    );
+    assert!(rules[0]["in_sync_as_of"].is_string(), "{report}");
+}
+
+#[tokio::test]
+async fn of_an_index_the_selected_platforms_come_and_the_rest_on_demand() {
+    let parent = Upstream::start().await;
+    let images: Vec<Image> = (0..3).map(|_| Image::of(&[5000])).collect();
+    let all = index(&[&images[0], &images[1], &images[2]]);
+    for image in &images {
+        parent.image("plant/app", "unused", image);
+    }
+    parent.without_tag("plant/app", "unused");
+    parent.manifest("plant/app", Some("v1"), &all);
+    let rules = "[[sync]]\nrepositories = [\"plant/app\"]\ntags = [\"v1\"]\nplatforms = [\"linux/arm64\"]\n";
+    let node = selecting(&parent, rules).start().await;
+
+    ended(&node, "Succeeded").await;
+
+    let layer = |at: usize| blob("plant/app", &images[at].layer(0));
+    assert_eq!(parent.count("GET", &layer(1)), 1);
+    assert_eq!(parent.count("GET", &layer(0)) + parent.count("GET", &layer(2)), 0);
+    assert_eq!(parent.count("GET", &images[0].manifest.digest), 0);
+    node.get(&manifest("plant/app", "v1")).await.assert_is(&all.bytes);
+    node.get(&manifest("plant/app", &images[0].manifest.digest))
+        .await
+        .assert_is(&images[0].manifest.bytes);
+    node.get(&layer(0)).await.assert_is(&images[0].layers[0]);
+    assert_eq!(parent.count("GET", "_catalog"), 0);
+    assert_eq!(parent.count("GET", "tags/list"), 0);
+}
+
+#[tokio::test]
+async fn a_tag_is_shown_once_all_of_it_is_here_and_what_was_there_stays_until_then() {
+    let mut parent = Upstream::start().await;
+    let old = parent.new_image("plant/app", "v1", &[10_000]);
+    let rules = "[[sync]]\nrepositories = [\"plant/app\"]\n";
+    let node = selecting(&parent, rules).start().await;
+    ended(&node, "Succeeded").await;
+    let new = Image::of(&[10_000, 20_000]);
+    parent.fault(Fault::get(&new.layer(1)).status(503).times(1000));
+    parent.image("plant/app", "v1", &new);
+    parent.image("plant/app", "v2", &new);
+
+    let told = wharf_sync(&node, &[]).await;
+    assert!(
+        !told.status.success() && said(&told).contains("plant/app:v2"),
+        "{}",
+        said(&told)
+    );
+    parent.stop().await;
+    assert_here(&node, "plant/app", "v1", &old).await;
+    assert_ne!(node.get(&manifest("plant/app", "v2")).await.status, 200);
+
+    parent.without_faults();
+    parent.start_again().await;
+    eventually("the rest has come", async || {
+        let report = report(&node).await;
+        report["syncState"] == "Succeeded" && report["progress"]["tags"] == 2
+    })
+    .await;
+    parent.stop().await;
+    assert_here(&node, "plant/app", "v1", &new).await;
+    assert_here(&node, "plant/app", "v2", &new).await;
+}
+
+#[tokio::test]
+async fn what_the_parent_has_no_longer_goes_unless_that_is_nearly_all() {
+    let parent = Upstream::start().await;
+    for number in 0..30 {
+        parent.new_image("plant/app", &format!("v{number}"), &[10]);
+    }
+    let rules = "[[sync]]\nrepositories = [\"plant/app\"]\n";
+    let node = selecting(&parent, rules).start().await;
+    ended(&node, "Succeeded").await;
+
+    parent.without_tag("plant/app", "v0");
+    let told = wharf_sync(&node, &["--dry-run"]).await;
+    assert!(said(&told).contains("plant/app:v0"), "{}", said(&told));
+    assert!(wharf_sync(&node, &[]).await.status.success());
+    assert_eq!(node.get(&manifest("plant/app", "v0")).await.status, 404);
+
+    (1..25).for_each(|number| parent.without_tag("plant/app", &format!("v{number}")));
+    let told = wharf_sync(&node, &[]).await;
+    assert!(
+        !told.status.success() && said(&told).contains("too many at once"),
+        "{}",
+        said(&told)
+    );
+    let plan = node.admin("/api/sync/plan").await.json();
+    assert_eq!(plan["drop"].as_array().unwrap().len(), 24, "{plan}");
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_would_be_fetched_with_bytes_and_fetches_no_blob() {
+    let parent = Upstream::start().await;
+    let image = parent.new_image("plant/app", "v1", &[50_000]);
+    let node = Setup::below(&parent.url()).start().await;
+
+    let told = wharf_sync(&node, &["--dry-run", "plant/app"]).await;
+
+    assert!(told.status.success(), "{}", said(&told));
+    assert!(said(&told).contains("plant/app:v1"), "{}", said(&told));
+    let plan = node.admin("/api/sync/plan?name=plant/app:v1").await.json();
+    let bytes = image.config.len() + 50_000;
+    assert_eq!(
+        (&plan["bytes"], &plan["fetch"][0]["blobs"]),
+        (&bytes.into(), &2.into()),
+        "{plan}"
+    );
+    assert_eq!(parent.count("GET", "/blobs/"), 0);
+    assert_eq!(node.admin("/api/sync/plan?name=NO").await.status, 400);
+}
+
+#[tokio::test]
+async fn what_somebody_names_is_brought_though_nothing_selects_it() {
+    let mut parent = Upstream::start().await;
+    let image = parent.new_image("office/app", "v1", &[10_000]);
+    parent.new_image("office/app", "v2", &[10_000]);
+    let node = Setup::below(&parent.url()).start().await;
+
+    let told = wharf_sync(&node, &["office/app:v1"]).await;
+
+    assert!(told.status.success(), "{}", said(&told));
+    assert!(said(&told).contains("1 of 1 tags"), "{}", said(&told));
+    parent.stop().await;
+    assert_here(&node, "office/app", "v1", &image).await;
+    assert_ne!(node.get(&manifest("office/app", "v2")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_pass_that_is_asked_for_while_the_parent_is_away_is_made_once_it_is_back() {
+    let mut parent = Upstream::start().await;
+    let image = parent.new_image("plant/app", "v1", &[10_000]);
+    let node = Setup::below(&parent.url()).start().await;
+    parent.stop().await;
+    // It has to notice.
+    eventually("the node knows that its parent is away", async || {
+        node.get(&manifest("a", "v1")).await;
+        report(&node).await["away"].is_string()
+    })
+    .await;
+
+    assert!(wharf_sync(&node, &["--no-wait", "plant/app"]).await.status.success());
+    assert_eq!(report(&node).await["waiting"], 1);
+    parent.start_again().await;
+
+    ended(&node, "Succeeded").await;
+    parent.stop().await;
+    assert_here(&node, "plant/app", "v1", &image).await;
+}
+
+#[tokio::test]
+async fn what_is_selected_does_not_leave_for_what_is_merely_asked_for_not_even_after_a_restart() {
+    const MIB: usize = 1 << 20;
+    let mut parent = Upstream::start().await;
+    let selected = parent.new_image("plant/app", "v1", &[8 * MIB]);
+    let others: Vec<Image> = (0..8).map(|_| parent.new_image("office", "v1", &[8 * MIB])).collect();
+    let rules = "[[sync]]\nrepositories = [\"plant/*\"]\n";
+    let mut node = selecting(&parent, rules).capacity("64MiB").start().await;
+    ended(&node, "Succeeded").await;
+
+    for round in 0..2 {
+        for image in &others {
+            node.get(&blob("office", &image.layer(0)))
+                .await
+                .assert_is(&image.layers[0]);
+        }
+        assert!(disk_bytes(&node.data(), Some(node.pid())) <= 64 << 20);
+        if round == 0 {
+            parent.fault(Fault::any("/plant/").status(503).times(100_000));
+            node.restart().await;
+        }
+    }
+
+    parent.stop().await;
+    assert_here(&node, "plant/app", "v1", &selected).await;
+}
+
+#[tokio::test]
+async fn a_pass_with_nothing_to_do_asks_for_each_list_and_each_tag_once() {
+    let parent = Upstream::start().await;
+    for repository in ["plant/a", "plant/b"] {
+        for tag in ["v1", "v2"] {
+            parent.new_image(repository, tag, &[100]);
+        }
+    }
+    let node = selecting(&parent, "[[sync]]\nrepositories = [\"plant/a\", \"plant/b\"]\n")
+        .start()
+        .await;
+    ended(&node, "Succeeded").await;
+    parent.forget();
+
+    assert!(wharf_sync(&node, &[]).await.status.success());
+
+    assert_eq!(parent.count("GET", "tags/list"), 2);
+    assert_eq!(parent.count("HEAD", "/manifests/"), 4);
+    assert_eq!(parent.asked(), 6);
+}
+
+#[tokio::test]
+async fn new_rules_hold_without_a_restart() {
+    let parent = Upstream::start().await;
+    let image = parent.new_image("plant/app", "v1", &[1000]);
+    let node = Setup::below(&parent.url()).start().await;
+    let path = node.folder().join("wharf.toml");
+    let settings = std::fs::read_to_string(&path).unwrap();
+
+    std::fs::write(&path, settings + "\n[[sync]]\nrepositories = [\"plant/app\"]\n").unwrap();
+    let reply = node.admin_send(Request::new("POST", "/api/reload")).await;
+    assert_eq!(reply.status, 200, "{reply}");
+
+    let report = ended(&node, "Succeeded").await;
+    assert_eq!(report["rules"][0]["complete"], 1, "{report}");
+    assert_here(&node, "plant/app", "v1", &image).await;
+}
