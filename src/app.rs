@@ -36,7 +36,7 @@ use crate::status::{Receipts, Status, Wall};
 use crate::store::Store;
 use crate::sync::Syncer;
 use crate::units::{Clock, Live};
-use crate::{admin, auth, config, events, fetch, listener, parent, push, queue, serve, store};
+use crate::{admin, auth, config, events, fetch, listener, parent, push, queue, serve, store, sync};
 
 /// How long replies under way may take after the signal to stop.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -136,7 +136,7 @@ impl App {
             limits,
             push,
             queue,
-            sync,
+            sync: selection,
             auth,
             audit,
             log,
@@ -173,7 +173,6 @@ impl App {
         let parents = parents(parent, upstreams, &id, &clock, &parent::Metrics::new(&metrics));
         let wall = Wall::new(clock.clone(), &metrics)?;
         let status = status(&id, mode, &store, &parents, &ports, wall.clone());
-        crate::status::register(&metrics)?;
         crate::status::count_panics(&metrics)?;
         let fetching = fetching_runtime().map_err(Error::Runtime)?;
         fetching.spawn(wall.watch());
@@ -196,7 +195,7 @@ impl App {
             limits: Live::new(limits),
             push: Live::new(push),
             queue: Live::new(queue),
-            sync: Live::new(sync),
+            sync: Live::new(selection),
         };
         let (limits, push, queue) = (rooms.limits.clone(), rooms.push.clone(), rooms.queue.clone());
         let (operators, rules) = (rooms.admin.clone(), rooms.sync.clone());
@@ -245,8 +244,17 @@ impl App {
         );
         fetching.spawn(queue.clone().run());
         fetching.spawn(queue.clone().watch());
-        let sync = Syncer::new(rules, names.clone(), store.clone(), fetch.clone(), ahead, clock.clone());
-        fetching.spawn(sync.clone().run());
+        let counted = sync::Metrics::new(&metrics)?;
+        let syncer = Syncer::new(
+            rules,
+            names.clone(),
+            store.clone(),
+            fetch.clone(),
+            ahead,
+            clock.clone(),
+            counted,
+        );
+        fetching.spawn(syncer.clone().run());
         let gate = Gate::new(guard.clone(), filters, names.unprefixed().clone());
         let shelf = Shelf::new(store.clone(), fetch.clone());
         let counted = serve::Metrics::new(&metrics)?;
@@ -287,7 +295,7 @@ impl App {
             metrics,
             push,
             queue,
-            sync,
+            sync: syncer,
             receipts,
             guard,
             reload: reload::asked(reload.clone()),

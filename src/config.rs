@@ -647,6 +647,7 @@ impl Lines {
         }
         let platforms: Vec<String> = rule.platforms.iter().map(ToString::to_string).collect();
         self.list("platforms", &platforms);
+        self.bare("referrers", rule.referrers);
         self.bare("priority", rule.priority);
     }
 

@@ -5,9 +5,10 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::support::client::{Request, blob, manifest};
-use crate::support::content::{Image, index};
+use crate::support::content::{Image, index, random};
 use crate::support::eventually;
 use crate::support::node::{Node, Setup, binary, disk_bytes};
+use crate::support::process::peak_memory;
 use crate::support::upstream::{Fault, Upstream};
 
 /// A node below `parent` with such rules.
@@ -77,6 +78,9 @@ async fn what_rules_select_is_here_before_anyone_asks_and_nothing_else() {
     let node = selecting(&parent, rules).start().await;
 
     let report = ended(&node, "Succeeded").await;
+    let metrics = node.metrics().await;
+    assert_eq!(metrics.sum("wharf_sync_passes_total", &[("outcome", "succeeded")]), 1.0);
+    assert!(metrics.sum("wharf_sync_lag_seconds", &[]) < 10.0);
     parent.stop().await;
 
     assert_here(&node, "plant/app", "v1", &plant).await;
@@ -317,4 +321,188 @@ async fn new_rules_hold_without_a_restart() {
     let report = ended(&node, "Succeeded").await;
     assert_eq!(report["rules"][0]["complete"], 1, "{report}");
     assert_here(&node, "plant/app", "v1", &image).await;
+}
+
+#[tokio::test]
+async fn what_refers_to_an_image_comes_with_it_unless_it_is_not_wanted() {
+    let mut parent = Upstream::start().await;
+    let mut artifacts = Vec::new();
+    for repository in ["plant/signed", "plant/plain"] {
+        let image = parent.new_image(repository, "v1", &[1000]);
+        let signature = Image::referring_to(&image.manifest, "application/vnd.example.signature");
+        let about = Image::referring_to(&signature.manifest, "application/vnd.example.remark");
+        for artifact in [&signature, &about] {
+            parent.image(repository, "x", artifact);
+        }
+        parent.without_tag(repository, "x");
+        artifacts.push((image, signature, about));
+    }
+    let rules =
+        "[[sync]]\nrepositories = [\"plant/signed\"]\n[[sync]]\nrepositories = [\"plant/plain\"]\nreferrers = false\n";
+    let node = selecting(&parent, rules).start().await;
+    ended(&node, "Succeeded").await;
+    assert_eq!(parent.count("GET", "plant/plain/referrers"), 0);
+    parent.stop().await;
+
+    let (image, signature, about) = &artifacts[0];
+    assert_here(&node, "plant/signed", "v1", image).await;
+    for (subject, artifact) in [(image, signature), (signature, about)] {
+        let list = node
+            .get(&format!("/v2/plant/signed/referrers/{}", subject.manifest.digest))
+            .await;
+        assert_eq!(
+            list.json()["manifests"][0]["digest"],
+            artifact.manifest.digest,
+            "{list}"
+        );
+        node.get(&manifest("plant/signed", &artifact.manifest.digest))
+            .await
+            .assert_is(&artifact.manifest.bytes);
+        node.get(&blob("plant/signed", &artifact.layer(0)))
+            .await
+            .assert_is(&artifact.layers[0]);
+    }
+    let (_, signature, _) = &artifacts[1];
+    assert_ne!(
+        node.get(&manifest("plant/plain", &signature.manifest.digest))
+            .await
+            .status,
+        200
+    );
+}
+
+#[tokio::test]
+async fn whether_an_image_is_complete_is_told_with_what_is_missing() {
+    let mut parent = Upstream::start().await;
+    let images: Vec<Image> = (0..2).map(|_| Image::of(&[5000])).collect();
+    let all = index(&[&images[0], &images[1]]);
+    for image in &images {
+        parent.image("plant/app", "unused", image);
+    }
+    parent.without_tag("plant/app", "unused");
+    parent.manifest("plant/app", Some("v1"), &all);
+    let rules = "[[sync]]\nrepositories = [\"plant/app\"]\nplatforms = [\"linux/arm64\"]\n";
+    let node = selecting(&parent, rules).start().await;
+    ended(&node, "Succeeded").await;
+    parent.stop().await;
+
+    let complete = async |query: &str| {
+        node.admin(&format!("/api/complete?name=plant/app:v1{query}"))
+            .await
+            .json()
+    };
+    assert_eq!(complete("&platform=linux/arm64").await["complete"], true);
+    let whole = complete("").await;
+    // Of the other platform not even the manifest is here.
+    let missing = images[0].manifest.bytes.len();
+    assert_eq!(
+        (&whole["complete"], &whole["missing_items"]),
+        (&false.into(), &1.into()),
+        "{whole}"
+    );
+    assert_eq!(whole["missing_bytes"], missing, "{whole}");
+    assert_eq!(whole["digest"], all.digest);
+    assert_eq!(node.admin("/api/complete?name=plant/app:v2").await.status, 404);
+    assert_eq!(node.admin("/api/complete?name=plant/app").await.status, 400);
+    assert_eq!(
+        node.admin("/api/complete?name=plant/app:v1&platform=linux")
+            .await
+            .status,
+        400
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_repositories_each_filter_gives_its_tags_one_question_each_and_little_memory() {
+    const REPOSITORIES: usize = 200;
+    const TAGS: usize = 50;
+    let mut parent = Upstream::start().await;
+    let layer = random(100);
+    let name = |number: usize| format!("{}/app-{number}", ["plant", "site", "lab", "office"][number % 4]);
+    for number in 0..REPOSITORIES {
+        for tag in 0..TAGS {
+            let tag = match tag % 5 {
+                0 => format!("v{}.{tag}", tag / 10),
+                1 => format!("{}.{tag}-rc1", tag / 10),
+                2 => format!("{}.{tag}-alpine", tag / 10),
+                3 => format!("build-{tag}"),
+                _ => format!("sha-{tag:02x}ab"),
+            };
+            parent.image(&name(number), &tag, &Image::with_layers(vec![layer.clone()]));
+        }
+    }
+    let rules = [
+        ("plant", "newest = 3", 3),
+        ("site", "versions = \">=3\"", 8),
+        (
+            "lab",
+            "tags = [\"build-*\", \"v*\"]\nexclude_tags = [\"build-[34]*\"]",
+            15,
+        ),
+        ("office", "tag_regex = \"sha-[0-9a-f]+\"\nnewest = 4", 4),
+    ];
+    let written: Vec<String> = rules
+        .iter()
+        .map(|(name, lines, _)| {
+            format!("[[sync]]\nname = \"{name}\"\nrepositories = [\"{name}/*\"]\nreferrers = false\n{lines}\n")
+        })
+        .collect();
+    let node = selecting(&parent, &written.concat()).start().await;
+    let report = eventually_ended(&node).await;
+
+    let mut all = 0;
+    for ((name, _, each), told) in rules.iter().zip(report["rules"].as_array().unwrap()) {
+        let expected = each * REPOSITORIES / rules.len();
+        all += expected;
+        assert_eq!(
+            (&told["tags"], &told["complete"]),
+            (&expected.into(), &expected.into()),
+            "{name}: {told}"
+        );
+    }
+    parent.forget();
+    assert!(wharf_sync(&node, &[]).await.status.success());
+    assert_eq!(parent.asked(), 1 + REPOSITORIES + all);
+    let memory = peak_memory(node.pid());
+    assert!(memory < 64 << 20, "{} MiB", memory >> 20);
+
+    parent.stop().await;
+    for (repository, shown, hidden) in [
+        (
+            name(0),
+            &["v4.45", "4.47-alpine"][..],
+            &["v4.40", "latest", "build-48"][..],
+        ),
+        (
+            name(1),
+            &["v3.35", "3.37-alpine", "v4.40"],
+            &["3.36-rc1", "2.27-alpine", "build-48"],
+        ),
+        (
+            name(2),
+            &["build-8", "build-28", "v0.0"],
+            &["build-33", "build-48", "0.2-alpine"],
+        ),
+        (name(3), &["sha-31ab", "sha-22ab"], &["sha-2cab", "v0.0"]),
+    ] {
+        for (tags, is_shown) in [(shown, true), (hidden, false)] {
+            for tag in tags {
+                let reply = node.get(&manifest(&repository, tag)).await;
+                assert_eq!(reply.status == 200, is_shown, "{repository}:{tag}: {reply}");
+            }
+        }
+    }
+}
+
+/// The same as [`ended`], of a pass that takes long.
+async fn eventually_ended(node: &Node) -> Value {
+    for _ in 0..600 {
+        let report = report(node).await;
+        if report["number"] != 0 && report["syncState"] != "Syncing" {
+            assert_eq!(report["syncState"], "Succeeded", "{report}");
+            return report;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the pass does not end: {}", report(node).await);
 }

@@ -184,6 +184,7 @@ impl Admin {
             token::LIST => token::list(&self.guard).await,
             queue::LIST => queue::list(&self.queue).await,
             sync::SYNC => sync::report(&self.sync),
+            sync::COMPLETE => sync::complete(&self.sync, head.uri.query().unwrap_or_default()).await,
             sync::PLAN => sync::plan(&self.sync, head.uri.query().unwrap_or_default()).await,
             queue::RECEIPTS => {
                 let query = head.uri.query().unwrap_or_default().to_owned();
@@ -192,7 +193,7 @@ impl Admin {
             _ if is_deed => words(405, "this takes POST\n"),
             _ => words(
                 404,
-                "there are /, /metrics, /healthz, /readyz, /api/queue, /api/sync, /api/receipts, /api/tokens, /api/reload and /api/cache/gc here\n",
+                "there are /, /metrics, /healthz, /readyz, /api/queue, /api/sync, /api/complete, /api/receipts, /api/tokens, /api/reload and /api/cache/gc here\n",
             ),
         }
     }
@@ -238,6 +239,7 @@ impl Admin {
 
     fn metrics(&self) -> Response<Vec<u8>> {
         self.status.observe();
+        self.sync.observe();
         let mut lines = Vec::new();
         match TextEncoder::new().encode(&self.metrics.gather(), &mut lines) {
             Ok(()) => text(200, "text/plain; version=0.0.4; charset=utf-8", lines),

@@ -4,6 +4,8 @@ use http::Response;
 use url::form_urlencoded;
 
 use super::{json, refuse};
+use crate::oci::Tag;
+use crate::select::{Platform, PlatformError};
 use crate::sync::{Scope, Syncer};
 
 /// `GET`: how it stands. `POST`: makes a pass over what is named: `name=a/b`, `name=a/b:v1`, as often as need be; over everything, if
@@ -12,12 +14,15 @@ pub(super) const SYNC: &str = "/api/sync";
 /// `GET`: what such a pass would do, named likewise.
 pub(super) const PLAN: &str = "/api/sync/plan";
 
+/// `GET`: what of a tag lies here: `name=a/b:v1`, and `platform=linux/amd64` as often as need be.
+pub(super) const COMPLETE: &str = "/api/complete";
+
 pub(super) fn report(sync: &Syncer) -> Response<Vec<u8>> {
     json(200, &sync.report())
 }
 
 pub(super) fn order(sync: &Syncer, query: &str) -> Response<Vec<u8>> {
-    match read(sync, query) {
+    match read(sync, query).and_then(Named::without_platforms) {
         Ok(scope) => match sync.order(scope) {
             Some(after) => json(200, &serde_json::json!({ "after": after })),
             None => refuse(503, "too many passes wait already; try again when some are done"),
@@ -27,29 +32,67 @@ pub(super) fn order(sync: &Syncer, query: &str) -> Response<Vec<u8>> {
 }
 
 pub(super) async fn plan(sync: &Syncer, query: &str) -> Response<Vec<u8>> {
-    match read(sync, query) {
+    match read(sync, query).and_then(Named::without_platforms) {
         Ok(scope) => json(200, &sync.plan(&scope).await),
         Err(words) => refuse(400, &words),
     }
 }
 
-fn read(sync: &Syncer, query: &str) -> Result<Scope, String> {
-    let mut scope = Scope::default();
-    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
-        if key != "name" {
-            return Err(format!(
-                "{key} means nothing here; write name=REPOSITORY or name=REPOSITORY:TAG"
-            ));
-        }
-        // The port of a registry stands before a slash.
-        let (name, tag) = match value.rsplit_once(':') {
-            Some((name, tag)) if !tag.contains('/') => (name, Some(tag.to_owned())),
-            _ => (&*value, None),
-        };
-        let is_tag = tag.as_ref().is_none_or(|tag| tag.parse::<crate::oci::Tag>().is_ok());
-        let spelled = sync.respell(name).filter(|_| is_tag);
-        let spelled = spelled.ok_or_else(|| format!("{value:?} names nothing; write REPOSITORY or REPOSITORY:TAG"))?;
-        scope.named.push((spelled, tag));
+pub(super) async fn complete(sync: &Syncer, query: &str) -> Response<Vec<u8>> {
+    let Named { scope, platforms } = match read(sync, query) {
+        Ok(named) => named,
+        Err(words) => return refuse(400, &words),
+    };
+    let [(name, Some(tag))] = scope.named.as_slice() else {
+        return refuse(400, "write name=REPOSITORY:TAG, and perhaps platform=OS/ARCHITECTURE");
+    };
+    match sync.completeness(name, tag, platforms).await {
+        Some(completeness) => json(200, &completeness),
+        None => refuse(404, &format!("{name}:{tag} names nothing here")),
     }
-    Ok(scope)
+}
+
+/// What is named in a query.
+#[derive(Default)]
+struct Named {
+    scope: Scope,
+    platforms: Vec<Platform>,
+}
+
+impl Named {
+    fn without_platforms(self) -> Result<Scope, String> {
+        match self.platforms.is_empty() {
+            true => Ok(self.scope),
+            false => Err("platform means nothing here; rules say which come".to_owned()),
+        }
+    }
+}
+
+fn read(sync: &Syncer, query: &str) -> Result<Named, String> {
+    let mut named = Named::default();
+    for (key, value) in form_urlencoded::parse(query.as_bytes()) {
+        match &*key {
+            "name" => named.scope.named.push(name(sync, &value)?),
+            "platform" => named
+                .platforms
+                .push(value.parse().map_err(|error: PlatformError| error.to_string())?),
+            _ => {
+                return Err(format!(
+                    "{key} means nothing here; write name=REPOSITORY or name=REPOSITORY:TAG"
+                ));
+            }
+        }
+    }
+    Ok(named)
+}
+
+fn name(sync: &Syncer, text: &str) -> Result<(String, Option<Tag>), String> {
+    let nothing = || format!("{text:?} names nothing; write REPOSITORY or REPOSITORY:TAG");
+    // The port of a registry stands before a slash.
+    let (name, tag) = match text.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        _ => (text, None),
+    };
+    let tag = tag.map(str::parse).transpose().map_err(|_| nothing())?;
+    Ok((sync.respell(name).ok_or_else(nothing)?, tag))
 }

@@ -98,6 +98,32 @@ impl Fetch {
         Ok(document.held)
     }
 
+    /// What refers to a manifest, an index: as the parent says now, or, without an asker, as it said last. `None`: nothing is known.
+    ///
+    /// # Errors
+    ///
+    /// As [`Fetch::referrers`], and nothing old in the place of what could not be asked for.
+    pub async fn referrers_ahead(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        asker: Option<&Asker>,
+    ) -> Result<Option<Arc<Held>>, Error> {
+        let (shared, slot) = (&self.shared, Slot::Referrers(*digest));
+        if let Some(asker) = asker {
+            return match shared.refresh(repository, &slot, asker, false).await {
+                Ok((refreshed, _)) => Ok(Some(refreshed.held)),
+                // It has no such list, or a senseless one.
+                Err(error) if error.is_useless() || !error.allows_stale() => Ok(None),
+                Err(error) => Err(error),
+            };
+        }
+        let Some(row) = shared.store.tag(repository, &slot) else {
+            return Ok(None);
+        };
+        Ok(shared.held_list(repository, &row.digest).await)
+    }
+
     /// Has the tag name what was seen under it, from now on.
     pub fn show(&self, repository: &Repository, tag: &Tag, seen: &Sighting) {
         let shared = &self.shared;

@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use prometheus::{Gauge, Registry};
 use serde::Serialize;
 use tokio::net::TcpStream;
 
@@ -199,18 +198,6 @@ fn trouble_above(parent: &Parent) -> Option<String> {
     Some(format!("{of}{words}{lasts}{alone}; what is here is served"))
 }
 
-/// Registers what dashboards look for in every node. Nothing synchronises yet.
-///
-/// # Errors
-///
-/// A name that is taken: a mistake in this program.
-pub fn register(registry: &Registry) -> prometheus::Result<()> {
-    registry.register(Box::new(Gauge::new(
-        "wharf_sync_lag_seconds",
-        "How far synchronisation is behind",
-    )?))
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::net::TcpSocket;
@@ -226,8 +213,8 @@ mod tests {
             path: folder.path().join("data"),
             ..store::Config::default()
         };
-        let store = Store::open(&config, store::Metrics::new(&Registry::new()).unwrap()).unwrap();
-        let wall = Wall::new(Clock::system(), &Registry::new()).unwrap();
+        let store = Store::open(&config, store::Metrics::new(&prometheus::Registry::new()).unwrap()).unwrap();
+        let wall = Wall::new(Clock::system(), &prometheus::Registry::new()).unwrap();
         // Bound, so that it is nobody else's, and not yet listening.
         let socket = TcpSocket::new_v4().unwrap();
         socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();

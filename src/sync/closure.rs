@@ -18,6 +18,8 @@ const DEEPEST: usize = 4;
 pub(super) struct Want {
     /// Of an index; empty: all.
     pub(super) platforms: Vec<Platform>,
+    /// Whether what refers to it comes too.
+    pub(super) referrers: bool,
 }
 
 /// What it comes to.
@@ -25,7 +27,7 @@ pub(super) struct Want {
 pub(super) struct Closure {
     /// All of it that is selected, manifests and blobs.
     pub(super) digests: Vec<Digest>,
-    /// Blobs that are not here, with the bytes that they are said to have.
+    /// What of it is not here, with the bytes that it is said to have. Manifests are only where nobody is asked for them.
     pub(super) missing: Vec<(Digest, u64)>,
     /// Bytes of all of it.
     pub(super) bytes: u64,
@@ -38,7 +40,10 @@ impl Want {
             true => Vec::new(),
             false => [&self.platforms[..], &other.platforms].concat(),
         };
-        Self { platforms }
+        Self {
+            platforms,
+            referrers: self.referrers || other.referrers,
+        }
     }
 
     /// Whether this entry of an index is wanted: what is for no platform always is.
@@ -90,8 +95,8 @@ impl Shared {
         asker: Option<&Asker>,
     ) -> Result<Closure, Error> {
         let mut closure = Closure::default();
-        let mut left = vec![(*digest, 0)];
-        while let Some((digest, depth)) = left.pop() {
+        let mut left = vec![(*digest, 0, 0)];
+        while let Some((digest, size, depth)) = left.pop() {
             if closure.digests.contains(&digest) {
                 continue;
             }
@@ -100,13 +105,21 @@ impl Shared {
                 (None, Some(link)) => self.store.held(&link).await?,
                 (None, None) => None,
             };
-            let Some(held) = held else { continue };
             closure.digests.push(digest);
+            let Some(held) = held else {
+                closure.bytes += size;
+                closure.missing.push((digest, size));
+                continue;
+            };
             closure.bytes += held.bytes().len() as u64;
+            if want.referrers && depth < DEEPEST {
+                let referrers = self.referrers(repository, &digest, asker, &mut closure).await?;
+                left.extend(referrers.into_iter().map(|entry| (entry.digest, entry.size, depth + 1)));
+            }
             let Some(manifest) = parsed(&held) else { continue };
             for entry in want.among(&manifest.manifests) {
                 if depth < DEEPEST && is_manifest(entry) {
-                    left.push((entry.digest, depth + 1));
+                    left.push((entry.digest, entry.size, depth + 1));
                 } else {
                     self.blob(repository, entry, &mut closure);
                 }
@@ -116,6 +129,28 @@ impl Shared {
             }
         }
         Ok(closure)
+    }
+
+    /// What refers to a manifest, as the parent says, who is asked now and then; else as it said last.
+    async fn referrers(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        asker: Option<&Asker>,
+        closure: &mut Closure,
+    ) -> Result<Vec<Descriptor>, Error> {
+        let key = (repository.clone(), *digest);
+        let asker = asker.filter(|_| self.referred.get(&key).is_none());
+        let list = self.fetch.referrers_ahead(repository, digest, asker).await?;
+        if asker.is_some() {
+            self.referred.insert(key, ());
+        }
+        let Some(list) = list else { return Ok(Vec::new()) };
+        // Of what nothing refers to there may be no record.
+        if self.store.linked(repository, list.digest()).is_some() {
+            closure.digests.push(*list.digest());
+        }
+        Ok(parsed(&list).map_or_else(Vec::new, |index| index.manifests))
     }
 
     fn blob(&self, repository: &Repository, entry: &Descriptor, closure: &mut Closure) {
@@ -180,6 +215,7 @@ mod tests {
         };
         let want = |platforms: &[&str]| Want {
             platforms: platforms.iter().map(|text| text.parse().unwrap()).collect(),
+            referrers: true,
         };
 
         assert_eq!(names(&want(&["linux/amd64"])), ["amd64", "about amd64", "chart"]);

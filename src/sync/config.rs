@@ -18,6 +18,8 @@ pub struct Rule {
     pub tags: Chosen,
     /// What is fetched of an index, which itself stays as it is. Empty: all of it.
     pub platforms: Vec<Platform>,
+    /// Whether what refers to an image comes with it: signatures, bills of materials.
+    pub referrers: bool,
     /// What is fetched first: the highest.
     pub priority: i64,
 }
@@ -39,8 +41,14 @@ struct Written {
     newest: Option<usize>,
     #[serde(default)]
     platforms: Vec<Platform>,
+    #[serde(default = "yes")]
+    referrers: bool,
     #[serde(default)]
     priority: i64,
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl TryFrom<Written> for Rule {
@@ -69,6 +77,7 @@ impl TryFrom<Written> for Rule {
                 newest: written.newest,
             },
             platforms: written.platforms,
+            referrers: written.referrers,
             priority: written.priority,
         })
     }

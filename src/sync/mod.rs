@@ -3,25 +3,30 @@
 
 mod closure;
 mod config;
+mod metrics;
 mod pass;
 mod state;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
 pub use config::Rule;
-pub use pass::{Planned, PlannedTag};
+pub use metrics::Metrics;
+pub use pass::{Completeness, Planned, PlannedTag};
 pub use state::{Pass, Progress, Report, RuleReport, Scope, State, Trigger};
 
+use self::closure::Want;
 use self::state::Book;
 use crate::fetch::{Asker, Fetch};
+use crate::oci::{Digest, Repository, Tag};
 use crate::parent::{Class, Hops};
 use crate::router::Names;
+use crate::select::Platform;
 use crate::store::Store;
-use crate::units::{Clock, Live};
+use crate::units::{Clock, Live, Moment};
 
 /// How often it is looked whether all that is selected is here.
 const EVERY: Duration = Duration::from_secs(60);
@@ -32,6 +37,9 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// How long a question may take; what it brings takes as long as it takes.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long what refers to a manifest is taken to be what it was: no list of tags tells, and it costs a question each.
+const REFERRED: Duration = Duration::from_secs(3600);
 
 /// Passes that may wait.
 const ORDERS: usize = 100;
@@ -52,12 +60,24 @@ pub(crate) struct Shared {
     wake: Notify,
     /// Of blobs, so many at a time: clients find room beside them.
     turns: Semaphore,
+    /// Manifests of which the parent was asked lately what refers to them.
+    referred: moka::sync::Cache<(Repository, Digest), ()>,
+    begun: Instant,
     clock: Clock,
+    metrics: Metrics,
 }
 
 impl Syncer {
     /// For what `rules` select, by the names that clients use; at most `at_once` blobs at a time.
-    pub fn new(rules: Live<Vec<Rule>>, names: Names, store: Store, fetch: Fetch, at_once: usize, clock: Clock) -> Self {
+    pub fn new(
+        rules: Live<Vec<Rule>>,
+        names: Names,
+        store: Store,
+        fetch: Fetch,
+        at_once: usize,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 rules,
@@ -67,7 +87,13 @@ impl Syncer {
                 book: Mutex::new(Book::new()),
                 wake: Notify::new(),
                 turns: Semaphore::new(at_once.max(1)),
+                referred: moka::sync::Cache::builder()
+                    .max_capacity(100_000)
+                    .time_to_live(REFERRED)
+                    .build(),
+                begun: clock.now(),
                 clock,
+                metrics,
             }),
         }
     }
@@ -85,7 +111,8 @@ impl Syncer {
                 (trigger, due) = (Trigger::SelectionUpdate, shared.clock.now());
                 shared.recall().await;
             }
-            let left = due.saturating_duration_since(shared.clock.now());
+            let now = shared.clock.now();
+            let left = due.saturating_duration_since(now);
             let is_away = shared.fetch.away(shared.names.unprefixed()).is_some();
             let order = shared.book.lock().orders.front().cloned();
             match order {
@@ -107,8 +134,13 @@ impl Syncer {
                 }
                 None => {}
             }
-            let pause = if is_away { LOOK } else { left.clamp(LOOK, EVERY) };
-            let _ = tokio::time::timeout(pause.min(AGAIN), shared.wake.notified()).await;
+            let is_idle = rules.is_empty() && shared.book.lock().orders.is_empty();
+            let pause = match (is_idle, is_away) {
+                (true, _) => AGAIN,
+                (false, true) => LOOK,
+                (false, false) => left.clamp(LOOK, AGAIN),
+            };
+            let _ = tokio::time::timeout(pause, shared.wake.notified()).await;
         }
     }
 
@@ -134,6 +166,16 @@ impl Syncer {
         self.shared.planned(scope).await
     }
 
+    /// What of a tag lies here, of these platforms, or of all; `None`: it names nothing here.
+    pub async fn completeness(&self, name: &str, tag: &Tag, platforms: Vec<Platform>) -> Option<Completeness> {
+        let want = Want {
+            platforms,
+            referrers: true,
+        };
+        let repository = self.shared.names.meant(name)?;
+        self.shared.completeness(&repository, tag, &want).await
+    }
+
     /// How it stands.
     pub fn report(&self) -> Report {
         let book = self.shared.book.lock();
@@ -143,6 +185,19 @@ impl Syncer {
             rules: book.rules.clone(),
             away: self.shared.fetch.away(self.shared.names.unprefixed()),
         }
+    }
+
+    /// Brings the gauges up to date; called before they are read.
+    pub fn observe(&self) {
+        let shared = &self.shared;
+        let well = shared.book.lock().pass.last_successful_sync_end_time;
+        let now = Moment::from(shared.clock.wall());
+        let lag = match well {
+            _ if shared.rules.get().is_empty() => 0,
+            Some(well) => now.seconds().saturating_sub(well.seconds()),
+            None => shared.clock.now().saturating_duration_since(shared.begun).as_secs(),
+        };
+        shared.metrics.lag.set(i64::try_from(lag).unwrap_or(i64::MAX));
     }
 
     /// The same name as this node spells it; `None` if nothing can be called so.

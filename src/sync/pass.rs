@@ -115,9 +115,29 @@ pub struct PlannedTag {
     pub bytes: u64,
 }
 
+/// What of a tag lies here, as far as what lies here tells.
+#[derive(Debug, Serialize)]
+pub struct Completeness {
+    /// What it names here.
+    pub digest: Digest,
+    /// Whether nothing is missing.
+    pub complete: bool,
+    /// Manifests, lists of referrers and blobs.
+    pub items: usize,
+    /// Bytes of all of them.
+    pub bytes: u64,
+    /// Of them, those that are missing.
+    pub missing_items: usize,
+    /// As they are said to have.
+    pub missing_bytes: u64,
+}
+
 impl Shared {
     /// Makes a pass over what `scope` names.
     pub(super) async fn pass(self: &Arc<Self>, trigger: Trigger, scope: &Scope) {
+        if !scope.named.is_empty() {
+            self.referred.invalidate_all();
+        }
         let rules = self.rules.get().clone();
         self.book.lock().begin(trigger, self.clock.wall());
         let Selection {
@@ -184,7 +204,8 @@ impl Shared {
             troubles.push(format!("and {untold} more"));
         }
         troubles.into_iter().for_each(|trouble| book.fail(trouble));
-        book.end(now);
+        book.end(now, is_whole);
+        self.metrics.ended(book.pass.sync_state);
         let pass = &book.pass;
         match pass.errors.first() {
             None => tracing::debug!(number = pass.number, tags = pass.progress.tags, "in sync"),
@@ -268,6 +289,20 @@ impl Shared {
         self.store.select(&kept);
     }
 
+    /// What of the tag lies here; `None`: it names nothing here.
+    pub(super) async fn completeness(&self, repository: &Repository, tag: &Tag, want: &Want) -> Option<Completeness> {
+        let row = self.store.tag(repository, &Slot::Tag(tag.clone()))?;
+        let closure = self.closure(repository, &row.digest, want, None).await.ok()?;
+        Some(Completeness {
+            digest: row.digest,
+            complete: closure.missing.is_empty(),
+            items: closure.digests.len(),
+            bytes: closure.bytes,
+            missing_items: closure.missing.len(),
+            missing_bytes: closure.missing.iter().map(|(_, bytes)| bytes).sum(),
+        })
+    }
+
     async fn select(&self, rules: &[Rule], scope: &Scope) -> Selection {
         let mut selection = Selection::default();
         let mut repositories: BTreeMap<String, Vec<usize>> = BTreeMap::new();
@@ -289,7 +324,7 @@ impl Shared {
         }
         for (name, tag) in &scope.named {
             let places = repositories.get(name).cloned().unwrap_or_default();
-            self.select_tags(rules, name, &places, tag.as_deref(), &mut selection)
+            self.select_tags(rules, name, &places, tag.as_ref().map(Tag::as_str), &mut selection)
                 .await;
         }
         selection
@@ -490,6 +525,7 @@ impl Shared {
 fn want_of(rule: &Rule) -> Want {
     Want {
         platforms: rule.platforms.clone(),
+        referrers: rule.referrers,
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use crate::oci::Tag;
 use crate::units::Moment;
 
 /// Why a pass was made; as a connected registry names it, where it does.
@@ -109,7 +110,7 @@ pub struct RuleReport {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Scope {
     /// Repositories as clients write them, each with a tag or whole.
-    pub named: Vec<(String, Option<String>)>,
+    pub named: Vec<(String, Option<Tag>)>,
 }
 
 /// All of it, changed while passes are made.
@@ -151,12 +152,15 @@ impl Book {
         };
     }
 
-    pub(super) fn end(&mut self, now: SystemTime) {
+    /// `is_whole`: it was over all that is selected.
+    pub(super) fn end(&mut self, now: SystemTime, is_whole: bool) {
         self.pass.last_sync_end_time = Some(now.into());
         self.pass.sync_state = State::Failed;
         if self.pass.errors.is_empty() {
             self.pass.sync_state = State::Succeeded;
-            self.pass.last_successful_sync_end_time = Some(now.into());
+            if is_whole {
+                self.pass.last_successful_sync_end_time = Some(now.into());
+            }
         }
     }
 

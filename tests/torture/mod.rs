@@ -3,6 +3,8 @@
 //! Sizes are those that a change's check has time for. With `WHARF_TORTURE=full` they are those that are promised;
 //! `make torture` says so. What is drawn is drawn from a seed, which a failed test shows and `WHARF_SEED` sets.
 
+/// What is brought before anyone asks, cut and killed again and again.
+mod ahead;
 /// Far more content than there is room for.
 mod churn;
 /// A parent that sends a wrong byte now and then.
