@@ -163,7 +163,8 @@ impl Syncer {
 
     /// What such a pass would do. Manifests are fetched for it, blobs are not.
     pub async fn plan(&self, scope: &Scope) -> Planned {
-        self.shared.planned(scope).await
+        // Boxed, like all that is deep: who waits for it would be as large.
+        Box::pin(self.shared.planned(scope)).await
     }
 
     /// What of a tag lies here, of these platforms, or of all; `None`: it names nothing here.
@@ -173,7 +174,7 @@ impl Syncer {
             referrers: true,
         };
         let repository = self.shared.names.meant(name)?;
-        self.shared.completeness(&repository, tag, &want).await
+        Box::pin(self.shared.completeness(&repository, tag, &want)).await
     }
 
     /// How it stands.
