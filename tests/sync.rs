@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::client::{Request, blob, manifest};
+use crate::support::client::{Reply, Request, blob, manifest};
 use crate::support::content::{Image, index, random};
 use crate::support::eventually;
 use crate::support::node::{Node, Setup, binary, disk_bytes};
@@ -40,6 +40,12 @@ async fn wharf_sync(node: &Node, arguments: &[&str]) -> Output {
     command.arg("sync").args(["--admin", &node.admin_url()]).args(arguments);
     let running = tokio::task::spawn_blocking(move || command.output().expect("the program under test"));
     running.await.unwrap()
+}
+
+/// What a pass would do.
+async fn plan(node: &Node, query: &str) -> Reply {
+    node.admin_send(Request::new("POST", &format!("/api/sync/plan{query}")))
+        .await
 }
 
 fn said(output: &Output) -> String {
@@ -175,9 +181,10 @@ async fn a_tag_is_shown_once_all_of_it_is_here_and_what_was_there_stays_until_th
 #[tokio::test]
 async fn what_the_parent_has_no_longer_goes_unless_that_is_nearly_all() {
     let parent = Upstream::start().await;
-    for number in 0..30 {
-        parent.new_image("plant/app", &format!("v{number}"), &[10]);
-    }
+    let images: Vec<Image> = (0..30)
+        .map(|number| parent.new_image("plant/app", &format!("v{number}"), &[10]))
+        .collect();
+    let last = &images[29];
     let rules = "[[sync]]\nrepositories = [\"plant/app\"]\n";
     let node = selecting(&parent, rules).start().await;
     ended(&node, "Succeeded").await;
@@ -195,8 +202,39 @@ async fn what_the_parent_has_no_longer_goes_unless_that_is_nearly_all() {
         "{}",
         said(&told)
     );
-    let plan = node.admin("/api/sync/plan").await.json();
-    assert_eq!(plan["drop"].as_array().unwrap().len(), 24, "{plan}");
+    let planned = plan(&node, "").await.json();
+    assert_eq!(planned["drop"].as_array().unwrap().len(), 24, "{planned}");
+
+    assert!(wharf_sync(&node, &["plant/app"]).await.status.success());
+    assert_eq!(node.get(&manifest("plant/app", "v1")).await.status, 404);
+    node.get(&manifest("plant/app", "v29"))
+        .await
+        .assert_is(&last.manifest.bytes);
+}
+
+#[tokio::test]
+async fn what_one_repository_refuses_keeps_neither_the_others_from_coming_nor_what_is_old_from_leaving() {
+    const MIB: usize = 1 << 20;
+    let parent = Upstream::start().await;
+    parent.new_image("plant/broken", "v1", &[10]);
+    parent.fault(Fault::any("/plant/broken/").status(403).times(100_000));
+    let rules = "[[sync]]\nrepositories = [\"plant/*\"]\nreferrers = false\n";
+    let node = selecting(&parent, rules).capacity("64MiB").start().await;
+
+    let mut image = Image::of(&[1]);
+    // More than there is room for, if what is old stayed.
+    for round in 0..6 {
+        image = parent.new_image("plant/app", "v1", &[12 * MIB]);
+        let told = wharf_sync(&node, &[]).await;
+        assert!(
+            !told.status.success() && said(&told).contains("plant/broken"),
+            "{round}: {}",
+            said(&told)
+        );
+        assert!(!said(&told).contains("plant/app"), "{round}: {}", said(&told));
+    }
+    assert_here(&node, "plant/app", "v1", &image).await;
+    assert_eq!(report(&node).await["rules"][0]["complete"], 1);
 }
 
 #[tokio::test]
@@ -209,15 +247,15 @@ async fn a_dry_run_says_what_would_be_fetched_with_bytes_and_fetches_no_blob() {
 
     assert!(told.status.success(), "{}", said(&told));
     assert!(said(&told).contains("plant/app:v1"), "{}", said(&told));
-    let plan = node.admin("/api/sync/plan?name=plant/app:v1").await.json();
+    let planned = plan(&node, "?name=plant/app:v1").await.json();
     let bytes = image.config.len() + 50_000;
     assert_eq!(
-        (&plan["bytes"], &plan["fetch"][0]["blobs"]),
+        (&planned["bytes"], &planned["fetch"][0]["blobs"]),
         (&bytes.into(), &2.into()),
-        "{plan}"
+        "{planned}"
     );
     assert_eq!(parent.count("GET", "/blobs/"), 0);
-    assert_eq!(node.admin("/api/sync/plan?name=NO").await.status, 400);
+    assert_eq!(plan(&node, "?name=NO").await.status, 400);
 }
 
 #[tokio::test]
@@ -505,4 +543,114 @@ async fn eventually_ended(node: &Node) -> Value {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     panic!("the pass does not end: {}", report(node).await);
+}
+
+#[tokio::test]
+async fn what_has_no_room_is_told_with_bytes_and_is_not_fetched_again_and_again() {
+    const MIB: usize = 1 << 20;
+    let parent = Upstream::start().await;
+    let small = parent.new_image("plant/small", "v1", &[MIB]);
+    parent.new_image("plant/vast", "v1", &[40 * MIB, 40 * MIB]);
+    let rules = "[[sync]]\nrepositories = [\"plant/small\"]\npriority = 1\n[[sync]]\nrepositories = [\"plant/vast\"]\n";
+    let node = selecting(&parent, rules).capacity("64MiB").start().await;
+
+    for _ in 0..2 {
+        let told = wharf_sync(&node, &[]).await;
+        assert!(
+            !told.status.success() && said(&told).contains("plant/vast:v1: there is no room"),
+            "{}",
+            said(&told)
+        );
+    }
+
+    assert_here(&node, "plant/small", "v1", &small).await;
+    assert!(parent.body_bytes("/plant/vast/blobs/") < 1000);
+}
+
+#[tokio::test]
+async fn a_signature_that_is_listed_and_gone_keeps_no_image_away() {
+    let mut parent = Upstream::start().await;
+    let image = parent.new_image("plant/app", "v1", &[1000]);
+    let signature = Image::referring_to(&image.manifest, "application/vnd.example.signature");
+    parent.image("plant/app", "x", &signature);
+    parent.without_tag("plant/app", "x");
+    parent.fault(
+        Fault::any(&format!("/manifests/{}", signature.manifest.digest))
+            .status(404)
+            .times(1000),
+    );
+    let node = selecting(&parent, "[[sync]]\nrepositories = [\"plant/app\"]\n")
+        .start()
+        .await;
+
+    ended(&node, "Succeeded").await;
+
+    parent.stop().await;
+    assert_here(&node, "plant/app", "v1", &image).await;
+}
+
+#[tokio::test]
+async fn what_is_named_and_is_not_there_is_told() {
+    let parent = Upstream::start().await;
+    parent.new_image("plant/app", "v1", &[10]);
+    let node = Setup::below(&parent.url()).start().await;
+
+    for (name, why) in [
+        ("plant/app:v2", "there is no such tag"),
+        ("plant/ap", "there is no tag"),
+    ] {
+        let told = wharf_sync(&node, &[name]).await;
+        assert!(
+            !told.status.success() && said(&told).contains(why),
+            "{name}: {}",
+            said(&told)
+        );
+    }
+}
+
+#[tokio::test]
+async fn tags_that_are_named_one_by_one_are_not_all_taken_away_at_once_either() {
+    let parent = Upstream::start().await;
+    let names: Vec<String> = (0..20).map(|number| format!("v{number}")).collect();
+    for name in &names {
+        parent.new_image("plant/app", name, &[10]);
+    }
+    let rules = format!("[[sync]]\nrepositories = [\"plant/app\"]\ntags = {names:?}\n");
+    let node = selecting(&parent, &rules).start().await;
+    ended(&node, "Succeeded").await;
+
+    parent.fault(Fault::any("/plant/app/").status(404).times(100_000));
+    let told = wharf_sync(&node, &[]).await;
+
+    assert!(
+        !told.status.success() && said(&told).contains("too many at once"),
+        "{}",
+        said(&told)
+    );
+    parent.without_faults();
+    assert!(wharf_sync(&node, &[]).await.status.success());
+    assert_eq!(report(&node).await["rules"][0]["complete"], 20);
+}
+
+#[tokio::test]
+async fn a_middle_layer_that_is_cut_off_takes_nothing_away_and_is_not_taken_for_in_sync() {
+    let mut cloud = Upstream::start().await;
+    for tag in ["v1", "v2"] {
+        cloud.new_image("plant/app", tag, &[10]);
+    }
+    let middle = Setup::below(&cloud.url()).named("middle").tag_ttl("0s").start().await;
+    let rules = "[[sync]]\nrepositories = [\"plant/app\"]\n";
+    let node = Setup::below(&middle.url()).more(rules).start().await;
+    ended(&node, "Succeeded").await;
+    cloud.stop().await;
+
+    let told = wharf_sync(&node, &[]).await;
+
+    assert!(
+        !told.status.success() && said(&told).contains("the last that it knew"),
+        "{}",
+        said(&told)
+    );
+    assert_eq!(node.get(&manifest("plant/app", "v1")).await.status, 200);
+    assert_eq!(node.get(&manifest("plant/app", "v2")).await.status, 200);
 }

@@ -149,6 +149,7 @@ impl Admin {
                 queue::RETRY => queue::retry(&self.queue, &query).await,
                 queue::DROP => queue::drop_items(&self.queue, &query).await,
                 sync::SYNC => sync::order(&self.sync, &query),
+                sync::PLAN => sync::plan(&self.sync, &query).await,
                 RELOAD => self.reload().await,
                 _ => match body(session).await {
                     Ok(body) => {
@@ -185,7 +186,6 @@ impl Admin {
             queue::LIST => queue::list(&self.queue).await,
             sync::SYNC => sync::report(&self.sync),
             sync::COMPLETE => sync::complete(&self.sync, head.uri.query().unwrap_or_default()).await,
-            sync::PLAN => sync::plan(&self.sync, head.uri.query().unwrap_or_default()).await,
             queue::RECEIPTS => {
                 let query = head.uri.query().unwrap_or_default().to_owned();
                 queue::receipt(&self.receipts, &query).await
@@ -250,7 +250,8 @@ impl Admin {
 
 /// Whether something is done there.
 fn is_deed(path: &str) -> bool {
-    [cache::GC, queue::RETRY, queue::DROP, sync::SYNC, RELOAD].contains(&path) || token::DEEDS.contains(&path)
+    [cache::GC, queue::RETRY, queue::DROP, sync::SYNC, sync::PLAN, RELOAD].contains(&path)
+        || token::DEEDS.contains(&path)
 }
 
 fn remote(session: &ServerSession) -> Option<IpAddr> {

@@ -11,7 +11,7 @@ use crate::sync::{Scope, Syncer};
 /// `GET`: how it stands. `POST`: makes a pass over what is named: `name=a/b`, `name=a/b:v1`, as often as need be; over everything, if
 /// nothing is. It waits for the parent, if that is away; says after which number it comes.
 pub(super) const SYNC: &str = "/api/sync";
-/// `GET`: what such a pass would do, named likewise.
+/// `POST`: what such a pass would do, named likewise. It asks the parent, so it is no `GET`.
 pub(super) const PLAN: &str = "/api/sync/plan";
 
 /// `GET`: what of a tag lies here: `name=a/b:v1`, and `platform=linux/amd64` as often as need be.

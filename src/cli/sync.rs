@@ -53,7 +53,7 @@ impl Args {
     }
 
     async fn plan(&self) -> Result<(), Failure> {
-        let plan = self.ask("GET", &format!("/api/sync/plan?{}", self.query())).await?;
+        let plan = self.ask("POST", &format!("/api/sync/plan?{}", self.query())).await?;
         if self.json {
             say!("{}", serde_json::to_string_pretty(&plan)?);
             return Ok(());
@@ -87,7 +87,7 @@ impl Args {
             return Ok(());
         }
         let is_terminal = std::io::stderr().is_terminal();
-        let (mut shown, mut is_away) = (String::new(), false);
+        let (mut shown, mut is_away, mut seen) = (String::new(), false, 0);
         let report = loop {
             let now = self.ask("GET", "/api/sync").await?;
             if let Some(away) = now["away"].as_str().filter(|_| !is_away) {
@@ -102,6 +102,10 @@ impl Args {
                 }
                 shown = line;
             }
+            if now["number"].as_u64() < Some(seen) {
+                return Err("the node was started anew; ask again".into());
+            }
+            seen = now["number"].as_u64().unwrap_or_default();
             // What was under way began before this was asked for.
             let is_begun = now["number"].as_u64().unwrap_or_default() > after && now["waiting"] == 0;
             if is_begun && now["syncState"] != "Syncing" {

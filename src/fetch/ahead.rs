@@ -17,6 +17,8 @@ use crate::store::{Held, Slot};
 pub struct Sighting {
     /// What it names.
     pub digest: Digest,
+    /// Whether the parent could not ask its own for it.
+    pub is_stale: bool,
     asked: Instant,
     head: Head,
 }
@@ -42,14 +44,15 @@ impl Fetch {
         Ok(names.into_iter().filter_map(|name| name.parse().ok()).collect())
     }
 
-    /// The tags that the parent has now, however fresh the list here is.
+    /// The tags that the parent has now, however fresh the list here is, and whether it could not ask its own for them.
     ///
     /// # Errors
     ///
     /// As [`Fetch::tags`], and nothing old in the place of what could not be asked for.
-    pub async fn tags_now(&self, repository: &Repository, asker: &Asker) -> Result<Vec<String>, Error> {
+    pub async fn tags_now(&self, repository: &Repository, asker: &Asker) -> Result<(Vec<String>, bool), Error> {
         let (refreshed, _) = self.shared.refresh(repository, &Slot::Tags, asker, false).await?;
-        Ok(serde_json::from_slice(refreshed.held.bytes()).unwrap_or_default())
+        let tags = serde_json::from_slice(refreshed.held.bytes()).unwrap_or_default();
+        Ok((tags, refreshed.stale.is_some()))
     }
 
     /// What the parent has under a tag now; `None`: nothing.
@@ -78,7 +81,12 @@ impl Fetch {
             // A registry that tells no digest: as for a client.
             None => *shared.ask_for_tag(repository, tag, asker).await?.held.digest(),
         };
-        Ok(Some(Sighting { digest, asked, head }))
+        Ok(Some(Sighting {
+            digest,
+            is_stale: head.stale.is_some(),
+            asked,
+            head,
+        }))
     }
 
     /// The manifest of that digest, brought here if it is not.
@@ -136,6 +144,11 @@ impl Fetch {
     /// Has the tag name nothing any more, but for what was pushed here: the parent has it no longer.
     pub fn hide(&self, repository: &Repository, tag: &Tag) {
         self.shared.store.untag(repository, &Slot::Tag(tag.clone()));
+    }
+
+    /// Whether there is anybody to ask for what the registry has.
+    pub fn asks(&self, registry: &Registry) -> bool {
+        self.shared.parents.contains_key(registry)
     }
 
     /// Why the registry cannot be asked now, in words.

@@ -102,7 +102,13 @@ impl FromStr for Versions {
     type Err = VersionsError;
 
     fn from_str(text: &str) -> Result<Self, VersionsError> {
-        let plain = text.replace(['v', 'V'], "");
+        // `>=v1.2` too.
+        let is_sign = |(at, letter): (usize, char)| {
+            let next = text[at + letter.len_utf8()..].chars().next();
+            matches!(letter, 'v' | 'V') && next.is_some_and(|next| next.is_ascii_digit())
+        };
+        let kept = text.char_indices().filter(|place| !is_sign(*place));
+        let plain: String = kept.map(|(_, letter)| letter).collect();
         plain.parse().map(Self).map_err(|_| VersionsError(text.to_owned()))
     }
 }
@@ -198,6 +204,7 @@ mod tests {
             (">=1.2", "1.3-beta", false),
             (">=1.2", "1.3.0rc1", false),
             (">=1.3.0-rc.0", "1.3.0-rc.1", true),
+            ("=1.0.0-dev.1", "v1.0.0-dev.1", true),
             (">=1.2", "1.3-recipe", true),
         ] {
             assert_eq!(has(range, tag), is_in, "{tag} in {range}");

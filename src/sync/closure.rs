@@ -1,5 +1,6 @@
 //! All that an image needs, as far as it is selected.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Deserialize;
@@ -10,8 +11,14 @@ use crate::oci::{Descriptor, Digest, Manifest, Repository, media};
 use crate::select::Platform;
 use crate::store::Held;
 
-/// Indexes within indexes.
+/// Indexes within indexes, and what refers to what refers.
 const DEEPEST: usize = 4;
+
+/// Items beyond which nobody asks what refers to them.
+const MOST: usize = 10_000;
+
+/// How BuildKit says which entry of an index another is about.
+const ABOUT: &str = "vnd.docker.reference.digest";
 
 /// What is wanted of a tag.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -25,12 +32,17 @@ pub(super) struct Want {
 /// What it comes to.
 #[derive(Default)]
 pub(super) struct Closure {
-    /// All of it that is selected, manifests and blobs.
-    pub(super) digests: Vec<Digest>,
-    /// What of it is not here, with the bytes that it is said to have. Manifests are only where nobody is asked for them.
+    /// All of it that is selected, manifests and blobs, with the bytes that each has, or is said to have.
+    pub(super) items: HashMap<Digest, u64>,
+    /// What of it is not here. Manifests are only where nobody is asked for them.
     pub(super) missing: Vec<(Digest, u64)>,
+}
+
+impl Closure {
     /// Bytes of all of it.
-    pub(super) bytes: u64,
+    pub(super) fn bytes(&self) -> u64 {
+        self.items.values().sum()
+    }
 }
 
 impl Want {
@@ -73,7 +85,6 @@ impl Want {
 
     /// The entries of an index that are wanted.
     fn among<'a>(&self, entries: &'a [Descriptor]) -> Vec<&'a Descriptor> {
-        const ABOUT: &str = "vnd.docker.reference.digest";
         let wanted: Vec<&Descriptor> = entries.iter().filter(|entry| self.has(entry)).collect();
         let is_wanted = |digest: &str| wanted.iter().any(|entry| entry.digest.to_string() == digest);
         let follows = |entry: &&Descriptor| entry.annotations.get(ABOUT).is_none_or(|digest| is_wanted(digest));
@@ -95,33 +106,38 @@ impl Shared {
         asker: Option<&Asker>,
     ) -> Result<Closure, Error> {
         let mut closure = Closure::default();
-        let mut left = vec![(*digest, 0, 0)];
-        while let Some((digest, size, depth)) = left.pop() {
-            if closure.digests.contains(&digest) {
+        let mut left = vec![Step::to(digest)];
+        while let Some(step) = left.pop() {
+            let digest = step.digest;
+            if closure.items.contains_key(&digest) {
                 continue;
             }
             let held = match (asker, self.store.linked(repository, &digest)) {
-                (Some(asker), _) => Some(self.fetch.bring_manifest(repository, &digest, asker).await?),
+                (Some(asker), _) => match self.fetch.bring_manifest(repository, &digest, asker).await {
+                    // What is said about an image may be gone, and the image is not.
+                    Err(Error::Absent { .. }) if step.is_about => continue,
+                    held => Some(held?),
+                },
                 (None, Some(link)) => self.store.held(&link).await?,
                 (None, None) => None,
             };
-            closure.digests.push(digest);
             let Some(held) = held else {
-                closure.bytes += size;
-                closure.missing.push((digest, size));
+                closure.items.insert(digest, step.bytes);
+                closure.missing.push((digest, step.bytes));
                 continue;
             };
-            closure.bytes += held.bytes().len() as u64;
-            if want.referrers && depth < DEEPEST {
+            closure.items.insert(digest, held.bytes().len() as u64);
+            if want.referrers && step.depth < DEEPEST && closure.items.len() < MOST {
                 let referrers = self.referrers(repository, &digest, asker, &mut closure).await?;
-                left.extend(referrers.into_iter().map(|entry| (entry.digest, entry.size, depth + 1)));
+                left.extend(referrers.iter().map(|entry| step.down(entry, true)));
             }
             let Some(manifest) = parsed(&held) else { continue };
             for entry in want.among(&manifest.manifests) {
-                if depth < DEEPEST && is_manifest(entry) {
-                    left.push((entry.digest, entry.size, depth + 1));
-                } else {
+                if !is_manifest(entry) {
                     self.blob(repository, entry, &mut closure);
+                } else if step.depth < DEEPEST {
+                    let is_about = step.is_about || entry.annotations.contains_key(ABOUT);
+                    left.push(step.down(entry, is_about));
                 }
             }
             for entry in manifest.config.iter().chain(&manifest.layers) {
@@ -148,20 +164,48 @@ impl Shared {
         let Some(list) = list else { return Ok(Vec::new()) };
         // Of what nothing refers to there may be no record.
         if self.store.linked(repository, list.digest()).is_some() {
-            closure.digests.push(*list.digest());
+            closure.items.insert(*list.digest(), list.bytes().len() as u64);
         }
         Ok(parsed(&list).map_or_else(Vec::new, |index| index.manifests))
     }
 
     fn blob(&self, repository: &Repository, entry: &Descriptor, closure: &mut Closure) {
         // What may not be distributed lies elsewhere.
-        if entry.is_foreign() || closure.digests.contains(&entry.digest) {
+        if entry.is_foreign() || closure.items.insert(entry.digest, entry.size).is_some() {
             return;
         }
-        closure.digests.push(entry.digest);
-        closure.bytes += entry.size;
         if self.store.linked(repository, &entry.digest).is_none() {
             closure.missing.push((entry.digest, entry.size));
+        }
+    }
+}
+
+/// The way to a manifest.
+struct Step {
+    digest: Digest,
+    /// As it is said to have.
+    bytes: u64,
+    depth: usize,
+    /// Whether it only says something about the image.
+    is_about: bool,
+}
+
+impl Step {
+    fn to(digest: &Digest) -> Self {
+        Self {
+            digest: *digest,
+            bytes: 0,
+            depth: 0,
+            is_about: false,
+        }
+    }
+
+    fn down(&self, entry: &Descriptor, is_about: bool) -> Self {
+        Self {
+            digest: entry.digest,
+            bytes: entry.size,
+            depth: self.depth + 1,
+            is_about,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use crate::router::Names;
 use crate::select::{Chosen, Globs, Matching, Platform, Versions};
 
 /// One rule of a selection.
@@ -89,6 +90,19 @@ impl Rule {
         self.repositories.matches(repository) && !self.exclude.matches(repository)
     }
 
+    /// The same, with repositories as this node spells them: a registry by its name, and without where it is meant anyway.
+    pub(super) fn respelled(&self, names: &Names) -> Self {
+        let spelled = |globs: &Globs| {
+            let one = |written: &String| respelled(written, names);
+            Globs::new(&globs.patterns().iter().map(one).collect::<Vec<_>>()).unwrap_or_else(|_| globs.clone())
+        };
+        Self {
+            repositories: spelled(&self.repositories),
+            exclude: spelled(&self.exclude),
+            ..self.clone()
+        }
+    }
+
     /// The repositories that it names one by one; the others need a list.
     pub(super) fn named(&self) -> impl Iterator<Item = &str> {
         let is_pattern = |name: &&String| name.contains(['*', '?', '[', '{']);
@@ -106,5 +120,17 @@ impl Rule {
             .patterns()
             .iter()
             .any(|name| name.contains(['*', '?', '[', '{']))
+    }
+}
+
+fn respelled(written: &str, names: &Names) -> String {
+    let registry = |word: &str| names.find(word);
+    match written
+        .split_once('/')
+        .and_then(|(first, rest)| Some((registry(first)?, rest)))
+    {
+        Some((registry, rest)) if registry == names.unprefixed() => rest.to_owned(),
+        Some((registry, rest)) => format!("{registry}/{rest}"),
+        None => written.to_owned(),
     }
 }

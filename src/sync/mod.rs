@@ -7,6 +7,7 @@ mod metrics;
 mod pass;
 mod state;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ pub use pass::{Completeness, Planned, PlannedTag};
 pub use state::{Pass, Progress, Report, RuleReport, Scope, State, Trigger};
 
 use self::closure::Want;
+use self::pass::Taken;
 use self::state::Book;
 use crate::fetch::{Asker, Fetch};
 use crate::oci::{Digest, Repository, Tag};
@@ -31,8 +33,9 @@ use crate::units::{Clock, Live, Moment};
 /// How often it is looked whether all that is selected is here.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// After a pass that did not bring all, and while the parent is away.
+/// After a pass that did not bring all, longer each time; and while the parent is away.
 const AGAIN: Duration = Duration::from_secs(5);
+const MOST_AGAIN: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_millis(500);
 
 /// How long a question may take; what it brings takes as long as it takes.
@@ -62,6 +65,9 @@ pub(crate) struct Shared {
     turns: Semaphore,
     /// Manifests of which the parent was asked lately what refers to them.
     referred: moka::sync::Cache<(Repository, Digest), ()>,
+    taken: Mutex<Taken>,
+    /// One at a time says what a pass would do.
+    planning: Semaphore,
     begun: Instant,
     clock: Clock,
     metrics: Metrics,
@@ -91,6 +97,8 @@ impl Syncer {
                     .max_capacity(100_000)
                     .time_to_live(REFERRED)
                     .build(),
+                taken: Mutex::default(),
+                planning: Semaphore::new(1),
                 begun: clock.now(),
                 clock,
                 metrics,
@@ -103,33 +111,44 @@ impl Syncer {
         let shared = &self.shared;
         shared.recall().await;
         let mut trigger = Trigger::InitialSync;
-        let mut due = shared.clock.now();
+        let (mut due, mut again, mut is_away) = (shared.clock.now(), AGAIN, false);
         let mut rules = shared.rules.get().clone();
         loop {
             if !Arc::ptr_eq(&rules, &shared.rules.get()) {
                 rules = shared.rules.get().clone();
                 (trigger, due) = (Trigger::SelectionUpdate, shared.clock.now());
+                if rules.is_empty() {
+                    shared.store.select_only(HashSet::new());
+                }
                 shared.recall().await;
             }
             let now = shared.clock.now();
+            let was_away = is_away;
+            is_away = shared.is_away();
+            if was_away && !is_away {
+                due = now;
+            }
             let left = due.saturating_duration_since(now);
-            let is_away = shared.fetch.away(shared.names.unprefixed()).is_some();
             let order = shared.book.lock().orders.front().cloned();
             match order {
                 // It waits for the parent.
                 _ if is_away => {}
                 Some(scope) => {
-                    shared.pass(Trigger::ManualResync, &scope).await;
-                    shared.book.lock().orders.pop_front();
+                    shared.make(Trigger::ManualResync, scope).await;
+                    if shared.is_in_sync() || !shared.is_away() {
+                        shared.book.lock().orders.pop_front();
+                    }
                     if !shared.is_in_sync() {
                         due = due.min(shared.clock.now() + AGAIN);
                     }
                     continue;
                 }
                 None if left.is_zero() && !rules.is_empty() => {
-                    shared.pass(trigger, &Scope::default()).await;
+                    shared.make(trigger, Scope::default()).await;
                     trigger = Trigger::Scheduled;
-                    due = shared.clock.now() + if shared.is_in_sync() { EVERY } else { AGAIN };
+                    let is_in_sync = shared.is_in_sync();
+                    again = if is_in_sync { AGAIN } else { (again * 2).min(MOST_AGAIN) };
+                    due = shared.clock.now() + if is_in_sync { EVERY } else { again };
                     continue;
                 }
                 None => {}
@@ -163,6 +182,7 @@ impl Syncer {
 
     /// What such a pass would do. Manifests are fetched for it, blobs are not.
     pub async fn plan(&self, scope: &Scope) -> Planned {
+        let _turn = self.shared.planning.acquire().await;
         // Boxed, like all that is deep: who waits for it would be as large.
         Box::pin(self.shared.planned(scope)).await
     }
@@ -208,6 +228,25 @@ impl Syncer {
 }
 
 impl Shared {
+    /// Makes a pass. If a mistake ends it, the next one is made all the same.
+    async fn make(self: &Arc<Self>, trigger: Trigger, scope: Scope) {
+        let shared = Arc::clone(self);
+        let made = tokio::spawn(async move { shared.pass(trigger, &scope).await }).await;
+        if made.is_err() {
+            self.book.lock().break_off(self.clock.wall());
+        }
+    }
+
+    /// The rules, with names as this node spells them.
+    fn rules(&self) -> Vec<Rule> {
+        let rules = self.rules.get();
+        rules.iter().map(|rule| rule.respelled(&self.names)).collect()
+    }
+
+    fn is_away(&self) -> bool {
+        self.fetch.away(self.names.unprefixed()).is_some()
+    }
+
     /// Whether the last pass brought all that it was to.
     fn is_in_sync(&self) -> bool {
         self.book.lock().pass.sync_state == State::Succeeded

@@ -1,5 +1,6 @@
 //! One pass: what is selected is looked for at the parent, compared with what is here, fetched, and shown once it is whole.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use super::{Shared, Trigger};
 use crate::fetch::{Error, Sighting};
 use crate::oci::{Digest, Repository, Tag};
 use crate::store::{Origin, Slot};
-use crate::units::with_causes;
+use crate::units::{Size, with_causes};
 
 /// Tags that are looked at, and whose content is fetched, at a time.
 const TAGS_AT_ONCE: usize = 8;
@@ -25,6 +26,16 @@ const TOLD: usize = 20;
 /// [`FEW`]. A parent that seems to have lost more than that has more likely lost its head.
 const MOST_DROPPED: usize = 2;
 const FEW: usize = 10;
+
+/// Of a tag, or a list, that the parent gave as the last it knew.
+const OLD: &str = "the parent could not ask its own, and this is the last that it knew";
+
+/// What a pass has taken for selected so far.
+#[derive(Default)]
+pub(super) struct Taken {
+    digests: HashSet<Digest>,
+    bytes: u64,
+}
 
 /// A tag that is selected.
 struct Wanted {
@@ -64,6 +75,11 @@ impl<'a, T: Send + 'static> Spread<'a, T> {
             left: wanted.iter().cloned(),
             under_way: JoinSet::new(),
         }
+    }
+
+    /// Begins nothing more.
+    fn stop(&mut self) {
+        self.left = [].iter().cloned();
     }
 
     /// What was done next; `None`: all was.
@@ -138,18 +154,18 @@ impl Shared {
         if !scope.named.is_empty() {
             self.referred.invalidate_all();
         }
-        let rules = self.rules.get().clone();
+        let rules = self.rules();
         self.book.lock().begin(trigger, self.clock.wall());
         let Selection {
             mut wanted,
             mut gone,
             mut troubles,
         } = self.select(&rules, scope).await;
-        wanted.sort_by_key(|wanted| -wanted.priority);
+        wanted.sort_by_key(|wanted| Reverse(wanted.priority));
         self.progress(|progress| progress.tags = wanted.len() as u64);
 
         let mut reports: Vec<RuleReport> = rules.iter().enumerate().map(report_of).collect();
-        let mut kept = HashSet::new();
+        *self.taken.lock() = Taken::default();
         let mut fates = Spread::over(&wanted);
         let work = |wanted: Arc<Wanted>| {
             let shared = Arc::clone(self);
@@ -164,25 +180,41 @@ impl Shared {
                 Ok(closure) => {
                     for rule in &wanted.rules {
                         reports[*rule].complete += 1;
-                        reports[*rule].bytes += closure.bytes;
-                    }
-                    if !wanted.rules.is_empty() {
-                        kept.extend(closure.digests);
+                        reports[*rule].bytes += closure.bytes();
                     }
                 }
-                Err(Miss::Gone) => gone.push((wanted.repository.clone(), wanted.tag.clone())),
-                Err(Miss::Failed(why)) => troubles.push(format!("{}: {why}", self.name_of(&wanted))),
+                Err(Miss::Gone) => {
+                    for rule in &wanted.rules {
+                        reports[*rule].tags -= 1;
+                        reports[*rule].absent += 1;
+                    }
+                    if !scope.named.is_empty() && !self.is_parents(&wanted.repository, &wanted.tag) {
+                        troubles.push(format!("{}: there is no such tag", self.name_of(&wanted)));
+                    }
+                    gone.push((wanted.repository.clone(), wanted.tag.clone()));
+                }
+                Err(Miss::Failed(why)) => {
+                    troubles.push(format!("{}: {why}", self.name_of(&wanted)));
+                    // The others would wait for it one after the other.
+                    if self.fetch.away(&wanted.repository.registry).is_some() {
+                        fates.stop();
+                    }
+                }
             }
         }
         if self.book.lock().pass.progress.tags_done < wanted.len() as u64 {
-            troubles.push("some tags were given up by a mistake, which the log names".to_owned());
+            troubles.push("not all tags were looked at".to_owned());
         }
-        if let Err(why) = self.drop_gone(&wanted, gone) {
+        let is_whole = scope.named.is_empty();
+        if let Err(why) = self.drop_gone(&wanted, gone, !is_whole) {
             troubles.push(why);
         }
-
-        let is_whole = *scope == Scope::default();
-        if is_whole && troubles.is_empty() {
+        if is_whole {
+            let mut kept = std::mem::take(&mut self.taken.lock().digests);
+            // Of what could not be looked at, what is shown stays.
+            if !troubles.is_empty() {
+                kept.extend(self.shown().await);
+            }
             self.store.select_only(kept);
         }
         let now = self.clock.wall();
@@ -215,7 +247,7 @@ impl Shared {
 
     /// What a pass over what `scope` names would do.
     pub(super) async fn planned(self: &Arc<Self>, scope: &Scope) -> Planned {
-        let rules = self.rules.get().clone();
+        let rules = self.rules();
         let Selection {
             wanted,
             mut gone,
@@ -267,7 +299,12 @@ impl Shared {
 
     /// Keeps from eviction what is here of what the rules select, without asking anybody.
     pub(super) async fn recall(&self) {
-        let rules = self.rules.get().clone();
+        self.store.select(&self.shown().await);
+    }
+
+    /// What the tags that are here and that the rules select need.
+    async fn shown(&self) -> HashSet<Digest> {
+        let rules = self.rules();
         let mut kept = HashSet::new();
         for repository in self.store.repositories() {
             let name = self.names.spell(&repository);
@@ -281,12 +318,12 @@ impl Shared {
                         .and_then(|tag| self.store.tag(&repository, &Slot::Tag(tag)));
                     let Some(row) = row else { continue };
                     if let Ok(closure) = self.closure(&repository, &row.digest, &want, None).await {
-                        kept.extend(closure.digests);
+                        kept.extend(closure.items.into_keys());
                     }
                 }
             }
         }
-        self.store.select(&kept);
+        kept
     }
 
     /// What of the tag lies here; `None`: it names nothing here.
@@ -296,8 +333,8 @@ impl Shared {
         Some(Completeness {
             digest: row.digest,
             complete: closure.missing.is_empty(),
-            items: closure.digests.len(),
-            bytes: closure.bytes,
+            items: closure.items.len(),
+            bytes: closure.bytes(),
             missing_items: closure.missing.len(),
             missing_bytes: closure.missing.iter().map(|(_, bytes)| bytes).sum(),
         })
@@ -338,27 +375,22 @@ impl Shared {
         if !rules.iter().any(Rule::has_patterns) {
             return Vec::new();
         }
+        // What is known from before is looked at too: it may be gone, or hidden from the list.
+        let here = self.store.repositories();
+        let mut names: Vec<String> = here.iter().map(|repository| self.names.spell(repository)).collect();
         let registry = self.names.unprefixed();
         match self.fetch.catalog(registry, &self.asker()).await {
-            Ok(names) => {
-                let spelled = names
-                    .into_iter()
-                    .map(|name| self.names.spell(&Repository::new(registry.clone(), name)));
-                spelled.collect()
+            Ok(there) => {
+                let there = there.into_iter().map(|name| Repository::new(registry.clone(), name));
+                names.extend(there.map(|repository| self.names.spell(&repository)));
             }
             Err(error) => {
                 let why = with_causes(&error);
-                selection
-                    .troubles
-                    .push(format!("the list of repositories, which patterns need: {why}"));
-                // What is known from before stays selected.
-                self.store
-                    .repositories()
-                    .iter()
-                    .map(|repository| self.names.spell(repository))
-                    .collect()
+                let what = "the list of repositories, which patterns need";
+                selection.troubles.push(format!("{what}: {why}"));
             }
         }
+        names
     }
 
     /// Adds the tags of a repository that these rules select; without any rule, all, or the one that is named.
@@ -374,12 +406,21 @@ impl Shared {
             selection.troubles.push(format!("{name:?} is no name of a repository"));
             return;
         };
+        if !self.fetch.asks(&repository.registry) {
+            selection
+                .troubles
+                .push(format!("{name}: there is no parent to bring it from"));
+            return;
+        }
         let needs_list =
             only.is_none() && (places.is_empty() || places.iter().any(|place| rules[*place].tags.exactly().is_none()));
-        let mut there = Vec::new();
+        let (mut there, mut is_old) = (Vec::new(), false);
         if needs_list {
             match self.fetch.tags_now(&repository, &self.asker()).await {
-                Ok(tags) => there = tags,
+                Ok((tags, is_stale)) => {
+                    there = tags;
+                    is_old = is_stale;
+                }
                 // It need not exist yet.
                 Err(Error::Absent { .. }) => {}
                 Err(error) => {
@@ -421,7 +462,14 @@ impl Shared {
             None if places.is_empty() => there.iter().for_each(|tag| add(tag, None)),
             None => {}
         }
-        if needs_list {
+        if is_old {
+            // What it does not name may be there all the same.
+            selection.troubles.push(format!("{name}: {OLD}"));
+        }
+        if places.is_empty() && only.is_none() && there.is_empty() {
+            selection.troubles.push(format!("{name}: there is no tag"));
+        }
+        if needs_list && !is_old {
             let there: BTreeSet<&str> = there.iter().map(String::as_str).collect();
             let is_selected = |tag: &str| places.iter().any(|place| rules[*place].tags.may_have(tag));
             let here = self.store.tags(&repository);
@@ -450,7 +498,7 @@ impl Shared {
         let Wanted { repository, tag, .. } = wanted;
         let (seen, closure) = self.look(wanted).await?;
         if !wanted.rules.is_empty() {
-            self.store.select(&closure.digests);
+            self.take(&closure).map_err(Miss::Failed)?;
         }
         let missing: u64 = closure.missing.iter().map(|(_, bytes)| bytes).sum();
         self.progress(|progress| progress.bytes += missing);
@@ -470,8 +518,8 @@ impl Shared {
         }
         // What found no room went through unkept.
         if let Some(lost) = closure
-            .digests
-            .iter()
+            .items
+            .keys()
             .find(|digest| self.store.linked(repository, digest).is_none())
         {
             let trouble = self.store.trouble();
@@ -479,20 +527,50 @@ impl Shared {
             return Err(Miss::Failed(why));
         }
         self.fetch.show(repository, tag, &seen);
-        Ok(closure)
+        match seen.is_stale {
+            true => Err(Miss::Failed(OLD.to_owned())),
+            false => Ok(closure),
+        }
     }
 
-    /// Takes away what the parent has no longer, unless that is too much at once.
-    fn drop_gone(&self, wanted: &[Arc<Wanted>], gone: Vec<(Repository, Tag)>) -> Result<(), String> {
+    /// Counts what is selected, and keeps it from eviction; in words that there is no room for it beside what was before it.
+    fn take(&self, closure: &Closure) -> Result<(), String> {
+        let mut taken = self.taken.lock();
+        let new = closure
+            .items
+            .iter()
+            .filter(|(digest, _)| !taken.digests.contains(digest));
+        let more: u64 = new.map(|(_, bytes)| bytes).sum();
+        // Something passes through beside it.
+        let most = self.store.capacity() / 10 * 9;
+        if taken.bytes + more > most {
+            return Err(format!(
+                "there is no room: it needs {} more, and what is selected before it has {} of the {} that a selection may",
+                Size::of(more),
+                Size::of(taken.bytes),
+                Size::of(most)
+            ));
+        }
+        taken.bytes += more;
+        taken.digests.extend(closure.items.keys());
+        drop(taken);
+        self.store.select(closure.items.keys());
+        Ok(())
+    }
+
+    /// Takes away what the parent has no longer, unless that is too much at once and nobody named it.
+    fn drop_gone(&self, wanted: &[Arc<Wanted>], gone: Vec<(Repository, Tag)>, is_named: bool) -> Result<(), String> {
         let gone: Vec<(Repository, Tag)> = gone
             .into_iter()
             .filter(|(repository, tag)| self.is_parents(repository, tag))
             .collect();
+        let lost: HashSet<&(Repository, Tag)> = gone.iter().collect();
+        let is_lost = |wanted: &Wanted| lost.contains(&(wanted.repository.clone(), wanted.tag.clone()));
         let still = wanted
             .iter()
-            .filter(|wanted| self.is_parents(&wanted.repository, &wanted.tag))
+            .filter(|wanted| self.is_parents(&wanted.repository, &wanted.tag) && !is_lost(wanted))
             .count();
-        if gone.len() > FEW && gone.len() * MOST_DROPPED > gone.len() + still {
+        if gone.len() > FEW && !is_named && gone.len() * MOST_DROPPED > gone.len() + still {
             return Err(format!(
                 "the parent has {} of {} tags no longer, which is too many at once: nothing is taken away; name the repositories to `wharf sync` if that is right",
                 gone.len(),

@@ -99,6 +99,8 @@ pub struct RuleReport {
     pub tags: u64,
     /// Of them, those that are complete here.
     pub complete: u64,
+    /// Tags that it names, and that the parent does not have.
+    pub absent: u64,
     /// Bytes of all of it.
     pub bytes: u64,
     /// When all of it was last known to be here.
@@ -162,6 +164,12 @@ impl Book {
                 self.pass.last_successful_sync_end_time = Some(now.into());
             }
         }
+    }
+
+    /// A mistake of ours ended it.
+    pub(super) fn break_off(&mut self, now: SystemTime) {
+        self.fail("a mistake of this program ended the pass; the log names it".to_owned());
+        self.end(now, false);
     }
 
     pub(super) fn fail(&mut self, words: String) {
