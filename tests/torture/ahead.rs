@@ -17,9 +17,9 @@ async fn is_in_sync(node: &Node) -> bool {
     report["syncState"] == "Succeeded" && report["waiting"] == 0
 }
 
-/// How many tags the node shows, all of each of which it has; the parent is away.
-async fn shown(node: &Node, parent: &[Vec<Image>]) -> usize {
-    let mut count = 0;
+/// How many tags the node shows, all of each of which it has, and how many of them are what was pushed last; the parent is away.
+async fn shown(node: &Node, parent: &[Vec<Image>]) -> (usize, usize) {
+    let (mut count, mut newest) = (0, 0);
     for (number, images) in parent.iter().enumerate() {
         let reply = node.get(&manifest("plant/app", &format!("v{number}"))).await;
         if reply.status != 200 {
@@ -28,6 +28,7 @@ async fn shown(node: &Node, parent: &[Vec<Image>]) -> usize {
         count += 1;
         let image = images.iter().find(|image| image.manifest.bytes == reply.body);
         let image = image.unwrap_or_else(|| panic!("v{number} is what nobody pushed: {reply}"));
+        newest += usize::from(images.last().is_some_and(|last| last.manifest.bytes == reply.body));
         node.get(&blob("plant/app", &image.config_digest()))
             .await
             .assert_is(&image.config);
@@ -35,7 +36,7 @@ async fn shown(node: &Node, parent: &[Vec<Image>]) -> usize {
             node.get(&blob("plant/app", &image.layer(at))).await.assert_is(bytes);
         }
     }
-    count
+    (count, newest)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -45,7 +46,7 @@ async fn killed_at_any_moment_of_a_pass_a_node_shows_no_tag_of_which_anything_is
     let mut node = Setup::below(&parent.url()).more(RULES).tag_ttl("1h").placed();
     // All that was ever pushed under each tag.
     let mut pushed: Vec<Vec<Image>> = vec![Vec::new(); TAGS];
-    let (mut whole, mut none) = (0, 0);
+    let (mut unfinished, mut mixed) = (0, 0);
 
     for _ in 0..sized(20, 200) {
         for (number, images) in pushed.iter_mut().enumerate() {
@@ -54,15 +55,13 @@ async fn killed_at_any_moment_of_a_pass_a_node_shows_no_tag_of_which_anything_is
         }
         parent.fault(Fault::any("/blobs/").pace(8 << 20).times(100_000));
         node.start().await;
-        tokio::time::sleep(Duration::from_millis(dice.below(800) as u64)).await;
+        tokio::time::sleep(Duration::from_millis(dice.below(350) as u64)).await;
         node.kill();
         parent.stop().await;
         node.start().await;
-        match shown(&node, &pushed).await {
-            TAGS => whole += 1,
-            0 => none += 1,
-            _ => {}
-        }
+        let (_, newest) = shown(&node, &pushed).await;
+        unfinished += usize::from(newest < TAGS);
+        mixed += usize::from((1..TAGS).contains(&newest));
         node.kill();
         parent.start_again().await;
         parent.without_faults();
@@ -71,8 +70,11 @@ async fn killed_at_any_moment_of_a_pass_a_node_shows_no_tag_of_which_anything_is
     node.start().await;
     eventually("all is there at last", async || is_in_sync(&node).await).await;
     parent.stop().await;
-    assert_eq!(shown(&node, &pushed).await, TAGS);
-    progress(&format!("after {whole} kills all tags were there, after {none} none"));
+    assert_eq!(shown(&node, &pushed).await, (TAGS, TAGS));
+    progress(&format!(
+        "{unfinished} kills came before all was shown, {mixed} between one tag and another"
+    ));
+    assert!(unfinished > 0, "no kill fell into a pass");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
