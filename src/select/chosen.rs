@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 
 use regex::Regex;
 
+use super::Globs;
 use super::version::{Version, Versions, natural};
-use super::{Error, Globs};
 
 /// A choice among the tags of one repository: all conditions hold, then the newest of what is left.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -105,25 +105,18 @@ fn by_age(one: &str, other: &str) -> Ordering {
     order.then_with(|| natural(one, other)).then_with(|| one.cmp(other))
 }
 
-impl Chosen {
-    /// From what an operator wrote.
-    ///
-    /// # Errors
-    ///
-    /// As [`Globs::new`].
-    pub fn of(named: &[&str], but: &[&str]) -> Result<Self, Error> {
-        let globs = |patterns: &[&str]| Globs::new(&patterns.iter().map(ToString::to_string).collect::<Vec<_>>());
-        Ok(Self {
-            named: globs(named)?,
-            but: globs(but)?,
-            ..Self::default()
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn chosen(named: &[&str], but: &[&str]) -> Chosen {
+        let globs = |patterns: &[&str]| Globs::new(&patterns.iter().map(ToString::to_string).collect::<Vec<_>>());
+        Chosen {
+            named: globs(named).unwrap(),
+            but: globs(but).unwrap(),
+            ..Chosen::default()
+        }
+    }
 
     const TAGS: [&str; 9] = [
         "1.9",
@@ -142,7 +135,7 @@ mod tests {
         let all = Chosen::default();
         assert_eq!(all.among(TAGS).len(), TAGS.len());
 
-        let named = Chosen::of(&["1.*", "latest"], &["*-alpine"]).unwrap();
+        let named = chosen(&["1.*", "latest"], &["*-alpine"]);
         assert_eq!(named.among(TAGS), ["1.10", "1.11-rc1", "1.9", "latest"]);
 
         let matching = Chosen {
@@ -176,11 +169,11 @@ mod tests {
 
     #[test]
     fn tags_that_are_named_one_by_one_need_no_list() {
-        let names = Chosen::of(&["latest", "v1.2"], &[]).unwrap();
+        let names = chosen(&["latest", "v1.2"], &[]);
         assert_eq!(names.exactly().unwrap(), ["latest", "v1.2"]);
 
         for patterns in [&["v*"][..], &["v[12]"], &["{a,b}"], &["a?"], &[]] {
-            assert_eq!(Chosen::of(patterns, &[]).unwrap().exactly(), None, "{patterns:?}");
+            assert_eq!(chosen(patterns, &[]).exactly(), None, "{patterns:?}");
         }
     }
 

@@ -41,8 +41,18 @@ pub(super) struct Closure {
 impl Closure {
     /// Bytes of all of it.
     pub(super) fn bytes(&self) -> u64 {
-        self.items.values().sum()
+        sum(self.items.values())
     }
+
+    /// Bytes of what is missing.
+    pub(super) fn missing_bytes(&self) -> u64 {
+        sum(self.missing.iter().map(|(_, bytes)| bytes))
+    }
+}
+
+/// A manifest may claim any number: their sum goes no further than there are numbers.
+pub(super) fn sum<'a>(bytes: impl IntoIterator<Item = &'a u64>) -> u64 {
+    bytes.into_iter().fold(0, |all, bytes| all.saturating_add(*bytes))
 }
 
 impl Want {

@@ -105,22 +105,18 @@ impl Rule {
 
     /// The repositories that it names one by one; the others need a list.
     pub(super) fn named(&self) -> impl Iterator<Item = &str> {
-        let is_pattern = |name: &&String| name.contains(['*', '?', '[', '{']);
-        let names = self
-            .repositories
-            .patterns()
-            .iter()
-            .filter(move |name| !is_pattern(name));
-        names.map(String::as_str).filter(|name| self.has(name))
+        let names = self.repositories.patterns().iter().map(String::as_str);
+        names.filter(|name| !is_pattern(name) && self.has(name))
     }
 
     /// Whether it has patterns too.
     pub(super) fn has_patterns(&self) -> bool {
-        self.repositories
-            .patterns()
-            .iter()
-            .any(|name| name.contains(['*', '?', '[', '{']))
+        self.repositories.patterns().iter().any(|name| is_pattern(name))
     }
+}
+
+fn is_pattern(name: &str) -> bool {
+    name.contains(['*', '?', '[', '{'])
 }
 
 fn respelled(written: &str, names: &Names) -> String {

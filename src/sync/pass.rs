@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use super::closure::{Closure, Want};
+use super::closure::{Closure, Want, sum};
 use super::config::Rule;
 use super::state::{Progress, RuleReport, Scope};
 use super::{Shared, Trigger};
@@ -276,12 +276,12 @@ impl Shared {
                         continue;
                     }
                     let new = closure.missing.iter().filter(|(digest, _)| counted.insert(*digest));
-                    planned.bytes += new.map(|(_, bytes)| bytes).sum::<u64>();
+                    planned.bytes = planned.bytes.saturating_add(sum(new.map(|(_, bytes)| bytes)));
                     planned.fetch.push(PlannedTag {
                         name: self.name_of(&wanted),
                         digest,
                         blobs: closure.missing.len(),
-                        bytes: closure.missing.iter().map(|(_, bytes)| bytes).sum(),
+                        bytes: closure.missing_bytes(),
                     });
                 }
                 Err(Miss::Gone) => gone.push((wanted.repository.clone(), wanted.tag.clone())),
@@ -336,7 +336,7 @@ impl Shared {
             items: closure.items.len(),
             bytes: closure.bytes(),
             missing_items: closure.missing.len(),
-            missing_bytes: closure.missing.iter().map(|(_, bytes)| bytes).sum(),
+            missing_bytes: closure.missing_bytes(),
         })
     }
 
@@ -500,7 +500,7 @@ impl Shared {
         if !wanted.rules.is_empty() {
             self.take(&closure).map_err(Miss::Failed)?;
         }
-        let missing: u64 = closure.missing.iter().map(|(_, bytes)| bytes).sum();
+        let missing = closure.missing_bytes();
         self.progress(|progress| progress.bytes += missing);
         let mut blobs = JoinSet::new();
         for (digest, bytes) in closure.missing.iter().copied() {
@@ -540,10 +540,10 @@ impl Shared {
             .items
             .iter()
             .filter(|(digest, _)| !taken.digests.contains(digest));
-        let more: u64 = new.map(|(_, bytes)| bytes).sum();
+        let more = sum(new.map(|(_, bytes)| bytes));
         // Something passes through beside it.
         let most = self.store.capacity() / 10 * 9;
-        if taken.bytes + more > most {
+        if taken.bytes.saturating_add(more) > most {
             return Err(format!(
                 "there is no room: it needs {} more, and what is selected before it has {} of the {} that a selection may",
                 Size::of(more),
