@@ -26,16 +26,16 @@ use crate::events::Audit;
 use crate::fetch::{Fetch, Here, Sources};
 use crate::listener::{Connections, Handshakes, RequestLog, Tls};
 use crate::oci::Registry;
-use crate::parent::{NodeId, Parent};
+use crate::parent::{Bandwidth, Given, Hours, NodeId, Parent};
 use crate::push::{Push, Target};
 use crate::queue::Queue;
 use crate::router::{Named, Names, NamesError};
 use crate::select::Filter;
 use crate::serve::Serve;
 use crate::status::{Receipts, Status, Wall};
-use crate::store::Store;
-use crate::sync::Syncer;
-use crate::units::{Clock, Live};
+use crate::store::{Kept, Store};
+use crate::sync::{Feed, Syncer};
+use crate::units::{Clock, Live, Notes};
 use crate::{admin, auth, config, events, fetch, listener, parent, push, queue, serve, store, sync};
 
 /// How long replies under way may take after the signal to stop.
@@ -112,6 +112,7 @@ pub struct App {
     /// Flights live here, whoever asked for them.
     fetching: Runtime,
     fetch: Fetch,
+    feed: Feed,
     reload: Reload,
 }
 
@@ -137,6 +138,7 @@ impl App {
             push,
             queue,
             sync: selection,
+            schedule,
             auth,
             audit,
             log,
@@ -170,12 +172,27 @@ impl App {
         let registry = names.unprefixed().clone();
         // Clients find room beside what is fetched before anyone asks.
         let ahead = parent.as_ref().map_or(1, |parent| parent.transfers / 2);
-        let parents = parents(parent, upstreams, &id, &clock, &parent::Metrics::new(&metrics));
+        let schedule = Live::new(schedule);
+        let notes = notes(&store);
+        let hours = Hours::new(schedule.clone(), notes.clone(), clock.clone());
+        let mut lines = Lines::new(hours.clone(), notes);
+        let parents = parents(
+            parent,
+            upstreams,
+            &id,
+            &mut lines,
+            &clock,
+            &parent::Metrics::new(&metrics),
+        );
         let wall = Wall::new(clock.clone(), &metrics)?;
         let status = status(&id, mode, &store, &parents, &ports, wall.clone());
         crate::status::count_panics(&metrics)?;
         let fetching = fetching_runtime().map_err(Error::Runtime)?;
         fetching.spawn(wall.watch());
+        fetching.spawn(hours.watch());
+        for parent in parents.values() {
+            fetching.spawn(parent.clone().keep_hours());
+        }
         let within = fetching.handle().clone();
         let refused = refused(&metrics)?;
         let counted = fetch::Metrics::new(&metrics, &refused)?;
@@ -196,6 +213,8 @@ impl App {
             push: Live::new(push),
             queue: Live::new(queue),
             sync: Live::new(selection),
+            schedule: schedule.clone(),
+            bandwidth: lines.bandwidth,
         };
         let (limits, push, queue) = (rooms.limits.clone(), rooms.push.clone(), rooms.queue.clone());
         let (operators, rules) = (rooms.admin.clone(), rooms.sync.clone());
@@ -245,15 +264,16 @@ impl App {
         fetching.spawn(queue.clone().run());
         fetching.spawn(queue.clone().watch());
         let counted = sync::Metrics::new(&metrics)?;
-        let syncer = Syncer::new(
-            rules,
-            names.clone(),
-            store.clone(),
-            fetch.clone(),
-            ahead,
-            clock.clone(),
-            counted,
-        );
+        let feed = Feed::new(names.unprefixed().clone(), schedule.clone(), clock.clone());
+        fetching.spawn(feed.clone().gather(store.clone()));
+        let parts = sync::Parts {
+            names: names.clone(),
+            store: store.clone(),
+            fetch: fetch.clone(),
+            feed: feed.clone(),
+        };
+        let syncer = Syncer::new(rules, parts, ahead, clock.clone(), counted);
+        fetching.spawn(syncer.clone().follow());
         fetching.spawn(syncer.clone().run());
         let gate = Gate::new(guard.clone(), filters, names.unprefixed().clone());
         let shelf = Shelf::new(store.clone(), fetch.clone());
@@ -267,6 +287,7 @@ impl App {
             shelf,
             push.clone(),
             told,
+            feed.clone(),
             counted,
             clock,
             answer_within,
@@ -311,6 +332,7 @@ impl App {
             audit,
             fetching,
             fetch,
+            feed,
             reload,
         })
     }
@@ -325,6 +347,7 @@ impl App {
             audit,
             fetching,
             fetch,
+            feed,
             reload,
         } = self;
         server.bootstrap();
@@ -332,6 +355,7 @@ impl App {
             shutdown_signal: Box::new(Signals {
                 connections,
                 store: store.clone(),
+                feed,
                 log: log.clone(),
                 audit: audit.clone(),
                 reload,
@@ -398,6 +422,8 @@ impl Ports {
 struct Signals {
     connections: Connections,
     store: Store,
+    /// Whose listeners wait.
+    feed: Feed,
     log: RequestLog,
     audit: Audit,
     reload: Reload,
@@ -429,6 +455,7 @@ impl ShutdownSignalWatch for Signals {
         tokio::select! {
             _ = terminate.recv() => {
                 tracing::info!(patience_s = PATIENCE.as_secs(), "stopping; replies under way are finished first");
+                self.feed.end();
                 // Whoever stops us may lose patience before we do.
                 let store = self.store.clone();
                 tokio::task::spawn_blocking(move || store.flush());
@@ -530,21 +557,73 @@ fn filters(parent: Option<&parent::Config>, upstreams: &[parent::Upstream]) -> H
     std::iter::once(above).chain(beside).collect()
 }
 
+/// What is noted in the store.
+fn notes(store: &Store) -> Notes {
+    let lines = store.kept(Kept::Notes).unwrap_or_else(|error| {
+        tracing::warn!(%error, "when the parent was last spoken to is not known");
+        Vec::new()
+    });
+    let (store, latest) = (store.clone(), Arc::new(Mutex::new(None)));
+    Notes::new(lines, move |lines| {
+        // Whoever notes something does not wait for the disk, and of several changes the last one counts.
+        *latest.lock() = Some(lines);
+        let (store, latest) = (store.clone(), Arc::clone(&latest));
+        std::thread::spawn(move || {
+            let Some(lines) = latest.lock().take() else { return };
+            if let Err(error) = store.keep(Kept::Notes, &lines) {
+                tracing::warn!(%error, "what windows and bandwidth are to know later could not be written down");
+            }
+        });
+    })
+}
+
+/// What the ways to upstreams are made with, and how much of each is taken, by the upstream's name.
+struct Lines {
+    hours: Hours,
+    notes: Notes,
+    bandwidth: HashMap<Registry, Live<Bandwidth>>,
+}
+
+impl Lines {
+    fn new(hours: Hours, notes: Notes) -> Self {
+        Self {
+            hours,
+            notes,
+            bandwidth: HashMap::new(),
+        }
+    }
+
+    fn to(&mut self, upstream: &Registry, bandwidth: Bandwidth) -> Given {
+        let bandwidth = Live::new(bandwidth);
+        self.bandwidth.insert(upstream.clone(), bandwidth.clone());
+        Given {
+            hours: self.hours.clone(),
+            bandwidth,
+            notes: self.notes.clone(),
+        }
+    }
+}
+
 fn parents(
     parent: Option<parent::Config>,
     upstreams: Vec<parent::Upstream>,
     node: &NodeId,
+    lines: &mut Lines,
     clock: &Clock,
     metrics: &parent::Metrics,
 ) -> HashMap<Registry, Parent> {
     let above = parent.map(|parent| {
         let namespace = parent.namespace.clone();
-        let above = Parent::new(parent, namespace.clone(), node, true, clock.clone(), metrics);
+        let line = lines.to(&namespace, parent.bandwidth.clone());
+        let above = Parent::new(parent, namespace.clone(), node, true, line, clock.clone(), metrics);
         (namespace, above)
     });
     let beside = upstreams.into_iter().filter_map(|upstream| {
         let asked = match (upstream.direct, &above) {
-            (Some(config), _) => Parent::new(config, upstream.name.clone(), node, false, clock.clone(), metrics),
+            (Some(config), _) => {
+                let line = lines.to(&upstream.name, config.bandwidth.clone());
+                Parent::new(config, upstream.name.clone(), node, false, line, clock.clone(), metrics)
+            }
             (None, Some((_, above))) => above.with_filter(upstream.filter),
             (None, None) => return None,
         };

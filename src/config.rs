@@ -19,9 +19,10 @@ use toml::{Table, Value};
 pub use check::Findings;
 pub use place::{Placed, Places, Remark};
 
+use crate::oci::Registry;
 use crate::select::Filter;
 use crate::units::{Clock, Size, Span};
-use crate::{admin, auth, events, fetch, listener, parent, push, queue, store, sync};
+use crate::{admin, auth, calendar, events, fetch, listener, parent, push, queue, store, sync};
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]
@@ -50,6 +51,8 @@ pub struct Config {
     pub queue: queue::Config,
     /// What is to be here before anyone asks for it.
     pub sync: Vec<sync::Rule>,
+    /// When it and what is owed cross the line.
+    pub schedule: parent::Schedule,
     /// Who may do what.
     pub auth: auth::Config,
     /// Who did what.
@@ -220,6 +223,7 @@ impl Config {
             push,
             queue: reader.section("queue"),
             sync: reader.list("sync"),
+            schedule: reader.section("schedule"),
             auth,
             audit: reader.section("audit"),
             log: reader.section("log"),
@@ -387,14 +391,32 @@ impl Config {
             tls: listener::TlsFiles::default(),
             ..config.listen.clone()
         };
+        // How much of a line is taken changes at once.
+        let steady = |config: &Self| {
+            let mut config = config.clone();
+            let beside = config
+                .upstreams
+                .iter_mut()
+                .filter_map(|upstream| upstream.direct.as_mut());
+            for ways in config.parent.iter_mut().chain(beside) {
+                ways.bandwidth = parent::Bandwidth::default();
+            }
+            config
+        };
         let changes = [
             ("mode", self.mode != new.mode),
             ("[node]", self.node != new.node),
             ("[listen]", listens(self) != listens(new)),
             ("[admin]", !self.admin.is_like(&new.admin)),
             ("[storage]", self.storage != new.storage),
-            ("[parent]", self.printed_parent() != new.printed_parent()),
-            ("[[upstream]]", self.printed_upstreams() != new.printed_upstreams()),
+            (
+                "[parent]",
+                steady(self).printed_parent() != steady(new).printed_parent(),
+            ),
+            (
+                "[[upstream]]",
+                steady(self).printed_upstreams() != steady(new).printed_upstreams(),
+            ),
             ("[freshness]", self.freshness != new.freshness),
             ("push.uploads", self.push.uploads != new.push.uploads),
             ("queue.capacity", self.most_owed() != new.most_owed()),
@@ -417,6 +439,14 @@ impl Config {
             .collect()
     }
 
+    /// How much is taken of each line, by the upstream's name.
+    pub fn bandwidths(&self) -> impl Iterator<Item = (&Registry, &parent::Bandwidth)> {
+        let beside = self.upstreams.iter();
+        let beside = beside.filter_map(|upstream| Some((&upstream.name, &upstream.direct.as_ref()?.bandwidth)));
+        let above = self.parent.iter();
+        above.map(|parent| (&parent.namespace, &parent.bandwidth)).chain(beside)
+    }
+
     /// What is in force, as TOML; secrets are not shown.
     pub fn printed(&self) -> String {
         let Self {
@@ -432,6 +462,7 @@ impl Config {
             push,
             queue,
             sync,
+            schedule,
             auth,
             audit,
             log,
@@ -516,6 +547,7 @@ impl Config {
             lines.bare("deletes", rule.policy.deletes);
         }
         sync.iter().for_each(|rule| lines.sync(rule));
+        lines.schedule(schedule);
         lines.auth(auth);
         lines.section("[audit]");
         lines.key("log", audit.log.to_string());
@@ -584,6 +616,39 @@ impl Lines {
         self.bare(key, Value::Array(values.iter().cloned().map(Value::String).collect()));
     }
 
+    /// On one line.
+    fn serialised(&mut self, key: &str, value: &impl serde::Serialize) {
+        let value = Value::try_from(value).expect("what was read from TOML is written in it");
+        self.bare(key, value);
+    }
+
+    fn schedule(&mut self, schedule: &parent::Schedule) {
+        self.section("[schedule]");
+        match schedule.windows.windows.split_first() {
+            None => self.text += "# no window: it is continuous\n",
+            Some((first, others)) => {
+                self.key("cron", &first.opens);
+                self.key("window", Span::from(first.lasts));
+                let also = |window: &calendar::Window| {
+                    let pairs = [
+                        ("cron", window.opens.to_string()),
+                        ("window", Span::from(window.lasts).to_string()),
+                    ];
+                    pairs.into_iter().collect::<std::collections::BTreeMap<_, _>>()
+                };
+                if !others.is_empty() {
+                    self.serialised("also", &others.iter().map(also).collect::<Vec<_>>());
+                }
+            }
+        }
+        self.key("time_zone", schedule.windows.zone);
+        self.key("interactive", schedule.interactive.as_str());
+        self.key("missed", schedule.missed.as_str());
+        self.key("message_ttl", schedule.message_ttl);
+        self.serialised("window_limits", &schedule.window_limits);
+        self.serialised("message_ttl_limits", &schedule.message_ttl_limits);
+    }
+
     fn registry(&mut self, config: &parent::Config) {
         self.key("url", &config.url);
         if let Some(login) = &config.login {
@@ -610,6 +675,9 @@ impl Lines {
         self.key("read_timeout", Span::from(config.read_timeout));
         self.bare("transfers", config.transfers);
         self.bare("requests", config.requests);
+        if config.bandwidth != parent::Bandwidth::default() {
+            self.serialised("bandwidth", &config.bandwidth);
+        }
         self.filter(&config.filter);
     }
 

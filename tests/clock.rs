@@ -1,45 +1,17 @@
 //! The clock on the wall is wrong, or jumps: libfaketime tells the whole program, its libraries included, another time.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::support::authority::Authority;
 use crate::support::client::{blob, manifest};
 use crate::support::eventually;
-use crate::support::needs;
 use crate::support::node::{Node, Setup};
 use crate::support::process::processor_time;
 use crate::support::upstream::Upstream;
+use crate::support::wall::{can_be_set, set, told_the_time};
 
-const LIBRARIES: [&str; 3] = [
-    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
-    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
-    "/usr/lib/faketime/libfaketime.so.1",
-];
 const IN_1970: &str = "@1970-01-02 00:00:00";
 const YEARS: i64 = 10 * 365 * 86_400;
-
-/// Gives the node another wall clock; the monotonic one is left to it.
-fn told_the_time(node: &mut Node, time: &str) {
-    let library = LIBRARIES.iter().find(|path| PathBuf::from(path).exists());
-    node.environment("LD_PRELOAD", library.expect("libfaketime, where Debian keeps it"));
-    node.environment("FAKETIME_TIMESTAMP_FILE", &clock_of(node).to_string_lossy());
-    node.environment("FAKETIME_NO_CACHE", "1");
-    node.environment("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-    node.environment("NO_FAKE_STAT", "1");
-    set(node, time);
-}
-
-/// Sets its clock: `@` and a moment, or seconds beside the real one.
-fn set(node: &Node, time: &str) {
-    let next = clock_of(node).with_extension("next");
-    std::fs::write(&next, format!("{time}\n")).unwrap();
-    std::fs::rename(next, clock_of(node)).unwrap();
-}
-
-fn clock_of(node: &Node) -> PathBuf {
-    node.folder().join("clock")
-}
 
 async fn is_unset(node: &Node) -> bool {
     node.metrics().await.sum("wharf_clock_unset", &[]) == 1.0
@@ -47,7 +19,7 @@ async fn is_unset(node: &Node) -> bool {
 
 #[tokio::test]
 async fn a_node_that_begins_in_1970_serves_says_so_and_notices_when_the_clock_is_set() {
-    if !needs::met("a clock in 1970", "nothing", &["faketime"]) {
+    if !can_be_set("a clock in 1970") {
         return;
     }
     let parent = Upstream::start().await;
@@ -80,7 +52,7 @@ async fn a_node_that_begins_in_1970_serves_says_so_and_notices_when_the_clock_is
 
 #[tokio::test]
 async fn a_parent_by_https_fails_in_1970_with_the_reason_and_works_when_the_clock_is_set() {
-    if !needs::met("certificates in 1970", "nothing", &["faketime"]) {
+    if !can_be_set("certificates in 1970") {
         return;
     }
     let authority = Authority::new();
@@ -106,7 +78,7 @@ async fn a_parent_by_https_fails_in_1970_with_the_reason_and_works_when_the_cloc
 
 #[tokio::test]
 async fn a_clock_that_jumps_loses_no_warm_tag_makes_none_immortal_and_spins_nothing() {
-    if !needs::met("a clock that jumps", "nothing", &["faketime"]) {
+    if !can_be_set("a clock that jumps") {
         return;
     }
     let mut parent = Upstream::start().await;

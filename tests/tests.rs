@@ -86,6 +86,12 @@ mod refusals;
 mod framing;
 // Requests that hide behind others, behind each early answer; clients that dawdle.
 mod smuggling;
+// What changes above is known below as it happens.
+mod feed;
+// How much of a line is taken, and by whom first.
+mod bandwidth;
+// When what nobody waits for crosses the line to the parent.
+mod windows;
 // What is too much, and that one less is not.
 mod limits;
 // Slow clients, and odd ones.

@@ -1,5 +1,6 @@
 //! Settings that change while the node runs: all of a change, or nothing of it.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +13,9 @@ use crate::auth::Guard;
 use crate::config::{self, Config};
 use crate::events::{Audit, Deed};
 use crate::listener::{Handshakes, Tls};
+use crate::oci::Registry;
 use crate::units::{Clock, Live, with_causes};
-use crate::{admin, fetch, push, queue, sync};
+use crate::{admin, fetch, parent, push, queue, sync};
 
 /// How often files that settings name are looked at.
 const LOOK: Duration = Duration::from_secs(5);
@@ -65,6 +67,9 @@ pub(super) struct Rooms {
     pub(super) push: Live<push::Config>,
     pub(super) queue: Live<queue::Config>,
     pub(super) sync: Live<Vec<sync::Rule>>,
+    pub(super) schedule: Live<parent::Schedule>,
+    /// By the upstream's name.
+    pub(super) bandwidth: HashMap<Registry, Live<parent::Bandwidth>>,
 }
 
 struct Counted {
@@ -301,6 +306,14 @@ impl Shared {
         rooms.push.set(config.push.clone());
         rooms.limits.set(config.limits.clone());
         rooms.queue.set(config.queue.clone());
+        if config.schedule != current.schedule {
+            rooms.schedule.set(config.schedule.clone());
+        }
+        for (upstream, bandwidth) in config.bandwidths() {
+            if let Some(live) = rooms.bandwidth.get(upstream) {
+                live.set(bandwidth.clone());
+            }
+        }
         // What is the same is left alone: a change leads to a pass.
         if config.sync != current.sync {
             rooms.sync.set(config.sync.clone());

@@ -1,6 +1,8 @@
+use std::sync::Arc;
+
 use super::{Gate, Permit, Principal};
 use crate::fetch::{Asker, Document, Error, Fetch, Outcome, Source};
-use crate::oci::{Digest, Reference, Repository};
+use crate::oci::{Digest, Name, Reference, Registry, Repository};
 use crate::store::Store;
 
 /// All content, for those who are permitted. Content is shared by digest, permission is per repository.
@@ -93,5 +95,14 @@ impl Shelf {
         let mut repositories = self.store.repositories();
         repositories.retain(|repository| gate.shows(principal, repository) && self.fetch.shows(repository));
         repositories
+    }
+
+    /// The names that the registry above says it has, a moment ago at the most; none if it has no such list.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be asked.
+    pub async fn names_above(&self, registry: &Registry, asker: &Asker) -> Result<Arc<Vec<Name>>, Error> {
+        self.fetch.catalog_lately(registry, asker).await
     }
 }

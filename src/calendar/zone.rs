@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use chrono::DateTime;
 use chrono_tz::Tz;
@@ -18,8 +19,21 @@ pub struct Zone(Tz);
 pub struct ZoneError(String);
 
 impl Zone {
+    /// The day there, as it is written: `2027-01-31`.
+    pub fn day(self, now: SystemTime) -> String {
+        self.local(now).date_naive().to_string()
+    }
+
+    /// When the next day begins there; `None` if no calendar goes so far.
+    pub fn midnight(self, now: SystemTime) -> Option<SystemTime> {
+        let next = self.local(now).date_naive().succ_opt()?;
+        // Where clocks go forward at midnight the day begins later.
+        let begins = (0..4).find_map(|hour| next.and_hms_opt(hour, 0, 0)?.and_local_timezone(self.0).earliest());
+        begins.map(SystemTime::from)
+    }
+
     /// The same moment as the clocks there show it.
-    pub(super) fn local(self, now: std::time::SystemTime) -> DateTime<Tz> {
+    pub(super) fn local(self, now: SystemTime) -> DateTime<Tz> {
         DateTime::<chrono::Utc>::from(now).with_timezone(&self.0)
     }
 }

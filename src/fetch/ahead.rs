@@ -2,16 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use serde::Deserialize;
 
 use super::freshness::{Head, WORK};
 use super::lists::List;
 use super::{Asker, Error, Fetch};
 use crate::oci::{Digest, Name, Reference, Registry, Repository, Tag};
-use crate::parent::{Ask, What};
+use crate::parent::{self, Ask, Class, Since, What};
 use crate::store::{Held, Slot};
+
+/// An answer of a feed is no longer than that.
+const MOST_TOLD: usize = 4 << 20;
+
+/// How long it may take beside what it waits for something to happen.
+const ON_THE_WAY: Duration = Duration::from_secs(15);
 
 /// A tag as the parent has it.
 pub struct Sighting {
@@ -42,6 +49,63 @@ impl Fetch {
         };
         shared.walk(&nobodys, List::Catalog, &asker, take).await?;
         Ok(names.into_iter().filter_map(|name| name.parse().ok()).collect())
+    }
+
+    /// The same, asked for a few seconds ago at the most: each node below asks for each page of it. None if it has no such list, or there
+    /// is nobody to ask.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be asked.
+    pub async fn catalog_lately(&self, registry: &Registry, asker: &Asker) -> Result<Arc<Vec<Name>>, Error> {
+        if !self.asks(registry) {
+            return Ok(Arc::default());
+        }
+        let (fetch, asker) = (self.clone(), asker.clone());
+        let asked = self.shared.catalogs.try_get_with(registry.clone(), async move {
+            // Boxed, like all that is deep.
+            let names = Box::pin(fetch.catalog(registry, &asker)).await;
+            match names {
+                Ok(names) => Ok(Arc::new(names)),
+                Err(Error::Absent { .. } | Error::Nonsense { .. }) => Ok(Arc::default()),
+                Err(error) if error.is_refusal() => Ok(Arc::default()),
+                Err(error) => Err(error),
+            }
+        });
+        asked.await.map_err(|error| (*error).clone())
+    }
+
+    /// What a parent that is a node tells of what has changed there, as soon as it has something to tell; `None`: it has no feed.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not be asked.
+    pub async fn feed(&self, registry: &Registry, since: Since<'_>, asker: &Asker) -> Result<Option<Bytes>, Error> {
+        let shared = &self.shared;
+        let Some(parent) = shared.parents.get(registry) else {
+            return Ok(None);
+        };
+        // Any will do, as above.
+        let nobodys = Repository::new(registry.clone(), "feed".parse().expect("a name"));
+        let budget = since.wait + ON_THE_WAY;
+        let ask = Ask {
+            budget,
+            patience: budget,
+            ..shared.ask(asker, &nobodys, What::Feed(since))
+        };
+        if !parent.is_wharf() {
+            parent.ping().await?;
+        }
+        if !parent.is_wharf() {
+            return Ok(None);
+        }
+        match parent.ask(ask).await {
+            Ok(answer) => Ok(Some(answer.bytes(MOST_TOLD).await?)),
+            // An older node, or an account that may not list.
+            Err(parent::Error::Absent { .. } | parent::Error::Denied { .. }) => Ok(None),
+            Err(parent::Error::Failed { status: 400..=499, .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The tags that the parent has now, however fresh the list here is, and whether it could not ask its own for them.
@@ -149,6 +213,15 @@ impl Fetch {
     /// Whether there is anybody to ask for what the registry has.
     pub fn asks(&self, registry: &Registry) -> bool {
         self.shared.parents.contains_key(registry)
+    }
+
+    /// Why it is not asked for what is so urgent, as the settings want it, in words.
+    pub fn closed(&self, registry: &Registry, class: Class) -> Option<String> {
+        self.shared
+            .parents
+            .get(registry)?
+            .closed(class)
+            .map(|error| error.to_string())
     }
 
     /// Why the registry cannot be asked now, in words.

@@ -54,6 +54,11 @@ impl Asker {
         self.for_all(self.deadline, false)
     }
 
+    /// Whether somebody waits for it.
+    pub(super) fn is_urgent(&self) -> bool {
+        self.class == Class::Interactive
+    }
+
     /// Whether this one would have waited much longer than `other` did.
     pub(super) fn outwaits(&self, other: Option<&Self>) -> bool {
         other.is_some_and(|other| self.waits_until > other.waits_until + Duration::from_millis(100))

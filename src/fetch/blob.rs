@@ -89,7 +89,7 @@ impl Fetch {
         if shared.pushed_to(repository).is_none() {
             return shared.in_time(repository, asker, asked).await;
         }
-        if let Some(error) = shared.parent(repository)?.away() {
+        if let Some(error) = shared.parent(repository)?.is_shut() {
             return shared.or_push_it(repository, asker, Err(error.into()));
         }
         let outcome = shared.within(PUSH_PATIENCE, repository, asker, asked).await;
@@ -195,6 +195,8 @@ impl Shared {
             Ok(head) => Ok(Some((flight, head, outcome))),
             // Another repository's upstream failed; ours was not asked yet.
             Err(_) if flight.repository != *repository => Ok(None),
+            // It was nobody's, and the window closed.
+            Err(error) if outcome == Outcome::Collapsed && error.is_closed() && asker.is_urgent() => Ok(None),
             // It was given up because its first client left.
             Err(error) if outcome == Outcome::Collapsed && error.is_late() && asker.outwaits(flight.asker.as_ref()) => {
                 Ok(None)
@@ -208,6 +210,7 @@ impl Shared {
         let asker = &asker.with_nothing_instead();
         let mut flights = self.flights.lock();
         if let Some(flight) = flights.get(digest) {
+            flight.urgency.rise(asker.class);
             return Part::Follow(flight.clone());
         }
         // A flight leaves the table after its content was committed.

@@ -167,6 +167,22 @@ impl Error {
         !matches!(self, Self::Absent { .. } | Self::NoUpstream { .. })
     }
 
+    /// Whether the parent answered that this is not for us.
+    pub(super) fn is_refusal(&self) -> bool {
+        use parent::Error::{Denied, Failed};
+        matches!(self, Self::Parent(error) if matches!(**error, Denied { .. } | Failed { status: 400..500, .. }))
+    }
+
+    /// Whether it was broken off for a pull that somebody waits for.
+    pub(super) fn made_way(&self) -> bool {
+        matches!(self, Self::Parent(error) if matches!(**error, parent::Error::MadeWay { .. }))
+    }
+
+    /// Whether nothing was asked, as the settings want it.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::Parent(error) if error.is_closed())
+    }
+
     /// Whether time ran out, here or above.
     pub(super) fn is_late(&self) -> bool {
         use parent::Error::{Busy, Failed, TimedOut};

@@ -15,6 +15,7 @@ pub(super) use super::window::HELD_BACK;
 use super::window::{Budget, Seat, Window};
 use super::{Asker, Error, Piece, Readable};
 use crate::oci::{Digest, Repository};
+use crate::parent::{Class, Urgency};
 
 /// Bytes given out at a time while the digest may still fail.
 const SHORT: u64 = 1 << 20;
@@ -40,6 +41,8 @@ pub(super) struct Flight {
     /// What they pass through from then on.
     pub(super) window: Arc<Window>,
     progress: watch::Sender<Progress>,
+    /// For whom, by now.
+    pub(super) urgency: Urgency,
     /// What the upstream is asked for; nobody is asked for bytes that lie here and are only hashed.
     pub(super) kind: Option<Kind>,
 }
@@ -89,6 +92,7 @@ impl Flight {
     /// One for `asker`, and for all who join. What is not kept of it passes within `budget`.
     pub(super) fn new(digest: Digest, repository: Repository, kind: Kind, asker: Asker, budget: Budget) -> Self {
         Self {
+            urgency: Urgency::of(asker.class),
             asker: Some(asker),
             window: Arc::new(Window::within(budget)),
             kind: Some(kind),
@@ -113,6 +117,7 @@ impl Flight {
             file: OnceLock::new(),
             window: Arc::default(),
             progress,
+            urgency: Urgency::of(Class::Interactive),
             kind: None,
         }
     }

@@ -40,14 +40,14 @@ impl Shared {
     pub(super) fn fresh_at_once(&self, repository: &Repository, slot: &Slot) -> Option<Document> {
         let row = self.store.tag(repository, slot)?;
         if Self::is_pushed(&row) {
-            if !self.is_settled(repository, &row) {
+            if !self.is_settled(repository, slot, &row) {
                 return None;
             }
             let held = self.held_at_once(repository, &row.digest)?;
             return Some(Document::of(held, Outcome::Hit));
         }
         let age = self
-            .fresh_age(&row)
+            .fresh_age(repository, slot, &row)
             .filter(|_| self.needs_no_asking(repository, &row))?;
         let held = self.held_at_once(repository, &row.digest)?;
         Some(Document {
@@ -67,13 +67,13 @@ impl Shared {
         if let Some(Old { row, held }) = &old
             && Self::is_pushed(row)
         {
-            if !self.is_settled(repository, row) {
+            if !self.is_settled(repository, slot, row) {
                 self.look_above(repository, slot, asker);
             }
             return Ok(Document::of(held.clone(), Outcome::Hit));
         }
         if let Some(Old { row, held }) = &old
-            && let Some(age) = self.fresh_age(row)
+            && let Some(age) = self.fresh_age(repository, slot, row)
             && self.needs_no_asking(repository, row)
         {
             return Ok(Document {
@@ -95,7 +95,7 @@ impl Shared {
             None => self.config.answer_within,
         };
         let parent = self.parent(repository)?;
-        if let Some(error) = parent.away().filter(|_| old.is_some()) {
+        if let Some(error) = parent.is_shut().filter(|_| old.is_some()) {
             return self.stale(repository, old, error.into());
         }
         let refreshed = self.refresh(repository, slot, asker, old.is_some());
@@ -119,8 +119,8 @@ impl Shared {
     }
 
     /// Whether the parent need not be asked for a tag that was pushed here.
-    fn is_settled(&self, repository: &Repository, row: &TagRow) -> bool {
-        self.parent(repository).is_err() || self.fresh_age(row).is_some()
+    fn is_settled(&self, repository: &Repository, slot: &Slot, row: &TagRow) -> bool {
+        self.parent(repository).is_err() || self.fresh_age(repository, slot, row).is_some()
     }
 
     /// Asks the parent whether it has by now what was pushed here, while that is served.
@@ -129,7 +129,7 @@ impl Shared {
         let Ok(parent) = self.parent(repository) else { return };
         let is_known = self.absent.get(&key).is_some() || self.useless.get(&key).is_some();
         let was_asked = self.looked.get(&key).is_some();
-        if is_known || was_asked || parent.away().is_some() || parent.is_silent() {
+        if is_known || was_asked || parent.is_shut().is_some() || parent.is_silent() {
             return;
         }
         self.looked.insert(key.clone(), ());
@@ -335,9 +335,11 @@ impl Shared {
     }
 
     /// The age of a row, if it is fresh.
-    fn fresh_age(&self, row: &TagRow) -> Option<Duration> {
-        let age = self.age(row.confirmed?);
-        (age < self.config.tag_ttl).then_some(age)
+    fn fresh_age(&self, repository: &Repository, slot: &Slot, row: &TagRow) -> Option<Duration> {
+        let confirmed = row.confirmed?;
+        let age = self.age(confirmed);
+        let is_fresh = age < self.config.tag_ttl && !self.doubts.cover(repository, slot, confirmed.at);
+        is_fresh.then_some(age)
     }
 
     fn age(&self, confirmed: Confirmed) -> Duration {

@@ -57,6 +57,13 @@ struct Transfer<'a> {
     place: parent::Place,
 }
 
+/// What an attempt brought.
+enum Came {
+    Whole,
+    /// As much as was asked for.
+    Part,
+}
+
 /// Why an attempt ended before the last byte.
 enum Cut {
     /// Worth another attempt at the same offset.
@@ -98,7 +105,9 @@ pub(super) async fn fly(shared: Arc<Shared>, flight: Arc<Flight>, kind: Kind, as
             link(&shared, &flight);
         }
         Err(error) => {
-            if !matches!(error, Error::Absent { .. }) {
+            if error.is_closed() {
+                tracing::info!(digest = %flight.digest, repository = %flight.repository, reason = %error, "transfer paused; it goes on where it was");
+            } else if !matches!(error, Error::Absent { .. }) {
                 tracing::warn!(digest = %flight.digest, repository = %flight.repository, error = %with_causes(&error), "transfer failed");
             }
             flight.fail(error);
@@ -146,7 +155,7 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
         is_continued: false,
         left: None,
         writer: None,
-        place: parent::Place::default(),
+        place: parent::Place::new(flight.urgency.clone()),
     };
     fail_point!("fetch.fly");
     transfer.pick_up().await;
@@ -155,11 +164,14 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
     loop {
         let before = transfer.here();
         match transfer.attempt().await {
-            Ok(()) => return transfer.finish().await,
+            Ok(Came::Whole) => return transfer.finish().await,
+            Ok(Came::Part) => (fruitless, rested) = (0, Duration::ZERO),
             Err(Cut::Final(error)) => {
                 transfer.give_up(&error).await;
                 return Err(error);
             }
+            // It waits for its turn.
+            Err(Cut::Again(error)) if error.made_way() => {}
             Err(Cut::Again(error)) => {
                 let brought = transfer.here().saturating_sub(before);
                 if brought >= FRUIT {
@@ -210,8 +222,27 @@ impl Transfer<'_> {
     }
 
     /// Asks for what is missing and takes in what comes.
-    async fn attempt(&mut self) -> Result<(), Cut> {
-        let mut answer = self.ask().await?;
+    async fn attempt(&mut self) -> Result<Came, Cut> {
+        let before = self.here();
+        let bought = match self.kind {
+            // It is short.
+            Kind::Manifest => None,
+            Kind::Blob if self.is_rangeless => None,
+            Kind::Blob => self.parent.buy(&self.place).await,
+        };
+        let outcome = self.attempt_at(bought).await;
+        if let Some(bought) = bought {
+            let came = self.here().saturating_sub(before);
+            self.parent.refund(&self.place, bought.saturating_sub(came));
+            if came > 0 && matches!(outcome, Err(Cut::Again(Error::Ended { .. }))) && came >= bought {
+                return Ok(Came::Part);
+            }
+        }
+        outcome.map(|()| Came::Whole)
+    }
+
+    async fn attempt_at(&mut self, bought: Option<u64>) -> Result<(), Cut> {
+        let mut answer = self.ask(bought).await?;
         let skip = self.check(&answer)?;
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
@@ -230,26 +261,37 @@ impl Transfer<'_> {
         outcome
     }
 
-    async fn ask(&mut self) -> Result<Answer, Cut> {
+    async fn ask(&mut self, bought: Option<u64>) -> Result<Answer, Cut> {
         let reference = Reference::Digest(self.flight.digest);
         let what = match self.kind {
             Kind::Manifest => What::Manifest(&reference),
             Kind::Blob => What::Blob(&self.flight.digest),
         };
         let here = self.here();
-        let is_part = here > 0 && !self.is_rangeless;
+        let is_all = self
+            .total
+            .is_some_and(|total| bought.is_some_and(|bought| bought >= total));
+        let is_part = !self.is_rangeless && (here > 0 || (bought.is_some() && !is_all));
         // Of what may be whole already the last byte is asked for again: nothing is no part that could be asked for.
         let from = match self.total {
             Some(total) if here < total => here,
             _ => here.saturating_sub(1),
         };
+        // What the range of a part may not go beyond is where it ends.
+        let last = bought.map(|bought| from + bought.max(1) - 1);
         let ask = Ask {
-            range: is_part.then_some((from, None)),
+            range: is_part.then_some((from, last)),
             place: Some(&self.place),
+            paid: bought.unwrap_or(0),
             ..self.shared.ask(self.asker, &self.flight.repository, what)
         };
         match self.shared.put_to(self.parent, ask).await {
             Ok(answer) => Ok(answer),
+            // Of nothing there are no parts.
+            Err(error @ parent::Error::RangeUnsatisfiable { .. }) if here == 0 && is_part => {
+                self.is_rangeless = true;
+                Err(Cut::Again(error.into()))
+            }
             Err(parent::Error::RangeUnsatisfiable { .. }) => Err(self.past_the_end()),
             Err(parent::Error::Spoiled { .. }) if self.left.is_some() => Err(self.past_the_end()),
             Err(parent::Error::Spoiled { layer }) => Err(Cut::Final(self.corrupt(&format!("{layer} got wrong bytes")))),
@@ -323,7 +365,7 @@ impl Transfer<'_> {
     }
 
     async fn take_in(&self, answer: &mut Answer, mut skip: u64, writer: &mut Writer) -> Result<(), Cut> {
-        let mut came = Came::default();
+        let mut came = Batch::default();
         came.take(answer, FIRST).await;
         let mut is_first = true;
         loop {
@@ -340,7 +382,7 @@ impl Transfer<'_> {
                 let shown = self.flight.shown();
                 let _ = tokio::time::timeout(COURTESY, self.flight.window.read_to(shown)).await;
             }
-            let mut next = Came::default();
+            let mut next = Batch::default();
             let most = if writer.passes_by() { PASSING } else { GATHER };
             let showing = self.show(writer, came.pieces);
             match came.end {
@@ -457,13 +499,13 @@ pub(super) fn link(shared: &Shared, flight: &Flight) {
 
 /// What came of an answer and has not been written out.
 #[derive(Default)]
-struct Came {
+struct Batch {
     pieces: Vec<Bytes>,
     /// Whether that was all, and how it ended.
     end: Option<Result<(), parent::Error>>,
 }
 
-impl Came {
+impl Batch {
     fn bytes(&self) -> u64 {
         self.pieces.iter().map(|piece| piece.len() as u64).sum()
     }

@@ -11,6 +11,7 @@ mod asker;
 mod blob;
 mod config;
 mod distrust;
+mod doubts;
 mod error;
 mod flight;
 mod freshness;
@@ -48,7 +49,7 @@ pub use source::Source;
 
 use self::flight::{Flight, Kind};
 use self::together::Together;
-use crate::oci::{Digest, Registry, Repository};
+use crate::oci::{Digest, Name, Registry, Repository};
 use crate::parent::Parent;
 use crate::store::{Slot, Store};
 use crate::units::{Clock, Live};
@@ -84,6 +85,9 @@ impl Outcome {
     }
 }
 
+/// So long a list of repositories counts for all who ask.
+const LATELY: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Files that are hashed at a time.
 const HASHED_AT_ONCE: usize = 4;
 
@@ -115,6 +119,10 @@ pub(crate) struct Shared {
     windows: window::Budget,
     /// Turns at hashing what lies here: a disk is not made faster by more.
     hashing: Semaphore,
+    /// What registries say that they have.
+    catalogs: moka::future::Cache<Registry, Arc<Vec<Name>>>,
+    /// What has changed there since it was asked.
+    doubts: doubts::Doubts,
     /// What came wrong again and again.
     distrust: distrust::Distrust,
     /// What parents said of repositories, where that is to be heeded.
@@ -163,6 +171,7 @@ impl Fetch {
             .max_capacity(10_000)
             .time_to_live(config.tag_ttl)
             .build();
+        let doubts = doubts::Doubts::new(config.tag_ttl);
         let words = config.access_ttl.map(|ttl| word::Words::load(&store, ttl, &clock));
         let Sources { parents, here } = sources;
         let shared = Shared {
@@ -182,6 +191,8 @@ impl Fetch {
             spoiled,
             windows: window::Budget::default(),
             hashing: Semaphore::new(HASHED_AT_ONCE),
+            catalogs: moka::future::Cache::builder().time_to_live(LATELY).build(),
+            doubts,
             distrust: distrust::Distrust::new(),
             words,
             runtime,

@@ -29,6 +29,16 @@ where
     K: Clone + Eq + Hash + Send + 'static,
     V: Clone + Send + Sync + 'static,
 {
+    /// Whoever asks from now on begins anew.
+    pub(super) fn forget(&self, key: &K) {
+        self.running.lock().remove(key);
+    }
+
+    /// The same for all of it.
+    pub(super) fn forget_all(&self) {
+        self.running.lock().clear();
+    }
+
     /// Waits for the work on `key`; begins it on `runtime` if nobody has. It goes on when the caller leaves.
     ///
     /// `None` if the work panicked.
@@ -46,6 +56,7 @@ where
                 let place = Place {
                     running: self.running.clone(),
                     key,
+                    result: result.clone(),
                 };
                 let work = work();
                 runtime.spawn(async move {
@@ -65,10 +76,18 @@ where
 struct Place<K: Eq + Hash, V> {
     running: Arc<Mutex<HashMap<K, watch::Receiver<Option<V>>>>>,
     key: K,
+    result: watch::Receiver<Option<V>>,
 }
 
 impl<K: Eq + Hash, V> Drop for Place<K, V> {
     fn drop(&mut self) {
-        self.running.lock().remove(&self.key);
+        let mut running = self.running.lock();
+        // It may have been forgotten, and begun anew.
+        if running
+            .get(&self.key)
+            .is_some_and(|other| other.same_channel(&self.result))
+        {
+            running.remove(&self.key);
+        }
     }
 }

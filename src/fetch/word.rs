@@ -255,7 +255,7 @@ impl Shared {
     pub(super) async fn put_to(self: &Arc<Self>, parent: &Parent, ask: Ask<'_>) -> Result<Answer, parent::Error> {
         let repository = ask.repository;
         // Accounts may read and not list, and parts are mangled by who stands in between.
-        let is_whole = ask.asks_for_content() && ask.range.is_none();
+        let is_whole = ask.asks_for_content() && ask.range.is_none_or(|_| ask.is_first_part());
         let outcome = parent.ask(ask).await;
         let is_no = |words: &Words| words.is_no(repository);
         let is_yes = match &outcome {
@@ -364,7 +364,7 @@ impl Shared {
             None => kind,
         };
         let parent = self.parent(repository)?;
-        let asked = match parent.away() {
+        let asked = match parent.is_shut() {
             Some(error) => Err(error.into()),
             None => self.word_in_time(parent, repository, digest, kind, asker).await,
         };

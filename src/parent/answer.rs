@@ -12,7 +12,7 @@ use url::Url;
 use super::error::Error;
 use super::gate::Pass;
 use super::metrics::Series;
-use super::pace::Pace;
+use super::pace::{Pace, Wait};
 use super::{link, verdict};
 use crate::oci::{ContentRange, Digest};
 use crate::units::Clock;
@@ -29,8 +29,10 @@ pub struct Answer {
     layer: String,
     series: Series,
     pace: Pace,
+    /// Bytes that were paid for before they were asked for.
+    paid: u64,
     /// Held until the body has been read.
-    _pass: Option<Pass>,
+    pass: Option<Pass>,
 }
 
 /// What of an answer's headers is believed and used. What is malformed counts as absent.
@@ -64,6 +66,13 @@ pub struct Head {
     pub filters_applied: Option<String>,
 }
 
+/// What came of reading on.
+enum Read {
+    Came(Wait, reqwest::Result<Option<Bytes>>),
+    Silence,
+    MakesWay,
+}
+
 /// What an answer is made of besides the response.
 pub(super) struct Frame {
     pub(super) layer: String,
@@ -82,14 +91,16 @@ impl Answer {
             layer: frame.layer,
             series: frame.series,
             pace: Pace::new(frame.clock, frame.read_timeout),
-            _pass: None,
+            paid: 0,
+            pass: None,
         }
     }
 
     /// The same, holding the right to it.
-    pub(super) fn holding(mut self, mut pass: Pass) -> Self {
+    pub(super) fn holding(mut self, mut pass: Pass, paid: u64) -> Self {
         pass.answered();
-        self._pass = Some(pass);
+        self.paid = paid;
+        self.pass = Some(pass);
         self
     }
 
@@ -100,21 +111,62 @@ impl Answer {
     ///
     /// * [`Error::Cut`]: the connection broke, or the upstream was silent for `read_timeout`.
     /// * [`Error::TimedOut`]: it sends so slowly that it would never end.
+    /// * [`Error::Closed`]: the window closed. [`Error::MadeWay`]: for a pull that somebody waits for.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         let Some(response) = &mut self.body else {
             return Ok(None);
         };
-        let wait = self.pace.wait();
-        // Not the client's own read timeout: that runs on while nobody reads, and a slow reader is no silent upstream.
-        let Ok(chunk) = tokio::time::timeout(self.pace.window(), response.chunk()).await else {
-            self.body = None;
-            return Err(self.silent());
+        let reading = async {
+            let wish = self.pass.as_ref().map(|pass| pass.line().down.wish(pass.class()));
+            let is_paid = self.paid > 0;
+            match (&self.pass, &wish) {
+                (_, Some(_)) if is_paid => {}
+                (Some(pass), Some(wish)) if pass.may_make_way() => {
+                    if !wish.granted().await {
+                        return Read::MakesWay;
+                    }
+                }
+                (_, Some(wish)) => wish.granted_at_last().await,
+                (_, None) => {}
+            }
+            let wait = self.pace.wait();
+            // Not the client's own read timeout: that runs on while nobody reads, and a slow reader is no silent upstream.
+            match tokio::time::timeout(self.pace.window(), response.chunk()).await {
+                Ok(chunk) => Read::Came(wait, chunk),
+                Err(_) => Read::Silence,
+            }
+        };
+        let read = match &self.pass {
+            Some(pass) => pass.while_open(reading).await,
+            None => Ok(reading.await),
+        };
+        let (wait, chunk) = match read {
+            Ok(Read::Came(wait, chunk)) => (wait, chunk),
+            Ok(Read::Silence) => {
+                self.body = None;
+                return Err(self.silent());
+            }
+            Ok(Read::MakesWay) => {
+                self.body = None;
+                return Err(Error::MadeWay {
+                    layer: self.layer.clone(),
+                });
+            }
+            Err(closed) => {
+                self.body = None;
+                return Err(closed);
+            }
         };
         let received = match &chunk {
             Ok(Some(bytes)) => bytes.len(),
             _ => 0,
         };
         self.series.received.inc_by(received as u64);
+        if let Some(pass) = &self.pass {
+            let paid = self.paid.min(received as u64);
+            self.paid -= paid;
+            pass.line().down.crossed(pass.class(), received as u64, paid);
+        }
         match chunk {
             Ok(Some(bytes)) => match self.pace.came(wait, received) {
                 Ok(()) => Ok(Some(bytes)),

@@ -6,6 +6,7 @@ use url::Url;
 
 use super::authority::Want;
 use super::gate::{Class, Load};
+use super::kind::Kind;
 use super::place::Place;
 use super::via::Hops;
 use crate::oci::{Digest, Reference, Registry, Repository};
@@ -35,6 +36,10 @@ pub struct Ask<'a> {
     pub is_spare: bool,
     /// Where the place of a transfer is kept beyond the answer; `None`: it is held as long as the answer.
     pub place: Option<&'a Place>,
+    /// Bytes of its answer that are paid for ([`Parent::buy`]).
+    ///
+    /// [`Parent::buy`]: super::Parent::buy
+    pub paid: u64,
 }
 
 /// The parts of a repository that can be asked for.
@@ -63,6 +68,21 @@ pub enum What<'a> {
     Catalog(usize),
     /// A further page, as above.
     CatalogPage(&'a str),
+    /// Of a node: what has changed there.
+    Feed(Since<'a>),
+}
+
+/// How far a feed has been followed.
+#[derive(Clone, Copy, Debug)]
+pub struct Since<'a> {
+    /// The version of the feed that is understood.
+    pub version: u32,
+    /// Which run of the node; empty: none yet.
+    pub epoch: &'a str,
+    /// The last that is known of that run.
+    pub last: u64,
+    /// How long there may be nothing to tell.
+    pub wait: Duration,
 }
 
 impl<'a> Ask<'a> {
@@ -79,6 +99,7 @@ impl<'a> Ask<'a> {
             patience: budget,
             is_spare: false,
             place: None,
+            paid: 0,
         }
     }
 
@@ -87,8 +108,13 @@ impl<'a> Ask<'a> {
         matches!(self.what, What::Manifest(_) | What::Blob(_))
     }
 
-    /// The URL below `base` (which ends with `/`) that asks for this, with `ns` if it is to be named.
-    pub(super) fn url(&self, base: &Url, ns: Option<&Registry>) -> Url {
+    /// Whether it is for the beginning of a transfer that comes in parts.
+    pub fn is_first_part(&self) -> bool {
+        self.place.is_some() && self.range.is_some_and(|(first, _)| first == 0)
+    }
+
+    /// The URL below `base` (which ends with `/`) that asks for this of a registry of that kind, with `ns` if it is to be named.
+    pub(super) fn url(&self, base: &Url, ns: Option<&Registry>, kind: Kind) -> Url {
         let name = self.repository.name.as_str();
         let tail = match self.what {
             What::Manifest(reference) => format!("manifests/{reference}"),
@@ -97,10 +123,11 @@ impl<'a> Ask<'a> {
             What::Referrers(digest) | What::ReferrersPage(digest, _) => format!("referrers/{digest}"),
             What::Receipts(_) => "receipts".to_owned(),
             What::Catalog(_) | What::CatalogPage(_) => "_catalog".to_owned(),
+            What::Feed(_) => "feed".to_owned(),
         };
         let mut url = base.clone();
         let within = match self.what {
-            What::Receipts(_) => "_wharf/",
+            What::Receipts(_) | What::Feed(_) => "_wharf/",
             What::Catalog(_) | What::CatalogPage(_) => "",
             _ => &format!("{name}/"),
         };
@@ -114,7 +141,12 @@ impl<'a> Ask<'a> {
                 }
             }
             What::Catalog(n) => {
-                url.query_pairs_mut().append_pair("n", &n.to_string());
+                let mut query = url.query_pairs_mut();
+                query.append_pair("n", &n.to_string());
+                // What lies there is not all that can be had through it.
+                if kind == Kind::Wharf {
+                    query.append_pair("above", "true");
+                }
             }
             What::TagsPage(query) | What::ReferrersPage(_, query) | What::CatalogPage(query) => {
                 let query = without_ns(query);
@@ -125,9 +157,17 @@ impl<'a> Ask<'a> {
                 query.append_pair("repository", name);
                 query.append_pair("digest", &digest.to_string());
             }
+            What::Feed(since) => {
+                let mut query = url.query_pairs_mut();
+                query.append_pair("version", &since.version.to_string());
+                query.append_pair("epoch", since.epoch);
+                query.append_pair("since", &since.last.to_string());
+                query.append_pair("wait", &since.wait.as_secs().to_string());
+            }
             What::Manifest(_) | What::Blob(_) | What::Referrers(_) => {}
         }
-        if let Some(registry) = ns {
+        // The feed is of all registries.
+        if let Some(registry) = ns.filter(|_| !matches!(self.what, What::Feed(_))) {
             url.query_pairs_mut().append_pair("ns", &registry.to_string());
         }
         url
@@ -135,7 +175,7 @@ impl<'a> Ask<'a> {
 
     /// Whether it is for the registry as a whole.
     pub(super) fn is_for_all(&self) -> bool {
-        matches!(self.what, What::Catalog(_) | What::CatalogPage(_))
+        matches!(self.what, What::Catalog(_) | What::CatalogPage(_) | What::Feed(_))
     }
 
     /// What a token has to be for.
@@ -158,7 +198,7 @@ impl<'a> Ask<'a> {
     pub(super) fn load(&self) -> Load {
         match (self.what, self.range) {
             (What::Blob(_), _) if self.head => Load::Question,
-            (What::Blob(_), Some((_, Some(_)))) => Load::Part,
+            (What::Blob(_), Some((_, Some(_)))) if self.place.is_none() => Load::Part,
             (What::Blob(_), _) => Load::Transfer,
             _ => Load::Question,
         }
@@ -191,9 +231,11 @@ mod tests {
             patience: Duration::from_secs(1),
             is_spare: false,
             place: None,
+            paid: 0,
         };
         let ns = ns.map(|ns| ns.parse().unwrap());
-        ask.url(&Url::parse(base).unwrap(), ns.as_ref()).to_string()
+        ask.url(&Url::parse(base).unwrap(), ns.as_ref(), Kind::Foreign)
+            .to_string()
     }
 
     #[test]

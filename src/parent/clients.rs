@@ -91,6 +91,13 @@ impl Clients {
         }
     }
 
+    /// Has idle connections closed now, and those in use when they are no longer.
+    pub(super) async fn renew(&self) {
+        let files = self.files.lock().await;
+        let made = Made::new(&files.config, &files.egress);
+        self.current.store(Arc::new(made));
+    }
+
     /// Looks whether the files changed; true if there are other clients now.
     pub(super) async fn look(&self) -> bool {
         let files = Arc::clone(&self.files).lock_owned().await;
@@ -114,6 +121,7 @@ fn look(mut files: OwnedMutexGuard<Files>, current: &ArcSwap<Made>) -> bool {
     current.store(Arc::new(Made::new(&config, &files.egress)));
     files.stamps = stamps;
     tracing::info!(upstream = config.host(), "changed TLS files taken");
+    files.config = config;
     true
 }
 

@@ -7,6 +7,7 @@ use rustls_pki_types::CertificateDer;
 use serde::Deserialize;
 use url::Url;
 
+use super::bandwidth::Bandwidth;
 use super::origin::Origin;
 use super::proxy::Proxies;
 use super::tls::{self, Identity};
@@ -59,6 +60,8 @@ pub struct Config {
     pub transfers: usize,
     /// Questions at a time whose answer has no header yet. At least 1.
     pub requests: usize,
+    /// How much of the line is taken.
+    pub bandwidth: Bandwidth,
 }
 
 /// A user and the password.
@@ -144,6 +147,7 @@ impl Config {
             read_timeout: positive("read_timeout", written.read_timeout.duration())?,
             transfers: at_least_one("transfers", written.transfers)?,
             requests: at_least_one("requests", written.requests)?,
+            bandwidth: written.bandwidth.clone(),
             url,
         })
     }

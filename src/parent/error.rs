@@ -160,6 +160,24 @@ pub enum Error {
         limit: &'static str,
     },
 
+    /// As the operator set it: this node asks nothing now that nobody waits for, or nothing at all (`[schedule]`).
+    #[error("{layer} asks nothing of its parent now: {reason}")]
+    Closed {
+        /// This node.
+        layer: String,
+        /// What is closed, and until when.
+        reason: String,
+        /// How long that is.
+        wait: Option<Duration>,
+    },
+
+    /// Passes with time: somebody waits for something else, and this does not.
+    #[error("a transfer from {layer} made way for a pull")]
+    MadeWay {
+        /// Who was sending.
+        layer: String,
+    },
+
     /// The upstream's fault: what it sends is longer than such a thing may be.
     #[error("{layer} sent more than {limit_bytes} bytes")]
     TooLarge {
@@ -192,8 +210,15 @@ impl Error {
             | Self::Garbled { layer, .. }
             | Self::NeedsWharf { layer, .. }
             | Self::Busy { layer, .. }
+            | Self::MadeWay { layer }
+            | Self::Closed { layer, .. }
             | Self::TooLarge { layer, .. } => layer,
         }
+    }
+
+    /// Whether nothing was asked, as the settings want it.
+    pub fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed { .. })
     }
 
     /// Whether the upstream said itself, in a position to know, that there is no such thing.

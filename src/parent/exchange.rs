@@ -54,7 +54,7 @@ impl Shared {
         let mut exchange = Exchange {
             shared: self,
             method: if ask.head { Method::HEAD } else { Method::GET },
-            url: ask.url(&self.url, ns),
+            url: ask.url(&self.url, ns, self.memory.last()),
             headers: headers(ask, &self.via(ask.hops)),
             load: ask.load(),
             want: ask.want(),

@@ -1,5 +1,5 @@
 //! The gate that every request to one upstream passes, with the class of what it is for: whether it is asked at
-//! all, and how much at a time.
+//! all and now, and how much at a time.
 //!
 //! Two bounds, first come first served: bodies of blobs under way, and questions whose header has not come. A
 //! transfer waits for its body's place first and then asks like all others, so that no question ever waits for
@@ -15,30 +15,35 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use super::breaker::{Breaker, Phase, Sign, Turn, Verdict};
 use super::config::Config;
 use super::error::Error;
+use super::flow::Line;
+use super::hours::{Closed, Hours};
 use super::metrics::Series;
-use super::place::Place;
-use crate::units::Clock;
+use super::place::{Place, Urgency};
+use crate::units::{Clock, Moment};
 
-/// What a request is for. All are served first come, first served, and counted by class.
+/// What a request is for, the most urgent first. Places are given first come, first served; windows and bandwidth go by class.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Class {
     /// A client waits for it.
     Interactive,
     /// A push that is owed to the parent.
     WriteBack,
+    /// Fetching what an operator wants now, whether a window is open or not.
+    Manual,
     /// Fetching before anyone asks.
     Synchronisation,
 }
 
 impl Class {
     /// All of them, the first first.
-    pub const ALL: [Self; 3] = [Self::Interactive, Self::WriteBack, Self::Synchronisation];
+    pub const ALL: [Self; 4] = [Self::Interactive, Self::WriteBack, Self::Manual, Self::Synchronisation];
 
     /// As in metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Interactive => "interactive",
             Self::WriteBack => "write_back",
+            Self::Manual => "manual",
             Self::Synchronisation => "synchronisation",
         }
     }
@@ -112,8 +117,10 @@ pub(super) struct Gate {
     /// Bodies that are sent.
     uploads: Arc<Semaphore>,
     /// In the order of [`Class::ALL`].
-    inside: [IntGauge; 3],
+    inside: [IntGauge; 4],
     series: Series,
+    pub(super) hours: Hours,
+    pub(super) line: Line,
     clock: Clock,
 }
 
@@ -127,7 +134,7 @@ struct Watched {
 }
 
 impl Gate {
-    pub(super) fn new(node: &str, limits: Limits, series: &Series, clock: Clock) -> Self {
+    pub(super) fn new(node: &str, limits: Limits, series: &Series, hours: Hours, line: Line, clock: Clock) -> Self {
         series.phase(Phase::Closed);
         Self {
             node: node.to_owned(),
@@ -145,6 +152,8 @@ impl Gate {
             uploads: Arc::new(Semaphore::new(limits.transfers)),
             inside: Class::ALL.map(|class| series.inside(class)),
             series: series.clone(),
+            hours,
+            line,
             clock,
         }
     }
@@ -162,6 +171,13 @@ impl Gate {
         place: Option<&Place>,
         patience: Patience,
     ) -> Result<Pass, Error> {
+        let urgency = place.map_or_else(|| Urgency::of(class), Place::urgency);
+        if let Some(error) = self.closed(urgency.get()) {
+            return Err(self.refused(error));
+        }
+        if load == Load::Transfer {
+            self.line.down.clear(&urgency).await;
+        }
         let until = self.clock.now() + patience.span;
         if let Some(error) = self.refuses() {
             return Err(self.refused(error));
@@ -180,10 +196,36 @@ impl Gate {
                 break (turn, question);
             }
         };
-        Ok(Pass {
+        let pass = Pass {
+            gate: Arc::clone(self),
             _inside: Counted::new(self.inside[class as usize].clone()),
             _body: body,
             question: Some((question, turn)),
+            urgency,
+            load,
+        };
+        // It was waited for.
+        match self.closed(pass.class()) {
+            Some(error) => Err(self.refused(error)),
+            None => Ok(pass),
+        }
+    }
+
+    /// Why the class is not let through, whatever the upstream does: no window is open, or what may cross in a day has.
+    pub(super) fn closed(&self, class: Class) -> Option<Error> {
+        let spent = || {
+            let both = [&self.line.down, &self.line.up].map(|flow| flow.spent(class));
+            let until = both.into_iter().flatten().next()?;
+            Some((Closed { until }, "the bytes of the day have crossed"))
+        };
+        let closed = self.hours.closed(class).map(|closed| (closed, "its window is closed"));
+        let (Closed { until }, reason) = closed.or_else(spent)?;
+        let wait = until.and_then(|until| until.duration_since(self.clock.wall()).ok());
+        let opens = until.map_or_else(String::new, |until| format!(", until {}", Moment::from(until)));
+        Some(Error::Closed {
+            layer: self.node.clone(),
+            reason: format!("{reason}{opens}"),
+            wait,
         })
     }
 
@@ -318,6 +360,7 @@ impl Gate {
     fn refused(&self, error: Error) -> Error {
         self.series.refused(match &error {
             Error::Busy { .. } => "busy",
+            Error::Closed { .. } => "closed",
             error if error.retry_after().is_some() => "resting",
             _ => "open",
         });
@@ -357,9 +400,12 @@ impl Gate {
     }
 }
 
-/// The right to one request; given back when dropped.
+/// The right to one request, while the window is open; given back when dropped.
 #[derive(Debug)]
 pub(super) struct Pass {
+    gate: Arc<Gate>,
+    urgency: Urgency,
+    load: Load,
     _inside: Counted,
     _body: Vec<OwnedSemaphorePermit>,
     question: Option<(Option<OwnedSemaphorePermit>, Option<Trial>)>,
@@ -369,6 +415,45 @@ impl Pass {
     /// The header is here: others may ask.
     pub(super) fn answered(&mut self) {
         self.question = None;
+    }
+
+    /// What it is for, by now.
+    pub(super) fn class(&self) -> Class {
+        self.urgency.get()
+    }
+
+    pub(super) fn line(&self) -> &Line {
+        &self.gate.line
+    }
+
+    /// Whether it is better begun again later than kept waiting.
+    pub(super) fn may_make_way(&self) -> bool {
+        self.load == Load::Transfer
+    }
+
+    /// Does `work`, unless the window closes before it is done: then that is the error, and the work is dropped.
+    pub(super) async fn while_open<T>(&self, work: impl Future<Output = T>) -> Result<T, Error> {
+        let gate = &self.gate;
+        if gate.hours.lets_through(self.class()) {
+            return Ok(work.await);
+        }
+        let mut turns = gate.hours.subscribe();
+        if let Some(error) = gate.closed(self.class()) {
+            return Err(error);
+        }
+        let closing = async {
+            while turns.changed().await.is_ok() {
+                if let Some(error) = gate.closed(self.class()) {
+                    return error;
+                }
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            error = closing => Err(error),
+        }
     }
 }
 
@@ -431,13 +516,24 @@ impl Drop for Trial {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bandwidth::Bandwidth;
     use super::super::metrics::Metrics;
     use super::*;
+    use crate::units::{Live, Notes};
 
     fn gate(transfers: usize, requests: usize) -> (Arc<Gate>, Series) {
         let series = Metrics::new(&prometheus::Registry::new()).of("quay.io");
         let limits = Limits { transfers, requests };
-        (Arc::new(Gate::new("here", limits, &series, Clock::system())), series)
+        let clock = Clock::system();
+        let hours = Hours::always(clock.clone());
+        let line = Line::new(
+            "quay.io",
+            &Live::new(Bandwidth::default()),
+            &hours,
+            &Notes::forgotten(),
+            &clock,
+        );
+        (Arc::new(Gate::new("here", limits, &series, hours, line, clock)), series)
     }
 
     const SHORT: Patience = Patience {

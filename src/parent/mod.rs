@@ -6,16 +6,19 @@
 //! upstream says of where to go or how to log in is handed down.
 
 pub use answer::{Answer, Head};
-pub use ask::{Ask, What};
+pub use ask::{Ask, Since, What};
+pub use bandwidth::Bandwidth;
 pub use config::{Config, Login};
 pub use error::{Cause, Error, Failure};
 pub use gate::Class;
+pub use hours::{Closed, Hours, Now};
 pub use kind::MODE_HEADER;
 pub use metrics::Metrics;
 pub use outgoing::Pieces;
-pub use place::Place;
+pub use place::{Place, Urgency};
 pub use proxy::Proxies;
 pub use push::{Opened, Part, Put, Session};
+pub use schedule::Schedule;
 pub use tls::Identity;
 pub use upstream::Upstream;
 pub use verdict::{DENIED_ACCOUNT, DENIED_HEADER, DENIED_STRANGER, LAYER_HEADER, REASON_HEADER, SPOILED_HEADER};
@@ -30,6 +33,7 @@ pub mod fuzz;
 mod answer;
 mod ask;
 mod authority;
+mod bandwidth;
 mod breaker;
 mod challenge;
 mod client;
@@ -40,8 +44,10 @@ mod egress;
 mod error;
 mod exchange;
 mod failure;
+mod flow;
 mod gate;
 mod helper;
+mod hours;
 mod kind;
 mod link;
 mod login;
@@ -57,6 +63,7 @@ mod push;
 mod realm;
 mod redirect;
 mod refused;
+mod schedule;
 #[cfg(feature = "failpoints")]
 mod script;
 mod shared;
@@ -76,7 +83,7 @@ use std::time::{Duration, Instant};
 
 use crate::oci::{Name, Registry, Repository};
 use crate::select::Filter;
-use crate::units::Clock;
+use crate::units::{Clock, Live, Notes};
 
 use breaker::Sign;
 use gate::Patience;
@@ -91,6 +98,17 @@ pub struct Parent {
     registry: Registry,
     filter: Filter,
     reach: Reach,
+}
+
+/// What a node's ways to its upstreams have in common, and what changes while it runs.
+#[derive(Clone, Debug)]
+pub struct Given {
+    /// The windows.
+    pub hours: Hours,
+    /// How much of the line is taken.
+    pub bandwidth: Live<Bandwidth>,
+    /// What outlives the process.
+    pub notes: Notes,
 }
 
 /// What may be asked of a registry beside its own content.
@@ -113,6 +131,7 @@ impl Parent {
         registry: Registry,
         node: &NodeId,
         travels: bool,
+        line: Given,
         clock: Clock,
         metrics: &Metrics,
     ) -> Self {
@@ -121,7 +140,7 @@ impl Parent {
             false => registry.to_string(),
         };
         Self {
-            shared: Arc::new(Shared::new(&config, &name, node, clock, metrics)),
+            shared: Arc::new(Shared::new(&config, &name, node, line, clock, metrics)),
             registry,
             filter: config.filter,
             reach: if travels { Reach::Through } else { Reach::Own },
@@ -174,8 +193,16 @@ impl Parent {
         let pass = gate.pass(ask.class, ask.load(), ask.place, patience).await?;
         let (heard, unanswered) = (wire.heard(), wire.unanswered());
         let left = ask.budget.saturating_sub(clock.now() - began);
-        match tokio::time::timeout(left, self.ask_again(ask, began + patience.span)).await {
-            Ok(answer) => Ok(answer?.holding(pass)),
+        let asking = tokio::time::timeout(left, self.ask_again(ask, began + patience.span));
+        // Boxed, like all that is deep.
+        match pass.while_open(Box::pin(asking)).await? {
+            Ok(answer) => {
+                let answer = answer?.holding(pass, ask.paid);
+                if ask.class != Class::Interactive {
+                    self.shared.hours.used();
+                }
+                Ok(answer)
+            }
             Err(_) => {
                 wire.note_late();
                 let error = self.shared.timed_out(ask.budget);
@@ -214,10 +241,48 @@ impl Parent {
         }
     }
 
-    /// Why it is not asked now; `None`: a question would be sent at once. Who has something to serve instead need
-    /// not wait for it.
+    /// Why it is not asked now, whatever the windows say; `None`: a question would be sent at once.
     pub fn away(&self) -> Option<Error> {
         self.shared.gate.away()
+    }
+
+    /// Why nothing of this class is asked now; `None`: the window is open.
+    pub fn closed(&self, class: Class) -> Option<Error> {
+        self.shared.gate.closed(class)
+    }
+
+    /// Why a question for whoever waits is not sent now; `None`: it is. Who has something to serve instead need not wait for it.
+    pub fn is_shut(&self) -> Option<Error> {
+        self.closed(Class::Interactive).or_else(|| self.away())
+    }
+
+    /// Waits until the next part of a transfer may be asked for, and pays for it: how many bytes. `None`: the line has no rate, and
+    /// the whole may be asked for.
+    pub async fn buy(&self, place: &Place) -> Option<u64> {
+        let urgency = place.urgency();
+        // Outside the window the gate says so.
+        if self.closed(urgency.get()).is_some() {
+            return None;
+        }
+        self.shared.gate.line.down.buy(&urgency).await
+    }
+
+    /// Of what was bought for a transfer so many bytes did not come.
+    pub fn refund(&self, place: &Place, bytes: u64) {
+        self.shared.gate.line.down.refund(place.urgency().get(), bytes);
+    }
+
+    /// Hangs up whenever a window closes, for as long as the node runs: what lies idle is closed as well.
+    pub async fn keep_hours(self) {
+        let mut turns = self.shared.hours.subscribe();
+        while turns.changed().await.is_ok() {
+            if turns.borrow_and_update().is_open {
+                // It may be time to look whether it is back.
+                probe::watch(&self.shared);
+            } else {
+                self.shared.wire.hang_up().await;
+            }
+        }
     }
 
     /// Has it probed soon, if it is away: somebody has something for it.

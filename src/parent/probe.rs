@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::breaker::Sign;
-use super::gate::Prober;
+use super::gate::{Class, Prober};
 use super::shared::Shared;
 use crate::units::Clock;
 
@@ -23,9 +23,13 @@ async fn probe(shared: Weak<Shared>, mut prober: Prober, clock: Clock) {
     let mut gap = Duration::ZERO;
     while let Some(due) = prober.next() {
         tokio::time::sleep(gap).await;
+        let mut turns = gate.hours.subscribe();
+        // Outside the window only somebody who waits is a reason.
+        let is_open = gate.hours.closed(Class::Synchronisation).is_none();
         tokio::select! {
-            () = tokio::time::sleep(due.saturating_duration_since(clock.now())) => {}
+            () = tokio::time::sleep(due.saturating_duration_since(clock.now())), if is_open => {}
             () = gate.wanted.notified() => {}
+            _ = turns.changed() => continue,
         }
         let Some(shared) = shared.upgrade() else { return };
         gate.probed(once(&shared).await);

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::iter;
 use http::{HeaderMap, HeaderValue, header};
 use reqwest::{Method, Response};
 use url::Url;
@@ -12,12 +14,16 @@ use super::authority::{Action, Want};
 use super::breaker::Sign;
 use super::error::Error;
 use super::exchange::Exchange;
+use super::flow::Flow;
 use super::gate::{Class, Load, Patience};
 use super::kind::Kind;
 use super::outgoing::{Outgoing, Pieces, Progress};
 use super::{Hops, Parent, probe, wire};
 use crate::oci::media::OCTET_STREAM;
 use crate::oci::{Digest, Name, Reference, Repository};
+
+/// Bytes that go at once, at the most.
+const SLICE: usize = 64 << 10;
 
 /// How often it is looked whether a body gets on.
 const LOOK: Duration = Duration::from_secs(1);
@@ -60,6 +66,9 @@ pub struct Put {
     pub is_listed: bool,
 }
 
+/// Begins to read a body from its beginning.
+type Open = Arc<dyn Fn() -> Pieces + Send + Sync>;
+
 /// A part of a blob.
 #[derive(Clone)]
 pub struct Part {
@@ -68,7 +77,7 @@ pub struct Part {
     /// Bytes.
     pub length: u64,
     /// Reads it.
-    pub open: Arc<dyn Fn() -> Pieces + Send + Sync>,
+    pub open: Open,
 }
 
 /// One request that changes something.
@@ -324,6 +333,14 @@ impl Parent {
             is_spare: false,
         };
         let pass = shared.gate.pass(class, load, None, patience).await?;
+        let body = match body {
+            Outgoing::Opened(open, progress) => Outgoing::Opened(tolled(open, &shared.gate.line.up, class), progress),
+            Outgoing::Bytes(bytes) => {
+                shared.gate.line.up.crossed(class, bytes.len() as u64, 0);
+                Outgoing::Bytes(bytes)
+            }
+            other => other,
+        };
         headers.insert(header::VIA, shared.via(&Hops::default()));
         headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
         let want = Want {
@@ -333,9 +350,11 @@ impl Parent {
         let exchange = Exchange::new(shared, method, url, headers, load, want, body);
         // What was read of a body may still be on its way.
         let last = if is_hashed { HASHING } else { shared.read_timeout * 2 };
-        let sent = self.with_progress(exchange.run(), progress.as_deref(), last).await?;
+        let sending = self.with_progress(exchange.run(), progress.as_deref(), last);
+        let sent = pass.while_open(Box::pin(sending)).await??;
         drop(pass);
         let reply = sent.inspect_err(|error| shared.limited(error))?;
+        shared.hours.used();
         let response = reply.response;
         if !reply.is_elsewhere && Kind::of(response.headers()) == Kind::Wharf {
             shared.memory.learn(Kind::Wharf);
@@ -390,6 +409,38 @@ impl Parent {
             }
         }
     }
+}
+
+/// The same, read no faster than the line may take it.
+fn tolled(open: Open, up: &Arc<Flow>, class: Class) -> Open {
+    let up = Arc::clone(up);
+    Arc::new(move || {
+        let up = Arc::clone(&up);
+        let slices = open().flat_map(|piece| iter(sliced(piece)));
+        let paid = slices.then(move |piece| {
+            let up = Arc::clone(&up);
+            async move {
+                if let Ok(piece) = &piece {
+                    up.wish(class).granted_at_last().await;
+                    up.crossed(class, piece.len() as u64, 0);
+                }
+                piece
+            }
+        });
+        Box::pin(paid)
+    })
+}
+
+/// In pieces that a slow line takes in a moment.
+fn sliced(piece: std::io::Result<Bytes>) -> impl Iterator<Item = std::io::Result<Bytes>> {
+    let (mut left, mut error) = match piece {
+        Ok(piece) => (piece, None),
+        Err(error) => (Bytes::new(), Some(error)),
+    };
+    std::iter::from_fn(move || match left.len() {
+        0 => error.take().map(Err),
+        length => Some(Ok(left.split_to(length.min(SLICE)))),
+    })
 }
 
 impl<'a> Write<'a> {

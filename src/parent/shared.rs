@@ -6,11 +6,14 @@ use std::time::Duration;
 use http::HeaderValue;
 use url::Url;
 
+use super::Given;
 use super::authority::Authority;
 use super::config::Config;
 use super::egress::Egress;
 use super::error::Error;
+use super::flow::Line;
 use super::gate::{Gate, Limits};
+use super::hours::Hours;
 use super::kind::{Kind, Memory};
 use super::metrics::{Metrics, Series};
 use super::trouble::Trouble;
@@ -28,6 +31,7 @@ pub(super) struct Shared {
     pub(super) egress: Egress,
     pub(super) memory: Memory,
     pub(super) gate: Arc<Gate>,
+    pub(super) hours: Hours,
     pub(super) connect_timeout: Duration,
     pub(super) read_timeout: Duration,
     pub(super) trouble: Trouble,
@@ -36,7 +40,14 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(config: &Config, name: &str, node: &NodeId, clock: Clock, metrics: &Metrics) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        name: &str,
+        node: &NodeId,
+        given: Given,
+        clock: Clock,
+        metrics: &Metrics,
+    ) -> Self {
         let series = metrics.of(name);
         let listed = config.auth_hosts.iter().chain(&config.redirect_hosts).cloned();
         let egress = Egress::new(
@@ -45,7 +56,21 @@ impl Shared {
             config.connect_timeout,
             clock.clone(),
         );
-        let gate = Arc::new(Gate::new(&node.name, Limits::of(config), &series, clock.clone()));
+        let Given {
+            hours,
+            bandwidth,
+            notes,
+        } = given;
+        let line = Line::new(name, &bandwidth, &hours, &notes, &clock);
+        let limits = Limits::of(config);
+        let gate = Arc::new(Gate::new(
+            &node.name,
+            limits,
+            &series,
+            hours.clone(),
+            line,
+            clock.clone(),
+        ));
         let wire = Wire::new(
             config,
             name,
@@ -62,6 +87,7 @@ impl Shared {
             egress,
             memory: Memory::new(),
             gate,
+            hours,
             connect_timeout: config.connect_timeout,
             read_timeout: config.read_timeout,
             trouble: Trouble::new(clock.clone()),

@@ -26,6 +26,15 @@ fn metrics() -> Metrics {
     Metrics::new(&prometheus::Registry::new())
 }
 
+/// No window closes, and nothing bounds the line.
+fn given() -> Given {
+    Given {
+        hours: Hours::always(Clock::system()),
+        bandwidth: Live::new(Bandwidth::default()),
+        notes: Notes::forgotten(),
+    }
+}
+
 fn config(toml: &str) -> Config {
     toml::from_str(toml).unwrap()
 }
@@ -37,7 +46,7 @@ fn parent(url: &str) -> Parent {
 
 fn parent_of(config: Config) -> Parent {
     let registry = config.namespace.clone();
-    Parent::new(config, registry, &node(), true, Clock::system(), &metrics())
+    Parent::new(config, registry, &node(), true, given(), Clock::system(), &metrics())
 }
 
 /// A question about a blob, to be changed as a test wants.
@@ -82,6 +91,7 @@ impl Question {
             patience: self.budget,
             is_spare: false,
             place: None,
+            paid: 0,
         };
         parent.ask(ask).await
     }

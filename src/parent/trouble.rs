@@ -59,7 +59,7 @@ impl Trouble {
             Err(Error::Absent { .. } | Error::RangeUnsatisfiable { .. }) => None,
             Err(Error::Loop { .. } | Error::Spoiled { .. }) => return,
             // As much as the settings allow: nothing is wrong above.
-            Err(Error::Busy { .. }) => return,
+            Err(Error::Busy { .. } | Error::Closed { .. }) => return,
             Err(error) => Some(error.to_string()),
         };
         // Registries refuse strangers what does not exist, too, and an account need not have all.

@@ -99,6 +99,11 @@ impl Wire {
         self.unanswered.load(Ordering::Relaxed)
     }
 
+    /// Closes all connections that nobody uses.
+    pub(super) async fn hang_up(&self) {
+        self.clients.renew().await;
+    }
+
     pub(super) fn is_home(&self, url: &Url) -> bool {
         Origin::of(url) == self.home
     }

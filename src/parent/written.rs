@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::bandwidth::Bandwidth;
 use super::config::Login;
 use super::connection_string::{self, ConnectionString};
 use super::proxy::Proxies;
@@ -40,6 +41,7 @@ pub(super) struct Written {
     pub(super) read_timeout: Span,
     pub(super) transfers: u32,
     pub(super) requests: u32,
+    pub(super) bandwidth: Bandwidth,
 
     // Of [[upstream]] alone.
     pub(super) name: Option<String>,
@@ -83,6 +85,7 @@ impl Default for Written {
             read_timeout: Span::seconds(30),
             transfers: 16,
             requests: 64,
+            bandwidth: Bandwidth::default(),
             name: None,
             aliases: Vec::new(),
             hosts: Vec::new(),
@@ -138,6 +141,7 @@ impl Written {
             ("read_timeout", self.read_timeout != defaults.read_timeout),
             ("transfers", self.transfers != defaults.transfers),
             ("requests", self.requests != defaults.requests),
+            ("bandwidth", self.bandwidth != defaults.bandwidth),
         ];
         match stray.iter().find(|(_, written)| *written) {
             Some((key, _)) => Err(format!(

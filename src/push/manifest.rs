@@ -9,6 +9,7 @@ use super::{Error, Incoming, Limit, Push, Shared, beside};
 use crate::auth::{Action, Permit};
 use crate::fetch::Asker;
 use crate::oci::{Digest, Manifest, Reference, Repository, Tag, media};
+use crate::parent::Class;
 use crate::store::{self, Held, Pushed};
 
 /// What was taken in.
@@ -189,7 +190,9 @@ impl Shared {
             return HashMap::new();
         };
         let unknown = tags.iter().filter(|tag| !self.store.knows_above(repository, tag));
-        let asked = unknown.filter(|_| parent.away().is_none()).map(|tag| async move {
+        // It is for what will be written back.
+        let is_asked = parent.closed(Class::WriteBack).or_else(|| parent.is_shut()).is_none();
+        let asked = unknown.filter(|_| is_asked).map(|tag| async move {
             let known = self.fetch.parent_has(repository, tag, asker).await.ok()?;
             Some((tag.clone(), known?))
         });

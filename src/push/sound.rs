@@ -7,7 +7,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::Push;
 use crate::oci::Repository;
-use crate::parent::Parent;
+use crate::parent::{Class, Parent};
 
 /// Until it is asked again, if it takes them, and otherwise.
 const PAUSE: Duration = Duration::from_secs(300);
@@ -44,9 +44,15 @@ impl Push {
             return;
         };
         // A node says it with each answer.
-        let _ = parent.ping().await;
+        if parent.closed(Class::WriteBack).is_none() {
+            let _ = parent.ping().await;
+        }
         tell(&parent, false);
         while let Some(repository) = wishes.recv().await {
+            // Nothing is pushed there now: it need not be asked.
+            if parent.closed(Class::WriteBack).is_some() {
+                continue;
+            }
             let before = parent.refuses_pushes();
             let outcome = parent.sound_out(&repository).await;
             if let Err(error) = &outcome {

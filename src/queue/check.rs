@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Queue, Seen};
+use super::{CLASS, Queue, Seen};
 use crate::oci::{Descriptor, Digest, Manifest, Reference, Repository, media};
 use crate::parent::{Parent, What};
 use crate::store::{Debt, Named};
@@ -46,7 +46,7 @@ impl Queue {
                 self.tidy(&repository).await;
                 let debts = store.debts(&repository);
                 for debt in debts.iter().filter(|debt| debt.is_paid() && debt.to == address) {
-                    if parent.away().is_some() {
+                    if parent.closed(CLASS).or_else(|| parent.away()).is_some() {
                         return;
                     }
                     match self.check(parent, &repository, debt, look).await {

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::Queue;
 use super::metrics::Standing;
 use super::state::Later;
+use super::{CLASS, Queue};
 use crate::oci::Repository;
 use crate::store::{self, Debt, State, What};
 
@@ -115,7 +115,7 @@ impl Queue {
             away: shared
                 .parent
                 .as_ref()
-                .and_then(|parent| Some(parent.away()?.to_string())),
+                .and_then(|parent| Some(parent.closed(CLASS).or_else(|| parent.away())?.to_string())),
             bytes: shared.store.owned(),
             capacity: shared.capacity,
             items,

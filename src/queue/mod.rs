@@ -209,6 +209,10 @@ impl Queue {
             return IDLE;
         }
         let now = self.shared.clock.now();
+        // A window has its hours, however long the parent is there.
+        if parent.closed(CLASS).is_some() {
+            return LOOK;
+        }
         if parent.away().is_some() {
             if self.shared.state.lock().seeks(now) {
                 parent.seek();
@@ -254,6 +258,10 @@ impl Queue {
         let mut state = shared.state.lock();
         let words = trouble.words();
         match trouble {
+            Trouble::Closed(_) => {
+                tracing::info!(%repository, number = debt.number, reason = words, "a push waits for the window");
+                false
+            }
             Trouble::Moment { wish, failure, .. } => {
                 let later = state.fails(repository, debt.number, &words, now, *wish, *failure);
                 if state.is_poison(&later) {

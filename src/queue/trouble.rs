@@ -9,6 +9,8 @@ use crate::{parent, store};
 /// What keeps a debt from being paid.
 #[derive(Debug)]
 pub(super) enum Trouble {
+    /// No window is open, which says nothing of the parent.
+    Closed(String),
     /// The way is not open, or the parent has a bad moment. Passes.
     Moment {
         words: String,
@@ -31,9 +33,11 @@ impl Trouble {
     /// In words.
     pub(super) fn words(&self) -> String {
         match self {
-            Self::Moment { words, .. } | Self::Refused(words) | Self::Denied(words) | Self::Shut(words) => {
-                words.clone()
-            }
+            Self::Closed(words)
+            | Self::Moment { words, .. }
+            | Self::Refused(words)
+            | Self::Denied(words)
+            | Self::Shut(words) => words.clone(),
             Self::Lost(digest) => format!(
                 "{digest} is here no more and the parent does not have it; push it again, or drop this with `wharf queue drop`"
             ),
@@ -43,6 +47,7 @@ impl Trouble {
     /// The closed set of the label `outcome`.
     pub(super) fn label(&self) -> &'static str {
         match self {
+            Self::Closed(_) => "closed",
             Self::Moment { .. } => "moment",
             Self::Refused(_) => "refused",
             Self::Denied(_) => "denied",
@@ -58,6 +63,7 @@ impl From<parent::Error> for Trouble {
         // It says enough by itself; what lies below is for the log.
         let words = error.to_string();
         match &error {
+            E::Closed { .. } => Self::Closed(words),
             E::Denied { status: 403, .. } => Self::Denied(words),
             E::Denied { .. } | E::Helper { .. } | E::Untrusted { .. } | E::NeedsWharf { .. } | E::Loop { .. } => {
                 Self::Shut(words)

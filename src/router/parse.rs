@@ -61,7 +61,20 @@ pub fn parse(names: &Names, line: &Line<'_>) -> Result<Routed, Error> {
         Shape::Token => return Err(Error::MethodNotAllowed { allow }),
         Shape::Catalog => Route::Catalog {
             page: Page::read(query)?,
+            above: query.value("above").is_some_and(|above| above == "true"),
         },
+        Shape::Feed => {
+            // What is missing or malformed is nothing: the answer says what is.
+            let number = |key: &str| query.value(key).and_then(|value| value.parse::<u64>().ok());
+            Route::Feed {
+                version: number("version")
+                    .and_then(|version| version.try_into().ok())
+                    .unwrap_or(0),
+                epoch: query.value("epoch").unwrap_or_default().into_owned(),
+                since: number("since").unwrap_or(0),
+                wait_s: number("wait").unwrap_or(0),
+            }
+        }
         Shape::Receipts => {
             namespace = query.value("ns").map(String::from);
             let name = query.value("repository").unwrap_or_default();

@@ -19,6 +19,8 @@ pub(super) enum Shape<'a> {
     Catalog,
     /// `/v2/_wharf/receipts`
     Receipts,
+    /// `/v2/_wharf/feed`
+    Feed,
     /// `/v2/_wharf/token`, `/token`, `/acr/oauth2/token`
     Token,
     /// `/v2/<name>/...`
@@ -78,6 +80,7 @@ impl<'a> Shape<'a> {
             "/" => Some(Self::Ping),
             "/_catalog" => Some(Self::Catalog),
             "/_wharf/receipts" => Some(Self::Receipts),
+            "/_wharf/feed" => Some(Self::Feed),
             "/_wharf/token" => Some(Self::Token),
             // No name begins so: extensions of the API live there.
             _ if below.starts_with("/_") => None,

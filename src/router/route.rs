@@ -50,6 +50,8 @@ pub enum Route {
     Catalog {
         /// Which part of the list.
         page: Page,
+        /// Whether what the registry above has counts too: for a node below.
+        above: bool,
     },
     /// How far up a push has got. No part of the distribution spec: ours.
     Receipts {
@@ -57,6 +59,17 @@ pub enum Route {
         repository: Repository,
         /// The manifest.
         digest: Digest,
+    },
+    /// What has changed here, as soon as something has. No part of the distribution spec: ours.
+    Feed {
+        /// The newest form of it that is understood.
+        version: u32,
+        /// The run of this node that is known; empty: none.
+        epoch: String,
+        /// The last that is known of it.
+        since: u64,
+        /// How long there may be nothing to tell, in seconds.
+        wait_s: u64,
     },
     /// A change of the registry, or a step towards one; of a node that takes writes.
     Push(Push),
@@ -80,7 +93,7 @@ impl Route {
             | Self::Referrers { repository, .. } => Some(repository),
             Self::Push(push) => Some(&push.repository),
             Self::Write { repository, .. } => repository.as_ref(),
-            Self::Root | Self::Ping | Self::Token | Self::Catalog { .. } => None,
+            Self::Root | Self::Ping | Self::Token | Self::Catalog { .. } | Self::Feed { .. } => None,
         }
     }
 
@@ -110,7 +123,23 @@ impl Route {
                 let uri = uri.value("repository", Some(name.as_str()));
                 uri.value("digest", Some(&digest.to_string())).finish()
             }
-            Self::Catalog { page } => Uri::new("/v2/_catalog".to_owned()).page(page).finish(),
+            Self::Catalog { page, above } => {
+                let uri = Uri::new("/v2/_catalog".to_owned()).page(page);
+                uri.value("above", above.then_some("true")).finish()
+            }
+            Self::Feed {
+                version,
+                epoch,
+                since,
+                wait_s,
+            } => {
+                let uri = Uri::new("/v2/_wharf/feed".to_owned());
+                let uri = uri
+                    .value("version", Some(&version.to_string()))
+                    .value("epoch", Some(epoch));
+                let uri = uri.value("since", Some(&since.to_string()));
+                uri.value("wait", Some(&wait_s.to_string())).finish()
+            }
             Self::Push(_) | Self::Write { .. } => return None,
         })
     }

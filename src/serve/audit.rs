@@ -32,6 +32,8 @@ impl Noted {
             Route::Manifest { reference, .. } => noted("pull", reference.to_string(), request.is_head()),
             Route::Blob { digest, .. } => noted("pull", digest.to_string(), true),
             Route::Referrers { digest, .. } => noted("pull", digest.to_string(), true),
+            // A node asks for it all the time.
+            Route::Feed { .. } => None,
             Route::Receipts { digest, .. } => noted("receipt", digest.to_string(), true),
             Route::Tags { .. } | Route::Catalog { .. } => noted("list", String::new(), true),
             Route::Push(push) => match &push.deed {

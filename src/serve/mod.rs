@@ -7,6 +7,7 @@ mod blob;
 mod catalog;
 mod chain;
 mod challenge;
+mod feed;
 mod manifest;
 mod metrics;
 mod ping;
@@ -40,6 +41,7 @@ use crate::parent::{self, Class, NodeId};
 use crate::push::{Incoming, Push};
 use crate::router::{self, Names, Route, Routed};
 use crate::status::Receipts;
+use crate::sync::{Feed, Question};
 use crate::units::Clock;
 
 /// The registry of one node.
@@ -51,6 +53,7 @@ pub struct Serve {
     /// `None`: a mirror.
     push: Option<Push>,
     receipts: Receipts,
+    feed: Feed,
     metrics: Metrics,
     clock: Clock,
     answer_within: Duration,
@@ -77,6 +80,7 @@ impl Serve {
         shelf: Shelf,
         push: Option<Push>,
         receipts: Receipts,
+        feed: Feed,
         metrics: Metrics,
         clock: Clock,
         answer_within: Duration,
@@ -90,6 +94,7 @@ impl Serve {
             shelf,
             push,
             receipts,
+            feed,
             metrics,
             clock,
             answer_within,
@@ -235,10 +240,26 @@ impl Serve {
                 let artifact_type = artifact_type.as_deref();
                 Box::pin(referrers::list(self, request, &permit, &digest, artifact_type, &page)).await
             }
-            Route::Catalog { page } => {
+            Route::Catalog { page, above } => {
                 let admitted = self.gate.admit_to_list(&principal);
                 admitted.map_err(|denied| self.refuse(request, denied))?;
-                catalog::list(self, request, &principal, &page)
+                Box::pin(catalog::list(self, request, &principal, &page, above)).await
+            }
+            Route::Feed {
+                version,
+                epoch,
+                since,
+                wait_s,
+            } => {
+                let admitted = self.gate.admit_to_list(&principal);
+                admitted.map_err(|denied| self.refuse(request, denied))?;
+                let question = Question {
+                    version,
+                    epoch,
+                    since,
+                    wait: Duration::from_secs(wait_s),
+                };
+                Box::pin(feed::tell(self, request, &principal, &question)).await
             }
             Route::Receipts { repository, digest } => {
                 let permit = admit(&repository, Action::ContentRead)?;

@@ -29,6 +29,13 @@ pub enum Refusal {
     },
     /// The request has been here before.
     Loop,
+    /// A feed in a form that is not spoken here.
+    FeedVersion {
+        /// The oldest that is.
+        oldest: u32,
+        /// The newest.
+        newest: u32,
+    },
     /// A mistake in this program.
     Panicked,
     /// A manifest could not be had.
@@ -59,6 +66,11 @@ pub enum Refusal {
         what: String,
         /// What is said where there is no such thing.
         absent: Code,
+    },
+    /// The list of repositories above could not be had.
+    Catalog {
+        /// Why.
+        error: Error,
     },
     /// A list could not be had.
     List {
@@ -150,6 +162,12 @@ impl Refusal {
                 508,
                 Code::Unknown,
                 "the request has passed this node before; look for a circle among the parents",
+            ),
+            Self::Catalog { error } => judge_fetch(error, Code::NameUnknown, "the list of repositories above"),
+            Self::FeedVersion { oldest, newest } => Verdict::new(
+                400,
+                Code::Unsupported,
+                format!("the feed is spoken in versions {oldest} to {newest}; ask for one of them with version="),
             ),
             Self::Panicked => Verdict::new(500, Code::Unknown, PANICKED),
             Self::Manifest {
@@ -327,6 +345,8 @@ fn judge_parent(error: &parent::Error, absent: Code, message: String) -> Verdict
         // A 429 would make containerd ask six times at once.
         parent::Error::TooMany { retry_after, .. } => (503, Some(retry_after.unwrap_or(SOON))),
         parent::Error::Unreachable { .. } | parent::Error::Busy { .. } => (503, Some(SOON)),
+        parent::Error::Closed { wait, .. } => (503, Some(wait.unwrap_or(SOON))),
+        parent::Error::MadeWay { .. } => (503, Some(SOON)),
         parent::Error::Failed {
             status: 503,
             retry_after,

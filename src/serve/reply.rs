@@ -70,6 +70,8 @@ pub enum Kind {
     Catalog,
     /// How far up a push has got.
     Receipts,
+    /// What has changed.
+    Feed,
     /// A login.
     Token,
     /// Anything that would change something.
@@ -104,6 +106,7 @@ impl Kind {
             Self::Referrers => "referrers",
             Self::Catalog => "catalog",
             Self::Receipts => "receipts",
+            Self::Feed => "feed",
             Self::Token => "token",
             Self::Write => "write",
             Self::Other => "other",
@@ -119,6 +122,7 @@ impl Kind {
             Route::Referrers { .. } => Self::Referrers,
             Route::Catalog { .. } => Self::Catalog,
             Route::Receipts { .. } => Self::Receipts,
+            Route::Feed { .. } => Self::Feed,
             Route::Token => Self::Token,
             Route::Push(_) | Route::Write { .. } => Self::Write,
         }

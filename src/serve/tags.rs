@@ -49,7 +49,7 @@ pub(super) fn link(reply: Reply, request: &Request<'_>, page: &Page, next: Optio
         .append_pair("n", &page.n.unwrap_or(DEFAULT_PAGE).to_string())
         .append_pair("last", next);
     let asked = form_urlencoded::parse(request.query.unwrap_or_default().as_bytes());
-    for (key, value) in asked.filter(|(key, _)| key == "ns" || key == "artifactType") {
+    for (key, value) in asked.filter(|(key, _)| ["ns", "artifactType", "above"].contains(&&**key)) {
         query.append_pair(&key, &value);
     }
     reply.with_text(LINK, &format!("<{}?{}>; rel=\"next\"", request.path, query.finish()))

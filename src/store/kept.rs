@@ -32,16 +32,19 @@ pub enum Kept {
     Keys,
     /// What parents said of repositories.
     Words,
+    /// What is noted of windows and bandwidth.
+    Notes,
 }
 
 impl Kept {
-    pub(super) const ALL: [Self; 3] = [Self::Tokens, Self::Keys, Self::Words];
+    pub(super) const ALL: [Self; 4] = [Self::Tokens, Self::Keys, Self::Words, Self::Notes];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Tokens => "tokens",
             Self::Keys => "keys",
             Self::Words => "words",
+            Self::Notes => "notes",
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use super::Error;
 use super::debt::Debt;
+use super::events::Events;
 use super::fact::{Change, Fact, Key};
 use super::index::{Index, Row};
 use super::journal::{Journal, Mark};
@@ -96,6 +97,7 @@ pub(super) struct Records {
     sequence: watch::Sender<u64>,
     /// Counts what became of debts.
     debts: watch::Sender<u64>,
+    pub(super) events: Events,
 }
 
 struct Entry {
@@ -119,6 +121,7 @@ impl Records {
             next: highest.saturating_add(1),
             sequence: watch::Sender::new(sequence),
             debts: watch::Sender::new(0),
+            events: Events::new(),
         }
     }
 
@@ -219,7 +222,12 @@ impl Records {
             sequence,
             confirmed: Some(confirmed),
         };
+        let is_first = !entry.slots.contains_key(&*key);
         entry.move_slot(&key, row, index);
+        // A list that nobody has asked for before is none that has changed.
+        if !is_first || matches!(slot, Slot::Tag(_)) {
+            self.events.slot(repository, slot, Some(*digest));
+        }
     }
 
     pub(super) fn untag(&mut self, repository: &Repository, slot: &Slot, index: &Index) {
@@ -229,7 +237,10 @@ impl Records {
         let key = slot.key();
         match entry.slots.get_mut(&*key) {
             Some(row) if row.origin == Origin::Pushed => row.parent_digest = None,
-            Some(_) => entry.remove_slot(&key, &self.sequence, index),
+            Some(_) => {
+                entry.remove_slot(&key, &self.sequence, index);
+                self.events.slot(repository, slot, None);
+            }
             None => {}
         }
     }
@@ -268,6 +279,7 @@ impl Records {
             entry.unsay(&key);
             if let Key::Tag(tag) = &key {
                 entry.remove_slot(tag.as_str(), &self.sequence, index);
+                self.events.slot(repository, &Slot::Tag(tag.clone()), None);
             }
             index.write(Row::NoFact {
                 repository: entry.id,
@@ -286,6 +298,13 @@ impl Records {
                     confirmed: None,
                 };
                 entry.move_slot(tag.as_str(), row, index);
+                self.events.slot(repository, &Slot::Tag(tag.clone()), Some(*digest));
+            }
+            if let Fact::Manifest {
+                subject: Some(subject), ..
+            } = &fact
+            {
+                self.events.slot(repository, &Slot::Referrers(*subject), None);
             }
             index.write(Row::Fact {
                 repository: entry.id,

@@ -3,6 +3,8 @@
 
 mod closure;
 mod config;
+mod feed;
+mod follow;
 mod metrics;
 mod pass;
 mod state;
@@ -15,15 +17,17 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
 pub use config::Rule;
+pub use feed::{Feed, OLDEST as FEED_OLDEST, Question, VERSION as FEED_VERSION};
 pub use metrics::Metrics;
 pub use pass::{Completeness, Planned, PlannedTag};
 pub use state::{Pass, Progress, Report, RuleReport, Scope, State, Trigger};
 
 use self::closure::Want;
+use self::follow::{Fed, Following};
 use self::pass::Taken;
 use self::state::Book;
 use crate::fetch::{Asker, Fetch};
-use crate::oci::{Digest, Repository, Tag};
+use crate::oci::{Digest, Registry, Repository, Tag};
 use crate::parent::{Class, Hops};
 use crate::router::Names;
 use crate::select::Platform;
@@ -32,6 +36,12 @@ use crate::units::{Clock, Live, Moment};
 
 /// How often it is looked whether all that is selected is here.
 const EVERY: Duration = Duration::from_secs(60);
+
+/// The same where the parent tells what happens: nothing is known to be missed.
+const SELDOM: Duration = Duration::from_secs(24 * 3600);
+
+/// The first pass waits so long for the feed: a change before it is heard would be missed, and cost another pass.
+const FEED_WITHIN: Duration = Duration::from_secs(2);
 
 /// After a pass that did not bring all, longer each time; and while the parent is away.
 const AGAIN: Duration = Duration::from_secs(5);
@@ -44,6 +54,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long what refers to a manifest is taken to be what it was: no list of tags tells, and it costs a question each.
 const REFERRED: Duration = Duration::from_secs(3600);
 
+/// A feed that broke off counts as heard for so long while the parent is there.
+const FEED_AGAIN_WITHIN: Duration = Duration::from_secs(90);
+
 /// Passes that may wait.
 const ORDERS: usize = 100;
 
@@ -53,12 +66,27 @@ pub struct Syncer {
     shared: Arc<Shared>,
 }
 
+/// What it works with.
+pub struct Parts {
+    /// As clients write them.
+    pub names: Names,
+    /// Where it goes.
+    pub store: Store,
+    /// Who brings it.
+    pub fetch: Fetch,
+    /// Where the nodes below are told.
+    pub feed: Feed,
+}
+
 pub(crate) struct Shared {
     rules: Live<Vec<Rule>>,
     names: Names,
     store: Store,
     fetch: Fetch,
     book: Mutex<Book>,
+    /// What the nodes below are told.
+    feed: Feed,
+    following: Mutex<Following>,
     /// Something was asked for.
     wake: Notify,
     /// Of blobs, so many at a time: clients find room beside them.
@@ -75,15 +103,13 @@ pub(crate) struct Shared {
 
 impl Syncer {
     /// For what `rules` select, by the names that clients use; at most `at_once` blobs at a time.
-    pub fn new(
-        rules: Live<Vec<Rule>>,
-        names: Names,
-        store: Store,
-        fetch: Fetch,
-        at_once: usize,
-        clock: Clock,
-        metrics: Metrics,
-    ) -> Self {
+    pub fn new(rules: Live<Vec<Rule>>, parts: Parts, at_once: usize, clock: Clock, metrics: Metrics) -> Self {
+        let Parts {
+            names,
+            store,
+            fetch,
+            feed,
+        } = parts;
         Self {
             shared: Arc::new(Shared {
                 rules,
@@ -91,6 +117,8 @@ impl Syncer {
                 store,
                 fetch,
                 book: Mutex::new(Book::new()),
+                feed,
+                following: Mutex::default(),
                 wake: Notify::new(),
                 turns: Semaphore::new(at_once.max(1)),
                 referred: moka::sync::Cache::builder()
@@ -106,58 +134,55 @@ impl Syncer {
         }
     }
 
-    /// Makes passes, for as long as the node runs: one at the start, one a minute, and whichever is asked for.
+    /// Makes passes, for as long as the node runs: one at the start, one a minute where the parent does not tell what happens, over
+    /// what it tells, and whichever is asked for.
     pub async fn run(self) {
         let shared = &self.shared;
         shared.recall().await;
-        let mut trigger = Trigger::InitialSync;
-        let (mut due, mut again, mut is_away) = (shared.clock.now(), AGAIN, false);
+        shared.await_feed().await;
+        let mut next = Next::new(shared.clock.now());
         let mut rules = shared.rules.get().clone();
+        let mut is_away = false;
         loop {
             if !Arc::ptr_eq(&rules, &shared.rules.get()) {
                 rules = shared.rules.get().clone();
-                (trigger, due) = (Trigger::SelectionUpdate, shared.clock.now());
+                next.now(Trigger::SelectionUpdate);
                 if rules.is_empty() {
                     shared.store.select_only(HashSet::new());
                 }
                 shared.recall().await;
             }
-            let now = shared.clock.now();
             let was_away = is_away;
-            is_away = shared.is_away();
-            if was_away && !is_away {
-                due = now;
+            is_away = shared.is_away(Class::Synchronisation);
+            if was_away && !is_away && !(next.is_in_sync && shared.is_fed_or_will_be()) {
+                next.now(Trigger::Scheduled);
             }
-            let left = due.saturating_duration_since(now);
             let order = shared.book.lock().orders.front().cloned();
-            match order {
-                // It waits for the parent.
-                _ if is_away => {}
-                Some(scope) => {
-                    shared.make(Trigger::ManualResync, scope).await;
-                    if shared.is_in_sync() || !shared.is_away() {
-                        shared.book.lock().orders.pop_front();
-                    }
-                    if !shared.is_in_sync() {
-                        due = due.min(shared.clock.now() + AGAIN);
-                    }
-                    continue;
+            if let Some(scope) = order.filter(|_| !shared.is_away(Class::Manual)) {
+                shared.make(Trigger::ManualResync, scope).await;
+                if shared.is_in_sync() || !shared.is_away(Class::Manual) {
+                    shared.book.lock().orders.pop_front();
                 }
-                None if left.is_zero() && !rules.is_empty() => {
-                    shared.make(trigger, Scope::default()).await;
-                    trigger = Trigger::Scheduled;
-                    let is_in_sync = shared.is_in_sync();
-                    again = if is_in_sync { AGAIN } else { (again * 2).min(MOST_AGAIN) };
-                    due = shared.clock.now() + if is_in_sync { EVERY } else { again };
-                    continue;
-                }
-                None => {}
+                next.is_in_sync &= shared.is_in_sync();
+                continue;
             }
+            let wait = match is_away || rules.is_empty() {
+                true => LOOK,
+                false => match shared.due(&mut next) {
+                    Ok((trigger, scope)) => {
+                        let is_whole = scope.named.is_empty();
+                        shared.make(trigger, scope).await;
+                        next.ended(is_whole, shared.is_in_sync(), shared.clock.now());
+                        continue;
+                    }
+                    Err(wait) => wait,
+                },
+            };
             let is_idle = rules.is_empty() && shared.book.lock().orders.is_empty();
-            let pause = match (is_idle, is_away) {
-                (true, _) => AGAIN,
-                (false, true) => LOOK,
-                (false, false) => left.clamp(LOOK, AGAIN),
+            let pause = if is_idle {
+                AGAIN
+            } else {
+                wait.clamp(Duration::from_millis(1), AGAIN)
             };
             let _ = tokio::time::timeout(pause, shared.wake.notified()).await;
         }
@@ -202,9 +227,10 @@ impl Syncer {
         let book = self.shared.book.lock();
         Report {
             pass: book.pass.clone(),
+            feed: self.shared.following.lock().state.as_str(),
             waiting: book.orders.len(),
             rules: book.rules.clone(),
-            away: self.shared.fetch.away(self.shared.names.unprefixed()),
+            away: self.shared.away(self.shared.names.unprefixed(), Class::Synchronisation),
         }
     }
 
@@ -227,7 +253,96 @@ impl Syncer {
     }
 }
 
+/// When everything is looked at next.
+struct Next {
+    trigger: Trigger,
+    at: Instant,
+    /// Whether the last look found all, and when it ended.
+    is_in_sync: bool,
+    ended: Instant,
+    again: Duration,
+}
+
+impl Next {
+    fn new(now: Instant) -> Self {
+        Self {
+            trigger: Trigger::InitialSync,
+            at: now,
+            is_in_sync: false,
+            ended: now,
+            again: AGAIN,
+        }
+    }
+
+    /// At once, if it is not under way.
+    fn now(&mut self, trigger: Trigger) {
+        if self.trigger != Trigger::InitialSync {
+            self.trigger = trigger;
+        }
+        self.is_in_sync = false;
+        self.at = self.ended;
+    }
+
+    fn ended(&mut self, is_whole: bool, is_in_sync: bool, now: Instant) {
+        if is_whole {
+            self.trigger = Trigger::Scheduled;
+        }
+        if !is_in_sync {
+            (self.is_in_sync, self.at) = (false, now + self.again);
+            self.again = (self.again * 2).min(MOST_AGAIN);
+        } else if is_whole {
+            (self.is_in_sync, self.ended, self.again) = (true, now, AGAIN);
+        }
+    }
+
+    /// When that is. `is_fed`: the parent tells what happens meanwhile.
+    fn due(&self, is_fed: bool) -> Instant {
+        match (self.is_in_sync, is_fed) {
+            (false, _) => self.at,
+            (true, false) => self.ended + EVERY,
+            (true, true) => self.ended + SELDOM,
+        }
+    }
+}
+
 impl Shared {
+    /// What is to be looked at now, or how long there is nothing to look at.
+    fn due(&self, next: &mut Next) -> Result<(Trigger, Scope), Duration> {
+        let is_fed = {
+            let mut following = self.following.lock();
+            if std::mem::take(&mut following.has_missed) {
+                following.changed.clear();
+                next.now(Trigger::RecoveryService);
+            }
+            self.will_be_fed(&following)
+        };
+        let left = next.due(is_fed).saturating_duration_since(self.clock.now());
+        if left.is_zero() {
+            // What was told of is among it.
+            self.following.lock().changed.clear();
+            return Ok((next.trigger, Scope::default()));
+        }
+        self.take_changed().ok_or(left)
+    }
+
+    fn is_fed_or_will_be(&self) -> bool {
+        self.will_be_fed(&self.following.lock())
+    }
+
+    /// Whether the parent tells what happens, or did a moment ago and tells the rest as soon as it is there again.
+    fn will_be_fed(&self, following: &Following) -> bool {
+        let is_late = |heard: Instant| self.clock.now().saturating_duration_since(heard) > FEED_AGAIN_WITHIN;
+        following.state == Fed::Live || !following.heard.is_none_or(is_late)
+    }
+
+    /// Waits a moment for the feed of the parent.
+    async fn await_feed(&self) {
+        let until = self.clock.now() + FEED_WITHIN;
+        while self.following.lock().state == Fed::Unknown && self.clock.now() < until {
+            let _ = tokio::time::timeout(LOOK, self.wake.notified()).await;
+        }
+    }
+
     /// Makes a pass. If a mistake ends it, the next one is made all the same.
     async fn make(self: &Arc<Self>, trigger: Trigger, scope: Scope) {
         let shared = Arc::clone(self);
@@ -243,8 +358,14 @@ impl Shared {
         rules.iter().map(|rule| rule.respelled(&self.names)).collect()
     }
 
-    fn is_away(&self) -> bool {
-        self.fetch.away(self.names.unprefixed()).is_some()
+    /// Whether the parent is not asked for what is to be brought, now.
+    fn is_away(&self, class: Class) -> bool {
+        self.away(self.names.unprefixed(), class).is_some()
+    }
+
+    /// Why a registry is not, in words.
+    fn away(&self, registry: &Registry, class: Class) -> Option<String> {
+        self.fetch.closed(registry, class).or_else(|| self.fetch.away(registry))
     }
 
     /// Whether the last pass brought all that it was to.
@@ -252,7 +373,7 @@ impl Shared {
         self.book.lock().pass.sync_state == State::Succeeded
     }
 
-    fn asker(&self) -> Asker {
-        Asker::new(Hops::default(), Class::Synchronisation, self.clock.now() + PATIENCE)
+    fn asker(&self, class: Class) -> Asker {
+        Asker::new(Hops::default(), class, self.clock.now() + PATIENCE)
     }
 }

@@ -13,6 +13,7 @@ use super::state::{Progress, RuleReport, Scope};
 use super::{Shared, Trigger};
 use crate::fetch::{Error, Sighting};
 use crate::oci::{Digest, Repository, Tag};
+use crate::parent::Class;
 use crate::store::{Origin, Slot};
 use crate::units::{Size, with_causes};
 
@@ -45,11 +46,14 @@ struct Wanted {
     priority: i64,
     /// The rules that select it, by their places.
     rules: Vec<usize>,
+    /// How urgent it is.
+    class: Class,
 }
 
 /// What is selected, as far as it could be found out.
-#[derive(Default)]
 struct Selection {
+    /// How urgent that is.
+    class: Class,
     wanted: Vec<Arc<Wanted>>,
     /// Tags that are here and that the parent has no longer.
     gone: Vec<(Repository, Tag)>,
@@ -151,7 +155,7 @@ pub struct Completeness {
 impl Shared {
     /// Makes a pass over what `scope` names.
     pub(super) async fn pass(self: &Arc<Self>, trigger: Trigger, scope: &Scope) {
-        if !scope.named.is_empty() {
+        if !scope.named.is_empty() && !scope.is_fed {
             self.referred.invalidate_all();
         }
         let rules = self.rules();
@@ -160,7 +164,8 @@ impl Shared {
             mut wanted,
             mut gone,
             mut troubles,
-        } = self.select(&rules, scope).await;
+            class: _,
+        } = self.select(&rules, scope, trigger.class()).await;
         wanted.sort_by_key(|wanted| Reverse(wanted.priority));
         self.progress(|progress| progress.tags = wanted.len() as u64);
 
@@ -188,7 +193,7 @@ impl Shared {
                         reports[*rule].tags -= 1;
                         reports[*rule].absent += 1;
                     }
-                    if !scope.named.is_empty() && !self.is_parents(&wanted.repository, &wanted.tag) {
+                    if !scope.named.is_empty() && !scope.is_fed && !self.is_parents(&wanted.repository, &wanted.tag) {
                         troubles.push(format!("{}: there is no such tag", self.name_of(&wanted)));
                     }
                     gone.push((wanted.repository.clone(), wanted.tag.clone()));
@@ -196,7 +201,7 @@ impl Shared {
                 Err(Miss::Failed(why)) => {
                     troubles.push(format!("{}: {why}", self.name_of(&wanted)));
                     // The others would wait for it one after the other.
-                    if self.fetch.away(&wanted.repository.registry).is_some() {
+                    if self.away(&wanted.repository.registry, wanted.class).is_some() {
                         fates.stop();
                     }
                 }
@@ -206,7 +211,7 @@ impl Shared {
             troubles.push("not all tags were looked at".to_owned());
         }
         let is_whole = scope.named.is_empty();
-        if let Err(why) = self.drop_gone(&wanted, gone, !is_whole) {
+        if let Err(why) = self.drop_gone(&wanted, gone, !is_whole && !scope.is_fed) {
             troubles.push(why);
         }
         if is_whole {
@@ -252,7 +257,8 @@ impl Shared {
             wanted,
             mut gone,
             troubles,
-        } = self.select(&rules, scope).await;
+            class: _,
+        } = self.select(&rules, scope, Class::Manual).await;
         let mut planned = Planned {
             errors: troubles,
             ..Planned::default()
@@ -340,8 +346,13 @@ impl Shared {
         })
     }
 
-    async fn select(&self, rules: &[Rule], scope: &Scope) -> Selection {
-        let mut selection = Selection::default();
+    async fn select(&self, rules: &[Rule], scope: &Scope, class: Class) -> Selection {
+        let mut selection = Selection {
+            class,
+            wanted: Vec::new(),
+            gone: Vec::new(),
+            troubles: Vec::new(),
+        };
         let mut repositories: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         let catalog = self.catalog(rules, scope, &mut selection).await;
         for (place, rule) in rules.iter().enumerate() {
@@ -361,8 +372,13 @@ impl Shared {
         }
         for (name, tag) in &scope.named {
             let places = repositories.get(name).cloned().unwrap_or_default();
-            self.select_tags(rules, name, &places, tag.as_ref().map(Tag::as_str), &mut selection)
-                .await;
+            if scope.is_fed && places.is_empty() {
+                continue;
+            }
+            // Of the newest few one more or less changes which those are.
+            let is_of_few = scope.is_fed && places.iter().any(|place| rules[*place].tags.newest.is_some());
+            let only = tag.as_ref().filter(|_| !is_of_few).map(Tag::as_str);
+            self.select_tags(rules, name, &places, only, &mut selection).await;
         }
         selection
     }
@@ -379,7 +395,7 @@ impl Shared {
         let here = self.store.repositories();
         let mut names: Vec<String> = here.iter().map(|repository| self.names.spell(repository)).collect();
         let registry = self.names.unprefixed();
-        match self.fetch.catalog(registry, &self.asker()).await {
+        match self.fetch.catalog(registry, &self.asker(selection.class)).await {
             Ok(there) => {
                 let there = there.into_iter().map(|name| Repository::new(registry.clone(), name));
                 names.extend(there.map(|repository| self.names.spell(&repository)));
@@ -416,7 +432,7 @@ impl Shared {
             only.is_none() && (places.is_empty() || places.iter().any(|place| rules[*place].tags.exactly().is_none()));
         let (mut there, mut is_old) = (Vec::new(), false);
         if needs_list {
-            match self.fetch.tags_now(&repository, &self.asker()).await {
+            match self.fetch.tags_now(&repository, &self.asker(selection.class)).await {
                 Ok((tags, is_stale)) => {
                     there = tags;
                     is_old = is_stale;
@@ -430,6 +446,7 @@ impl Shared {
             }
         }
         let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
+        let class = selection.class;
         let mut add = |tag: &str, place: Option<usize>| {
             let Ok(parsed) = tag.parse::<Tag>() else { return };
             let rule = place.map(|place| &rules[place]);
@@ -443,6 +460,7 @@ impl Shared {
                     want: want.clone(),
                     priority: i64::MIN,
                     rules: Vec::new(),
+                    class,
                 });
             entry.priority = entry.priority.max(rule.map_or(0, |rule| rule.priority));
             entry.rules.extend(place);
@@ -486,7 +504,7 @@ impl Shared {
     async fn look(&self, wanted: &Wanted) -> Result<(Sighting, Closure), Miss> {
         let Wanted { repository, tag, .. } = wanted;
         let failed = |error: Error| Miss::Failed(with_causes(&error));
-        let asker = self.asker();
+        let asker = self.asker(wanted.class);
         let seen = self.fetch.sight(repository, tag, &asker).await.map_err(failed)?;
         let seen = seen.ok_or(Miss::Gone)?;
         let closure = self.closure(repository, &seen.digest, &wanted.want, Some(&asker)).await;
@@ -504,10 +522,10 @@ impl Shared {
         self.progress(|progress| progress.bytes += missing);
         let mut blobs = JoinSet::new();
         for (digest, bytes) in closure.missing.iter().copied() {
-            let (shared, repository) = (Arc::clone(self), repository.clone());
+            let (shared, repository, class) = (Arc::clone(self), repository.clone(), wanted.class);
             blobs.spawn(async move {
                 let _turn = shared.turns.acquire().await;
-                let brought = shared.fetch.bring(&repository, &digest, &shared.asker()).await;
+                let brought = shared.fetch.bring(&repository, &digest, &shared.asker(class)).await;
                 shared.progress(|progress| progress.bytes_done += bytes);
                 brought
             });

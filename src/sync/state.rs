@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::oci::Tag;
+use crate::parent::Class;
 use crate::units::Moment;
 
 /// Why a pass was made; as a connected registry names it, where it does.
@@ -19,6 +20,22 @@ pub enum Trigger {
     SelectionUpdate,
     /// An operator wanted it.
     ManualResync,
+    /// The parent told of a change.
+    ChangeFeed,
+    /// Something was missed that the parent told, or would have.
+    RecoveryService,
+}
+
+impl Trigger {
+    /// How urgent such a pass is.
+    pub(super) fn class(self) -> Class {
+        match self {
+            Self::ManualResync => Class::Manual,
+            Self::InitialSync | Self::Scheduled | Self::SelectionUpdate | Self::ChangeFeed | Self::RecoveryService => {
+                Class::Synchronisation
+            }
+        }
+    }
 }
 
 /// How it stands; as a connected registry names it.
@@ -40,6 +57,8 @@ pub struct Report {
     /// The pass under way, else the last one.
     #[serde(flatten)]
     pub pass: Pass,
+    /// Whether the parent tells what happens: live, off, none.
+    pub feed: &'static str,
     /// Of the passes that were asked for and have not begun.
     pub waiting: usize,
     /// Why the parent cannot be asked now.
@@ -113,6 +132,8 @@ pub struct RuleReport {
 pub struct Scope {
     /// Repositories as clients write them, each with a tag or whole.
     pub named: Vec<(String, Option<Tag>)>,
+    /// The parent told of them: what no rule selects is left alone.
+    pub is_fed: bool,
 }
 
 /// All of it, changed while passes are made.
@@ -152,6 +173,17 @@ impl Book {
             progress: Progress::default(),
             errors: Vec::new(),
         };
+    }
+
+    /// Nothing has happened that is not known: what was whole is so still.
+    pub(super) fn stands(&mut self, now: SystemTime) {
+        if self.pass.sync_state != State::Succeeded || self.pass.last_successful_sync_end_time.is_none() {
+            return;
+        }
+        self.pass.last_successful_sync_end_time = Some(now.into());
+        for rule in self.rules.iter_mut().filter(|rule| rule.in_sync_as_of.is_some()) {
+            rule.in_sync_as_of = Some(now.into());
+        }
     }
 
     /// `is_whole`: it was over all that is selected.

@@ -38,10 +38,14 @@ pub mod pushing;
 pub mod road;
 /// A node, its parent, and a blob that the parent alone has.
 pub mod stage;
+/// A line of few bytes per second.
+pub mod thin;
 /// Plain HTTP or TLS, for all.
 pub mod transport;
 /// A registry that can be told to lie.
 pub mod upstream;
+/// The clock of a node.
+pub mod wall;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -25,6 +25,8 @@ mod process;
 mod pushers;
 /// Everything at once, for long.
 mod soak;
+/// What a parent tells of changes, lost and restarted.
+mod told;
 /// Clients that ask for what nobody has, or in ways nobody should.
 mod strangers;
 /// What was pushed on its way up, while all goes to pieces.

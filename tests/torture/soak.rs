@@ -198,7 +198,7 @@ impl World {
                 sky.parent.without_faults();
             }
             // Not twice at once: a token that is refused as soon as it is given makes for a pause of half a minute.
-            if revoked.elapsed() > Duration::from_secs(2) {
+            if revoked.elapsed() > Duration::from_secs(4) {
                 revoked = Instant::now();
                 sky.book.revoke();
                 self.count("tokens revoked".to_owned());

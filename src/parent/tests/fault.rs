@@ -87,6 +87,7 @@ async fn a_web_page_is_no_manifest() {
         patience: Duration::from_secs(10),
         is_spare: false,
         place: None,
+        paid: 0,
     };
     let error = parent(&up.url()).ask(ask).await.unwrap_err();
 

@@ -56,7 +56,7 @@ async fn an_upstream_of_its_own_is_asked_by_bare_names_and_not_what_it_is() {
     let up = Server::start(wharf).await;
     let quay: Registry = "quay.io".parse().unwrap();
     let config = Config::at(&up.url()).unwrap();
-    let parent = Parent::new(config, quay, &node(), false, Clock::system(), &metrics());
+    let parent = Parent::new(config, quay, &node(), false, given(), Clock::system(), &metrics());
 
     blob_of("quay.io", "a/b").content(&parent).await.unwrap();
 
@@ -153,6 +153,7 @@ async fn a_manifest_is_asked_for_in_every_form_there_is() {
         patience: Duration::from_secs(10),
         is_spare: false,
         place: None,
+        paid: 0,
     };
     parent(&up.url()).ask(ask).await.unwrap();
 

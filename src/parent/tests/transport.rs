@@ -151,7 +151,15 @@ async fn the_bytes_and_the_statuses_are_counted() {
     let registry = prometheus::Registry::new();
     let config = Config::at(&up.url()).unwrap();
     let quay: Registry = "quay.io".parse().unwrap();
-    let parent = Parent::new(config, quay, &node(), false, Clock::system(), &Metrics::new(&registry));
+    let parent = Parent::new(
+        config,
+        quay,
+        &node(),
+        false,
+        given(),
+        Clock::system(),
+        &Metrics::new(&registry),
+    );
     let mut absent = blob();
     absent.range = Some((0, None));
 

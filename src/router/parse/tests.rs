@@ -199,7 +199,8 @@ fn every_endpoint_of_reading_has_its_route() {
     assert_eq!(
         read("/v2/_catalog", "n=7"),
         Route::Catalog {
-            page: Page { n: Some(7), last: None }
+            page: Page { n: Some(7), last: None },
+            above: false,
         }
     );
 }
