@@ -25,10 +25,10 @@ mod process;
 mod pushers;
 /// Everything at once, for long.
 mod soak;
-/// What a parent tells of changes, lost and restarted.
-mod told;
 /// Clients that ask for what nobody has, or in ways nobody should.
 mod strangers;
+/// What a parent tells of changes, lost and restarted.
+mod told;
 /// What was pushed on its way up, while all goes to pieces.
 mod writeback;
 /// The node is killed, or its power fails, while it pays.

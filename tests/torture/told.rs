@@ -90,7 +90,10 @@ async fn whatever_becomes_of_what_is_told_the_end_is_what_the_parent_has() {
                 other => other,
             };
             let Err(words) = state else { break };
-            assert!(quiet.elapsed() < SETTLES_WITHIN, "round {round}, victim {victim}: {words}");
+            assert!(
+                quiet.elapsed() < SETTLES_WITHIN,
+                "round {round}, victim {victim}: {words}"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         slowest = slowest.max(quiet.elapsed());
