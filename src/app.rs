@@ -32,7 +32,7 @@ use crate::queue::Queue;
 use crate::router::{Named, Names, NamesError};
 use crate::select::Filter;
 use crate::serve::Serve;
-use crate::status::{Receipts, Status, Wall};
+use crate::status::{Children, Receipts, Status, Summaries, Wall};
 use crate::store::{Kept, Store};
 use crate::sync::{Feed, Syncer};
 use crate::units::{Clock, Live, Notes};
@@ -278,8 +278,21 @@ impl App {
         let gate = Gate::new(guard.clone(), filters, names.unprefixed().clone());
         let shelf = Shelf::new(store.clone(), fetch.clone());
         let counted = serve::Metrics::new(&metrics)?;
-        let receipts = Receipts::new(&id, store.clone(), above, pushed_to);
+        let receipts = Receipts::new(&id, store.clone(), above.clone(), pushed_to);
         let told = receipts.clone();
+        let children = Children::new(clock.clone());
+        let summaries = Summaries {
+            node: id.name.clone(),
+            is_registry: mode == Mode::Registry,
+            login_server: ports.login_server(&listen),
+            store: store.clone(),
+            parent: above,
+            queue: queue.clone(),
+            sync: syncer.clone(),
+            children: children.clone(),
+            clock: clock.clone(),
+        };
+        fetching.spawn(summaries.clone().report());
         let serve = Serve::new(
             id,
             names,
@@ -288,6 +301,7 @@ impl App {
             push.clone(),
             told,
             feed.clone(),
+            children.clone(),
             counted,
             clock,
             answer_within,
@@ -318,6 +332,7 @@ impl App {
             queue,
             sync: syncer,
             receipts,
+            summaries,
             guard,
             reload: reload::asked(reload.clone()),
             audit: audit.clone(),
@@ -406,6 +421,13 @@ impl Ports {
             },
             admin_tls,
         })
+    }
+
+    /// Under which address clients know the node, and whether by TLS.
+    fn login_server(&self, listen: &listener::Config) -> (String, bool) {
+        let (address, _) = self.addresses[0];
+        let named = listen.login_server.clone();
+        (named.unwrap_or_else(|| address.to_string()), self.handshakes.is_some())
     }
 
     fn say(&self) {

@@ -88,6 +88,8 @@ mod framing;
 mod smuggling;
 // What changes above is known below as it happens.
 mod feed;
+// How a node stands, and those below.
+mod status;
 // How much of a line is taken, and by whom first.
 mod bandwidth;
 // When what nobody waits for crosses the line to the parent.

@@ -28,7 +28,7 @@ use crate::events::{Audit, Deed};
 use crate::listener::Tls;
 use crate::push::Push;
 use crate::queue::Queue;
-use crate::status::{Receipts, Status};
+use crate::status::{Receipts, Status, Summaries};
 use crate::sync::Syncer;
 use crate::units::Live;
 
@@ -46,6 +46,8 @@ pub struct Admin {
     pub sync: Syncer,
     /// How far up pushes have got.
     pub receipts: Receipts,
+    /// How this node stands, and those below.
+    pub summaries: Summaries,
     /// Who may log in at the registry port.
     pub guard: Guard,
     /// Puts new settings in force.
@@ -181,6 +183,7 @@ impl Admin {
             ),
             "/healthz" => self.health().await,
             "/readyz" => self.readiness().await,
+            STATUS => json(200, &self.summaries.now()),
             "/metrics" => self.metrics(),
             token::LIST => token::list(&self.guard).await,
             queue::LIST => queue::list(&self.queue).await,
@@ -193,11 +196,14 @@ impl Admin {
             _ if is_deed => words(405, "this takes POST\n"),
             _ => words(
                 404,
-                "there are /, /metrics, /healthz, /readyz, /api/queue, /api/sync, /api/complete, /api/receipts, /api/tokens, /api/reload and /api/cache/gc here\n",
+                "there are /, /metrics, /healthz, /readyz, /api/status, /api/queue, /api/sync, /api/complete, /api/receipts, /api/tokens, /api/reload and /api/cache/gc here\n",
             ),
         }
     }
 }
+
+/// How this node stands, and those below.
+const STATUS: &str = "/api/status";
 
 /// Where new settings are put in force.
 const RELOAD: &str = "/api/reload";

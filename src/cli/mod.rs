@@ -15,6 +15,7 @@ mod node;
 mod queue;
 mod report;
 mod serve;
+mod status;
 mod stopped;
 mod sync;
 mod token;
@@ -38,6 +39,7 @@ enum Command {
     Serve(serve::Args),
     Check(check::Args),
     Client(client::Args),
+    Status(status::Args),
     Queue(queue::Args),
     Sync(sync::Args),
     Cache(cache::Args),
@@ -52,6 +54,7 @@ impl Cli {
             Command::Serve(args) => args.run(),
             Command::Check(args) => args.run(),
             Command::Client(args) => args.run(),
+            Command::Status(args) => args.run(),
             Command::Queue(args) => args.run(),
             Command::Sync(args) => args.run(),
             Command::Cache(args) => args.run(),

@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(300);
 
 /// Bring what is selected to this node, now.
 ///
-/// What `[[sync]]` selects is brought by itself, once a minute; this does it at once, and for a repository or a tag that nothing
+/// What `[[sync]]` selects is brought by itself, as it changes or once a minute; this does it at once, and for a repository or a tag that nothing
 /// selects as well. While the parent is away it waits in the node, also when this command has ended.
 #[derive(clap::Args)]
 #[command(after_help = "\

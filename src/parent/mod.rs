@@ -63,6 +63,7 @@ mod push;
 mod realm;
 mod redirect;
 mod refused;
+mod report;
 mod schedule;
 #[cfg(feature = "failpoints")]
 mod script;

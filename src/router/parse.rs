@@ -59,6 +59,13 @@ pub fn parse(names: &Names, line: &Line<'_>) -> Result<Routed, Error> {
             });
         }
         Shape::Token => return Err(Error::MethodNotAllowed { allow }),
+        Shape::Report if line.method == "POST" => {
+            return Ok(Routed {
+                route: Route::Report,
+                namespace,
+            });
+        }
+        Shape::Report => return Err(Error::MethodNotAllowed { allow }),
         Shape::Catalog => Route::Catalog {
             page: Page::read(query)?,
             above: query.value("above").is_some_and(|above| above == "true"),
@@ -251,6 +258,7 @@ fn allow(shape: Shape<'_>, writes: bool) -> &'static str {
         Shape::Of(_, end) if writes => push::allow(end),
         Shape::Of(_, End::Uploads(_)) => UPLOAD_ALLOW,
         Shape::Token => "GET, POST",
+        Shape::Report => "POST",
         _ => "GET, HEAD",
     }
 }

@@ -21,6 +21,8 @@ pub(super) enum Shape<'a> {
     Receipts,
     /// `/v2/_wharf/feed`
     Feed,
+    /// `/v2/_wharf/report`
+    Report,
     /// `/v2/_wharf/token`, `/token`, `/acr/oauth2/token`
     Token,
     /// `/v2/<name>/...`
@@ -81,6 +83,7 @@ impl<'a> Shape<'a> {
             "/_catalog" => Some(Self::Catalog),
             "/_wharf/receipts" => Some(Self::Receipts),
             "/_wharf/feed" => Some(Self::Feed),
+            "/_wharf/report" => Some(Self::Report),
             "/_wharf/token" => Some(Self::Token),
             // No name begins so: extensions of the API live there.
             _ if below.starts_with("/_") => None,

@@ -60,6 +60,8 @@ pub enum Route {
         /// The manifest.
         digest: Digest,
     },
+    /// How a node below stands. No part of the distribution spec: ours.
+    Report,
     /// What has changed here, as soon as something has. No part of the distribution spec: ours.
     Feed {
         /// The newest form of it that is understood.
@@ -93,7 +95,7 @@ impl Route {
             | Self::Referrers { repository, .. } => Some(repository),
             Self::Push(push) => Some(&push.repository),
             Self::Write { repository, .. } => repository.as_ref(),
-            Self::Root | Self::Ping | Self::Token | Self::Catalog { .. } | Self::Feed { .. } => None,
+            Self::Root | Self::Ping | Self::Token | Self::Catalog { .. } | Self::Feed { .. } | Self::Report => None,
         }
     }
 
@@ -140,7 +142,7 @@ impl Route {
                 let uri = uri.value("since", Some(&since.to_string()));
                 uri.value("wait", Some(&wait_s.to_string())).finish()
             }
-            Self::Push(_) | Self::Write { .. } => return None,
+            Self::Push(_) | Self::Write { .. } | Self::Report => return None,
         })
     }
 }

@@ -33,7 +33,7 @@ impl Noted {
             Route::Blob { digest, .. } => noted("pull", digest.to_string(), true),
             Route::Referrers { digest, .. } => noted("pull", digest.to_string(), true),
             // A node asks for it all the time.
-            Route::Feed { .. } => None,
+            Route::Feed { .. } | Route::Report => None,
             Route::Receipts { digest, .. } => noted("receipt", digest.to_string(), true),
             Route::Tags { .. } | Route::Catalog { .. } => noted("list", String::new(), true),
             Route::Push(push) => match &push.deed {

@@ -16,6 +16,7 @@ mod receipts;
 mod referrers;
 mod refusal;
 mod reply;
+mod report;
 mod request;
 mod tags;
 mod token;
@@ -40,7 +41,7 @@ use crate::oci::Repository;
 use crate::parent::{self, Class, NodeId};
 use crate::push::{Incoming, Push};
 use crate::router::{self, Names, Route, Routed};
-use crate::status::Receipts;
+use crate::status::{Children, Receipts};
 use crate::sync::{Feed, Question};
 use crate::units::Clock;
 
@@ -54,6 +55,7 @@ pub struct Serve {
     push: Option<Push>,
     receipts: Receipts,
     feed: Feed,
+    children: Children,
     metrics: Metrics,
     clock: Clock,
     answer_within: Duration,
@@ -81,6 +83,7 @@ impl Serve {
         push: Option<Push>,
         receipts: Receipts,
         feed: Feed,
+        children: Children,
         metrics: Metrics,
         clock: Clock,
         answer_within: Duration,
@@ -95,6 +98,7 @@ impl Serve {
             push,
             receipts,
             feed,
+            children,
             metrics,
             clock,
             answer_within,
@@ -132,10 +136,11 @@ impl Serve {
         reply
     }
 
-    /// Whether a request may bring something that is read: whatever is pushed, and the form of a login.
+    /// Whether a request may bring something that is read: whatever is pushed, the form of a login, and the report of a node below.
     pub fn reads_body(&self, method: &str, path: &str) -> bool {
         let is_login = || method == "POST" && path.ends_with("/token") && self.gate.guard().is_on();
-        matches!(method, "POST" | "PUT" | "PATCH") && (self.takes_pushes() || is_login())
+        let is_report = || method == "POST" && path.ends_with("/_wharf/report");
+        matches!(method, "POST" | "PUT" | "PATCH") && (self.takes_pushes() || is_login() || is_report())
     }
 
     /// Whether anything can be pushed here.
@@ -244,6 +249,11 @@ impl Serve {
                 let admitted = self.gate.admit_to_list(&principal);
                 admitted.map_err(|denied| self.refuse(request, denied))?;
                 Box::pin(catalog::list(self, request, &principal, &page, above)).await
+            }
+            Route::Report => {
+                let admitted = self.gate.admit_to_list(&principal);
+                admitted.map_err(|denied| self.refuse(request, denied))?;
+                Box::pin(report::take(self, request, &principal, body)).await
             }
             Route::Feed {
                 version,

@@ -29,6 +29,11 @@ pub enum Refusal {
     },
     /// The request has been here before.
     Loop,
+    /// A report that is not taken.
+    Report {
+        /// Why.
+        words: &'static str,
+    },
     /// A feed in a form that is not spoken here.
     FeedVersion {
         /// The oldest that is.
@@ -163,6 +168,7 @@ impl Refusal {
                 Code::Unknown,
                 "the request has passed this node before; look for a circle among the parents",
             ),
+            Self::Report { words } => Verdict::new(400, Code::Unsupported, words),
             Self::Catalog { error } => judge_fetch(error, Code::NameUnknown, "the list of repositories above"),
             Self::FeedVersion { oldest, newest } => Verdict::new(
                 400,

@@ -72,6 +72,8 @@ pub enum Kind {
     Receipts,
     /// What has changed.
     Feed,
+    /// How a node below stands.
+    Report,
     /// A login.
     Token,
     /// Anything that would change something.
@@ -107,6 +109,7 @@ impl Kind {
             Self::Catalog => "catalog",
             Self::Receipts => "receipts",
             Self::Feed => "feed",
+            Self::Report => "report",
             Self::Token => "token",
             Self::Write => "write",
             Self::Other => "other",
@@ -123,6 +126,7 @@ impl Kind {
             Route::Catalog { .. } => Self::Catalog,
             Route::Receipts { .. } => Self::Receipts,
             Route::Feed { .. } => Self::Feed,
+            Route::Report => Self::Report,
             Route::Token => Self::Token,
             Route::Push(_) | Route::Write { .. } => Self::Write,
         }

@@ -2,6 +2,7 @@
 
 mod panics;
 mod receipts;
+mod summary;
 mod wall;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use tokio::net::TcpStream;
 
 pub use panics::count_panics;
 pub use receipts::{Layer, Own, Receipt, Receipts};
+pub use summary::{Child, Children, Connection, MOST_BYTES as MOST_REPORTED, Summaries, Summary};
 pub use wall::Wall;
 
 use crate::parent::Parent;

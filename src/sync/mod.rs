@@ -230,21 +230,31 @@ impl Syncer {
             feed: self.shared.following.lock().state.as_str(),
             waiting: book.orders.len(),
             rules: book.rules.clone(),
-            away: self.shared.away(self.shared.names.unprefixed(), Class::Synchronisation),
+            closed: self
+                .shared
+                .fetch
+                .closed(self.shared.names.unprefixed(), Class::Synchronisation),
+            away: self.shared.fetch.away(self.shared.names.unprefixed()),
+            eta_seconds: book.pass.eta(self.shared.clock.now()),
         }
     }
 
     /// Brings the gauges up to date; called before they are read.
     pub fn observe(&self) {
+        let lag = i64::try_from(self.lag()).unwrap_or(i64::MAX);
+        self.shared.metrics.lag.set(lag);
+    }
+
+    /// How long ago all that is selected was last known to be here, in seconds.
+    pub fn lag(&self) -> u64 {
         let shared = &self.shared;
         let well = shared.book.lock().pass.last_successful_sync_end_time;
         let now = Moment::from(shared.clock.wall());
-        let lag = match well {
+        match well {
             _ if shared.rules.get().is_empty() => 0,
             Some(well) => now.seconds().saturating_sub(well.seconds()),
             None => shared.clock.now().saturating_duration_since(shared.begun).as_secs(),
-        };
-        shared.metrics.lag.set(i64::try_from(lag).unwrap_or(i64::MAX));
+        }
     }
 
     /// The same name as this node spells it; `None` if nothing can be called so.

@@ -159,7 +159,7 @@ impl Shared {
             self.referred.invalidate_all();
         }
         let rules = self.rules();
-        self.book.lock().begin(trigger, self.clock.wall());
+        self.book.lock().begin(trigger, self.clock.wall(), self.clock.now());
         let Selection {
             mut wanted,
             mut gone,

@@ -1,7 +1,7 @@
 //! What the last pass came to, and how far the one under way has got.
 
 use std::collections::VecDeque;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
@@ -61,6 +61,12 @@ pub struct Report {
     pub feed: &'static str,
     /// Of the passes that were asked for and have not begun.
     pub waiting: usize,
+    /// Seconds until the pass under way is done, at the speed that it had so far.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eta_seconds: Option<u64>,
+    /// Why nothing is brought now unless somebody wants it: the window.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub closed: Option<String>,
     /// Why the parent cannot be asked now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub away: Option<String>,
@@ -89,9 +95,23 @@ pub struct Pass {
     pub last_successful_sync_end_time: Option<Moment>,
     /// How far it has got.
     pub progress: Progress,
+    /// When it began, by the clock that does not jump.
+    #[serde(skip)]
+    pub(super) since: Option<Instant>,
     /// What went wrong, each once, with what it went wrong with.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<String>,
+}
+
+impl Pass {
+    /// Seconds that it still takes, if the rest comes as fast as what has come.
+    pub(super) fn eta(&self, now: Instant) -> Option<u64> {
+        let (all, done) = (self.progress.bytes, self.progress.bytes_done);
+        let took = now.saturating_duration_since(self.since?).as_secs();
+        let left = u128::from(all.saturating_sub(done)) * u128::from(took) / u128::from(done.max(1));
+        let is_known = self.sync_state == State::Syncing && done > 0;
+        is_known.then(|| u64::try_from(left).unwrap_or(u64::MAX))
+    }
 }
 
 /// How far a pass has got.
@@ -155,6 +175,7 @@ impl Book {
                 last_sync_end_time: None,
                 last_successful_sync_end_time: None,
                 progress: Progress::default(),
+                since: None,
                 errors: Vec::new(),
             },
             rules: Vec::new(),
@@ -162,7 +183,7 @@ impl Book {
         }
     }
 
-    pub(super) fn begin(&mut self, trigger: Trigger, now: SystemTime) {
+    pub(super) fn begin(&mut self, trigger: Trigger, now: SystemTime, since: Instant) {
         self.pass = Pass {
             number: self.pass.number + 1,
             sync_trigger: trigger,
@@ -171,6 +192,7 @@ impl Book {
             last_sync_end_time: None,
             last_successful_sync_end_time: self.pass.last_successful_sync_end_time,
             progress: Progress::default(),
+            since: Some(since),
             errors: Vec::new(),
         };
     }
