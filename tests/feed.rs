@@ -8,6 +8,7 @@ use crate::support::client::{Client, manifest};
 use crate::support::content::Image;
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
+use crate::support::thin::Thin;
 use crate::support::upstream::{Fault, Upstream};
 
 const ALL: &str = "[[sync]]\nrepositories = [\"**\"]\n";
@@ -114,7 +115,12 @@ async fn with_the_feed_a_look_at_everything_costs_one_question_in_all() {
     }
     let bottom = below(&top, "bottom").more(ALL).start().await;
     listens(&bottom).await;
-    let asked = || async { top.metrics().await.sum("wharf_requests_total", &[]) };
+    // How the node stands it says twice a minute, which asks for nothing.
+    let asked = || async {
+        let metrics = top.metrics().await;
+        let reports = metrics.sum("wharf_requests_total", &[("kind", "report")]);
+        metrics.sum("wharf_requests_total", &[]) - reports
+    };
     let before = asked().await;
     let as_of = state(&bottom).await["lastSuccessfulSyncEndTime"].clone();
 
@@ -190,6 +196,55 @@ async fn an_older_and_a_newer_node_agree_on_a_form_of_the_feed_and_what_is_none_
     let refused = top.get("/v2/_wharf/feed?version=0").await;
     assert_eq!(refused.status, 400, "{refused}");
     assert!(refused.text().contains("versions 1 to 2"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_rollback_while_what_it_takes_back_is_still_coming_is_not_lost() {
+    let top = top().await;
+    let line = Thin::to(top.address(), 1 << 20).await;
+    let node = Setup::below(&line.url()).more(ALL).start().await;
+    let (good, bad) = (Image::of(&[1000]), Image::of(&[3 << 20]));
+    top.to("plant/app").image("v1", &good).await;
+    listens(&node).await;
+    comes(&node, "plant/app", "v1", &good).await;
+
+    top.to("plant/app").image("v1", &bad).await;
+    let before = line.crossed();
+    eventually("it comes", async || line.crossed() > before + (1 << 20)).await;
+    top.to("plant/app").manifest("v1", &good.manifest).await;
+
+    eventually("what was taken back has come", async || {
+        node.has_stored(&bad.layer(0)) && state(&node).await["syncState"] == "Succeeded"
+    })
+    .await;
+    comes(&node, "plant/app", "v1", &good).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(
+        names(&node, "plant/app", "v1").await.as_deref(),
+        Some(&*good.manifest.digest)
+    );
+}
+
+#[tokio::test]
+async fn a_node_that_cannot_hear_what_happens_above_it_says_so_and_whoever_listens_looks_for_itself() {
+    let cloud = Upstream::start().await;
+    cloud.new_image("plant/app", "v1", &[100]);
+    let middle = Setup::below(&cloud.url()).named("middle").start().await;
+    let bottom = below(&middle, "bottom").more("[[sync]]\nrepositories = [\"plant/app\"]\n");
+    let bottom = bottom.start().await;
+    listens(&bottom).await;
+    let top = top().await;
+
+    assert_eq!(feed(&middle, "version=2").await["heard"], false);
+    assert_eq!(feed(&top, "version=2").await["heard"], true);
+    // A change up there is found all the same, a minute later.
+    let moved = cloud.new_image("plant/app", "v1", &[100]);
+    let mut took = Duration::ZERO;
+    while names(&bottom, "plant/app", "v1").await.as_deref() != Some(&*moved.manifest.digest) {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        took += Duration::from_secs(1);
+        assert!(took < Duration::from_secs(100), "it is not found");
+    }
 }
 
 /// A parent that says that it is a node, with a feed that says this.

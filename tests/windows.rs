@@ -1,6 +1,6 @@
 //! The window: outside it nothing crosses the line that nobody waits for, and what was cut goes on in the next one.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -10,7 +10,7 @@ use crate::support::eventually;
 use crate::support::node::{Node, Setup, binary};
 use crate::support::thin::Thin;
 use crate::support::upstream::Upstream;
-use crate::support::wall::{can_be_set, set, told_the_time};
+use crate::support::wall::{can_be_set, set, time, told_the_time};
 
 /// Four hours from ten in the evening, by a clock that hangs in UTC.
 const NIGHT: &str = "[schedule]\ncron = \"0 22 * * *\"\nwindow = \"PT4H\"\n";
@@ -21,14 +21,6 @@ const WIDE: u64 = 1 << 40;
 
 /// So long after its end connections may be open.
 const CLOSES_WITHIN: Duration = Duration::from_secs(10);
-
-/// How the clock is to be changed, so that it is that time of the day.
-fn time(day: i64, hour: i64, minute: i64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
-    let now = i64::try_from(now).unwrap();
-    let then = (now / 86_400 + day) * 86_400 + hour * 3600 + minute * 60;
-    format!("{:+}", then - now)
-}
 
 /// A node behind a line that tells what crosses.
 async fn behind(line: &Thin, more: &str, hour: i64) -> Node {

@@ -215,6 +215,13 @@ impl Fetch {
         self.shared.parents.contains_key(registry)
     }
 
+    /// Whether what `other` has is asked of the same upstream as what `registry` has.
+    pub fn is_through(&self, registry: &Registry, other: &Registry) -> bool {
+        let parents = &self.shared.parents;
+        let both = parents.get(registry).zip(parents.get(other));
+        both.is_some_and(|(one, two)| one.is_same(two))
+    }
+
     /// Why it is not asked for what is so urgent, as the settings want it, in words.
     pub fn closed(&self, registry: &Registry, class: Class) -> Option<String> {
         self.shared

@@ -89,7 +89,7 @@ impl Fetch {
         if shared.pushed_to(repository).is_none() {
             return shared.in_time(repository, asker, asked).await;
         }
-        if let Some(error) = shared.parent(repository)?.is_shut() {
+        if let Some(error) = shared.parent(repository)?.is_shut(asker.class) {
             return shared.or_push_it(repository, asker, Err(error.into()));
         }
         let outcome = shared.within(PUSH_PATIENCE, repository, asker, asked).await;

@@ -95,7 +95,7 @@ impl Shared {
             None => self.config.answer_within,
         };
         let parent = self.parent(repository)?;
-        if let Some(error) = parent.is_shut().filter(|_| old.is_some()) {
+        if let Some(error) = parent.is_shut(asker.class).filter(|_| old.is_some()) {
             return self.stale(repository, old, error.into());
         }
         let refreshed = self.refresh(repository, slot, asker, old.is_some());
@@ -129,7 +129,7 @@ impl Shared {
         let Ok(parent) = self.parent(repository) else { return };
         let is_known = self.absent.get(&key).is_some() || self.useless.get(&key).is_some();
         let was_asked = self.looked.get(&key).is_some();
-        if is_known || was_asked || parent.is_shut().is_some() || parent.is_silent() {
+        if is_known || was_asked || parent.is_shut(asker.class).is_some() || parent.is_silent() {
             return;
         }
         self.looked.insert(key.clone(), ());
@@ -205,12 +205,16 @@ impl Shared {
         let key = (repository.clone(), slot.clone());
         let shared = self.clone();
         let asker = asker.for_all(self.clock.now() + WORK, is_spare);
+        let urgent = asker.is_urgent();
         let work = || {
-            let (repository, slot) = key.clone();
+            let ((repository, slot), shared, asker) = (key.clone(), shared.clone(), asker.clone());
             async move {
+                let began = shared.clock.now();
                 let asked = shared.ask_again(&repository, &slot, &asker);
                 let outcome = shared.within(WORK, &repository, &asker, asked).await;
                 match &outcome {
+                    // It has changed since.
+                    Err(_) if shared.doubts.cover(&repository, &slot, began) => {}
                     Err(Error::Absent { layer }) => {
                         shared.store.untag(&repository, &slot);
                         shared.absent.insert((repository, slot), layer.clone());
@@ -222,11 +226,13 @@ impl Shared {
                 outcome
             }
         };
-        let (result, outcome) = self
-            .refreshing
-            .join(&self.runtime, key.clone(), work)
-            .await
-            .ok_or(Error::Interrupted)?;
+        let joined = self.refreshing.join(&self.runtime, key.clone(), &work).await;
+        let (mut result, mut outcome) = joined.ok_or(Error::Interrupted)?;
+        // It was asked for nobody in particular, and the window closed.
+        if urgent && outcome == Outcome::Collapsed && result.as_ref().is_err_and(Error::is_closed) {
+            let joined = self.refreshing.join(&self.runtime, key.clone(), &work).await;
+            (result, outcome) = joined.ok_or(Error::Interrupted)?;
+        }
         Ok((result?, outcome))
     }
 

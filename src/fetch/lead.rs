@@ -53,6 +53,8 @@ struct Transfer<'a> {
     left: Option<Staged>,
     /// Where the bytes go, once it has.
     writer: Option<Writer>,
+    /// How long its parent took until it sent, the last time.
+    header: Duration,
     /// Among the transfers of the parent, until its last byte has come.
     place: parent::Place,
 }
@@ -155,6 +157,7 @@ async fn transfer(shared: &Arc<Shared>, flight: &Arc<Flight>, kind: Kind, asker:
         is_continued: false,
         left: None,
         writer: None,
+        header: Duration::ZERO,
         place: parent::Place::new(flight.urgency.clone()),
     };
     fail_point!("fetch.fly");
@@ -228,13 +231,19 @@ impl Transfer<'_> {
             // It is short.
             Kind::Manifest => None,
             Kind::Blob if self.is_rangeless => None,
-            Kind::Blob => self.parent.buy(&self.place).await,
+            Kind::Blob => self.parent.buy(&self.place, self.header).await,
         };
         let outcome = self.attempt_at(bought).await;
         if let Some(bought) = bought {
             let came = self.here().saturating_sub(before);
             self.parent.refund(&self.place, bought.saturating_sub(came));
-            if came > 0 && matches!(outcome, Err(Cut::Again(Error::Ended { .. }))) && came >= bought {
+            let is_short = match &outcome {
+                Err(Cut::Again(Error::Ended { .. })) => true,
+                // Nobody says how much there is.
+                Ok(()) => self.total.is_none(),
+                Err(_) => false,
+            };
+            if is_short && came > 0 && came >= bought {
                 return Ok(Came::Part);
             }
         }
@@ -242,8 +251,13 @@ impl Transfer<'_> {
     }
 
     async fn attempt_at(&mut self, bought: Option<u64>) -> Result<(), Cut> {
+        let asked = self.shared.clock.now();
         let mut answer = self.ask(bought).await?;
+        self.header = self.shared.clock.now().saturating_duration_since(asked);
         let skip = self.check(&answer)?;
+        if self.is_rangeless || (answer.status == 200 && self.here() > 0) {
+            answer.stay();
+        }
         let mut writer = match self.writer.take() {
             Some(writer) => writer,
             None => self.begin(&answer).await,

@@ -364,7 +364,7 @@ impl Shared {
             None => kind,
         };
         let parent = self.parent(repository)?;
-        let asked = match parent.is_shut() {
+        let asked = match parent.is_shut(asker.class) {
             Some(error) => Err(error.into()),
             None => self.word_in_time(parent, repository, digest, kind, asker).await,
         };

@@ -31,6 +31,8 @@ pub struct Answer {
     pace: Pace,
     /// Bytes that were paid for before they were asked for.
     paid: u64,
+    /// Whether it is better kept waiting than begun again.
+    stays: bool,
     /// Held until the body has been read.
     pass: Option<Pass>,
 }
@@ -92,6 +94,7 @@ impl Answer {
             series: frame.series,
             pace: Pace::new(frame.clock, frame.read_timeout),
             paid: 0,
+            stays: false,
             pass: None,
         }
     }
@@ -102,6 +105,11 @@ impl Answer {
         self.paid = paid;
         self.pass = Some(pass);
         self
+    }
+
+    /// It makes way for nobody: begun again, it would bring what it brought before.
+    pub fn stay(&mut self) {
+        self.stays = true;
     }
 
     /// The next bytes; `None` at the end. That all announced bytes came is checked, what they
@@ -121,7 +129,7 @@ impl Answer {
             let is_paid = self.paid > 0;
             match (&self.pass, &wish) {
                 (_, Some(_)) if is_paid => {}
-                (Some(pass), Some(wish)) if pass.may_make_way() => {
+                (Some(pass), Some(wish)) if pass.may_make_way() && !self.stays => {
                     if !wish.granted().await {
                         return Read::MakesWay;
                     }

@@ -62,6 +62,7 @@ impl Shared {
         };
         if self.memory.last() == Kind::Wharf {
             within::tell(&mut exchange.headers, left);
+            within::tell_class(&mut exchange.headers, ask.class);
         }
         let mut reply = exchange.run().await.inspect_err(|error| self.limited(error))?;
         // A refusal by the storage behind a redirect: the signature has run out, or was made for

@@ -23,12 +23,13 @@ const BURST: Duration = Duration::from_millis(90);
 /// So much time's bytes are asked for at once, and never less than so many: each part costs a question.
 const PART: Duration = Duration::from_millis(60);
 const LEAST_PART: f64 = 32.0 * 1024.0;
+const LONGEST_PART: Duration = Duration::from_secs(2);
 
 /// Which class wants something is looked at so often.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Whoever wanted bytes a moment ago will want more.
-const GAP: Duration = Duration::from_millis(25);
+const GAP: Duration = Duration::from_millis(250);
 
 /// Who wants bytes and gets none for so long does not keep the others.
 const STALLED: Duration = Duration::from_secs(1);
@@ -38,6 +39,9 @@ const PATIENCE: Duration = Duration::from_millis(200);
 
 /// What would have to make way waits so long before it begins all the same.
 const LONGEST: Duration = Duration::from_secs(30);
+
+/// A class is never further ahead of those above it than by so many bytes: what it had while they wanted little is not held against it.
+const MOST_AHEAD: f64 = 4.0 * 1024.0 * 1024.0;
 
 /// What each class gets of a line that all want, in the order of [`Class::ALL`].
 const WEIGHTS: [f64; 4] = [950.0, 30.0, 10.0, 10.0];
@@ -69,6 +73,8 @@ struct State {
     /// In the order of [`Class::ALL`].
     lanes: [Lane; 4],
     rate: Option<f64>,
+    /// How much time's bytes may be saved up: on a long way more.
+    burst: Duration,
     /// Since when the rate and the day are as they are.
     settled: Instant,
     day: Day,
@@ -136,6 +142,7 @@ impl Flow {
                 since: now,
                 lanes: [Lane::default(); 4],
                 rate: None,
+                burst: BURST,
                 settled: now,
                 day: Day {
                     name: day,
@@ -183,8 +190,11 @@ impl Flow {
         }
     }
 
-    /// Waits until a part of a blob may be asked for, and pays for it: how many bytes. `None`: the line has no rate.
-    pub(super) async fn buy(&self, urgency: &Urgency) -> Option<u64> {
+    /// Waits until a part of a blob may be asked for, and pays for it: how many bytes. `None`: the line has no rate. `header`: how long
+    /// the upstream takes until it sends.
+    pub(super) async fn buy(&self, urgency: &Urgency, header: Duration) -> Option<u64> {
+        // None comes until the header does: as much more has to be under way.
+        let span = (header * 3 / 2).clamp(PART, LONGEST_PART);
         loop {
             let class = urgency.get();
             let wish = self.wish(class);
@@ -194,7 +204,8 @@ impl Flow {
                 self.settle_now_and_then(&mut state, now);
                 state.refill(now);
                 let rate = state.rate?;
-                let part = (rate * PART.as_secs_f64()).max(LEAST_PART);
+                state.burst = (span * 3 / 2).max(BURST);
+                let part = (rate * span.as_secs_f64()).max(LEAST_PART);
                 if state.is_behind(class, now) {
                     LOOK
                 } else if state.credit < part {
@@ -202,7 +213,7 @@ impl Flow {
                 } else {
                     let amount = state.credit.floor();
                     state.credit -= amount;
-                    state.lanes[class as usize].had += amount / WEIGHTS[class as usize];
+                    state.had(class, amount);
                     #[expect(
                         clippy::cast_possible_truncation,
                         clippy::cast_sign_loss,
@@ -238,9 +249,8 @@ impl Flow {
         if state.rate.is_some() {
             state.credit -= amount;
         }
-        let lane = &mut state.lanes[class as usize];
-        lane.had += amount / WEIGHTS[class as usize];
-        lane.last = Some(now);
+        state.had(class, amount);
+        state.lanes[class as usize].last = Some(now);
         state.day.bytes = state.day.bytes.saturating_add(bytes);
         if state.day.bytes - state.day.noted >= NOTED && self.settings.get().per_day(self.way).is_some() {
             state.day.noted = state.day.bytes;
@@ -309,7 +319,18 @@ impl State {
         let passed = now.saturating_duration_since(self.since).as_secs_f64();
         self.since = now;
         if let Some(rate) = self.rate {
-            self.credit = (self.credit + passed * rate).min((rate * BURST.as_secs_f64()).max(LEAST_PART));
+            self.credit = (self.credit + passed * rate).min((rate * self.burst.as_secs_f64()).max(LEAST_PART));
+        }
+    }
+
+    /// The class has had so many bytes more.
+    fn had(&mut self, class: Class, bytes: f64) {
+        let (above, rest) = self.lanes.split_at_mut(class as usize);
+        let weight = WEIGHTS[class as usize];
+        rest[0].had += bytes / weight;
+        if !above.is_empty() {
+            let most = above.iter().map(|lane| lane.had).fold(0.0, f64::max);
+            rest[0].had = rest[0].had.min(most + MOST_AHEAD / weight);
         }
     }
 

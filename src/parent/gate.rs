@@ -175,9 +175,6 @@ impl Gate {
         if let Some(error) = self.closed(urgency.get()) {
             return Err(self.refused(error));
         }
-        if load == Load::Transfer {
-            self.line.down.clear(&urgency).await;
-        }
         let until = self.clock.now() + patience.span;
         if let Some(error) = self.refuses() {
             return Err(self.refused(error));
@@ -209,6 +206,16 @@ impl Gate {
             Some(error) => Err(self.refused(error)),
             None => Ok(pass),
         }
+    }
+
+    /// Waits, for some time, while others are served that come first.
+    pub(super) async fn clear(&self, class: Class, place: Option<&Place>) -> Result<(), Error> {
+        let urgency = place.map_or_else(|| Urgency::of(class), Place::urgency);
+        if let Some(error) = self.closed(urgency.get()) {
+            return Err(self.refused(error));
+        }
+        self.line.down.clear(&urgency).await;
+        Ok(())
     }
 
     /// Why the class is not let through, whatever the upstream does: no window is open, or what may cross in a day has.

@@ -23,7 +23,7 @@ pub use tls::Identity;
 pub use upstream::Upstream;
 pub use verdict::{DENIED_ACCOUNT, DENIED_HEADER, DENIED_STRANGER, LAYER_HEADER, REASON_HEADER, SPOILED_HEADER};
 pub use via::{Hops, NodeId};
-pub use within::told;
+pub use within::{class_told, told};
 
 pub mod http;
 
@@ -87,7 +87,7 @@ use crate::select::Filter;
 use crate::units::{Clock, Live, Notes};
 
 use breaker::Sign;
-use gate::Patience;
+use gate::{Load, Patience};
 use kind::Kind;
 use shared::Shared;
 
@@ -186,6 +186,10 @@ impl Parent {
 
     async fn ask_in_time(&self, ask: &Ask<'_>) -> Result<Answer, Error> {
         let Shared { gate, clock, wire, .. } = &*self.shared;
+        if ask.load() == Load::Transfer && ask.paid == 0 {
+            // Not of its time.
+            gate.clear(ask.class, ask.place).await?;
+        }
         let began = clock.now();
         let patience = Patience {
             span: within::less_the_way(ask.patience),
@@ -247,25 +251,30 @@ impl Parent {
         self.shared.gate.away()
     }
 
+    /// Whether it is the same registry, at the same URL.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Why nothing of this class is asked now; `None`: the window is open.
     pub fn closed(&self, class: Class) -> Option<Error> {
         self.shared.gate.closed(class)
     }
 
-    /// Why a question for whoever waits is not sent now; `None`: it is. Who has something to serve instead need not wait for it.
-    pub fn is_shut(&self) -> Option<Error> {
-        self.closed(Class::Interactive).or_else(|| self.away())
+    /// Why a question of this class is not sent now; `None`: it is. Who has something to serve instead need not wait for it.
+    pub fn is_shut(&self, class: Class) -> Option<Error> {
+        self.closed(class).or_else(|| self.away())
     }
 
     /// Waits until the next part of a transfer may be asked for, and pays for it: how many bytes. `None`: the line has no rate, and
-    /// the whole may be asked for.
-    pub async fn buy(&self, place: &Place) -> Option<u64> {
+    /// the whole may be asked for. `header`: how long the upstream takes until it sends.
+    pub async fn buy(&self, place: &Place, header: Duration) -> Option<u64> {
         let urgency = place.urgency();
         // Outside the window the gate says so.
         if self.closed(urgency.get()).is_some() {
             return None;
         }
-        self.shared.gate.line.down.buy(&urgency).await
+        self.shared.gate.line.down.buy(&urgency, header).await
     }
 
     /// Of what was bought for a transfer so many bytes did not come.

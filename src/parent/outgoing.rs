@@ -31,12 +31,23 @@ pub(super) enum Outgoing {
 pub(super) struct Progress {
     bytes: AtomicU64,
     is_read: AtomicBool,
+    /// For its turn on the line.
+    waits: AtomicBool,
 }
 
 impl Progress {
     /// Bytes read so far, over all attempts.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// More is not read as the line may take no more now.
+    pub(super) fn waits(&self, waits: bool) {
+        self.waits.store(waits, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
     }
 
     /// Whether there are no more: what is waited for is the answer.

@@ -23,7 +23,7 @@ use crate::oci::media::OCTET_STREAM;
 use crate::oci::{Digest, Name, Reference, Repository};
 
 /// Bytes that go at once, at the most.
-const SLICE: usize = 64 << 10;
+const SLICE: usize = 16 << 10;
 
 /// How often it is looked whether a body gets on.
 const LOOK: Duration = Duration::from_secs(1);
@@ -334,7 +334,9 @@ impl Parent {
         };
         let pass = shared.gate.pass(class, load, None, patience).await?;
         let body = match body {
-            Outgoing::Opened(open, progress) => Outgoing::Opened(tolled(open, &shared.gate.line.up, class), progress),
+            Outgoing::Opened(open, progress) => {
+                Outgoing::Opened(tolled(open, &shared.gate.line.up, class, &progress), progress)
+            }
             Outgoing::Bytes(bytes) => {
                 shared.gate.line.up.crossed(class, bytes.len() as u64, 0);
                 Outgoing::Bytes(bytes)
@@ -399,7 +401,8 @@ impl Parent {
             }
             let (bytes, is_read) = progress.map_or((0, true), |progress| (progress.bytes(), progress.is_read()));
             let now = shared.clock.now();
-            if bytes != before {
+            let waits = progress.is_some_and(Progress::is_waiting);
+            if bytes != before || waits {
                 (before, since) = (bytes, now);
             }
             let limit = if is_read { last } else { shared.read_timeout };
@@ -412,16 +415,18 @@ impl Parent {
 }
 
 /// The same, read no faster than the line may take it.
-fn tolled(open: Open, up: &Arc<Flow>, class: Class) -> Open {
-    let up = Arc::clone(up);
+fn tolled(open: Open, up: &Arc<Flow>, class: Class, progress: &Arc<Progress>) -> Open {
+    let (up, progress) = (Arc::clone(up), Arc::clone(progress));
     Arc::new(move || {
-        let up = Arc::clone(&up);
+        let (up, progress) = (Arc::clone(&up), Arc::clone(&progress));
         let slices = open().flat_map(|piece| iter(sliced(piece)));
         let paid = slices.then(move |piece| {
-            let up = Arc::clone(&up);
+            let (up, progress) = (Arc::clone(&up), Arc::clone(&progress));
             async move {
                 if let Ok(piece) = &piece {
+                    progress.waits(true);
                     up.wish(class).granted_at_last().await;
+                    progress.waits(false);
                     up.crossed(class, piece.len() as u64, 0);
                 }
                 piece

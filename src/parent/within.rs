@@ -1,4 +1,4 @@
-//! How long an answer is waited for below: what a node tells its parent, if that is a node too.
+//! How long an answer is waited for below, if it is: what a node tells its parent, if that is a node too.
 //!
 //! Each layer keeps a little for the way, so that whoever gives up first is the topmost, and its explanation
 //! arrives before those below give up by themselves.
@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use super::gate::Class;
+
+/// That nobody waits at all.
+const CLASS: HeaderName = HeaderName::from_static("wharf-class");
 /// Milliseconds until nobody waits for the header any more.
 const HEADER: HeaderName = HeaderName::from_static("wharf-answer-within");
 
@@ -26,9 +30,26 @@ pub(super) fn tell(headers: &mut HeaderMap, left: Duration) {
     }
 }
 
+/// Tells it that nobody waits: then it does not cross the line of that one, either, outside its window, or before what somebody waits
+/// for.
+pub(super) fn tell_class(headers: &mut HeaderMap, class: Class) {
+    if class == Class::Synchronisation {
+        headers.insert(CLASS, HeaderValue::from_static("synchronisation"));
+    }
+}
+
+/// What a node below said of it. An operator who wants something now waits for it.
+pub fn class_told(headers: &HeaderMap) -> Class {
+    match headers.get(CLASS) {
+        Some(class) if class == "synchronisation" => Class::Synchronisation,
+        _ => Class::Interactive,
+    }
+}
+
 /// That is for nodes alone.
 pub(super) fn keep_to_ourselves(headers: &mut HeaderMap) {
     headers.remove(HEADER);
+    headers.remove(CLASS);
 }
 
 /// What a node below said; `None` if it said nothing, or nothing that makes sense.

@@ -191,7 +191,7 @@ impl Shared {
         };
         let unknown = tags.iter().filter(|tag| !self.store.knows_above(repository, tag));
         // It is for what will be written back.
-        let is_asked = parent.closed(Class::WriteBack).or_else(|| parent.is_shut()).is_none();
+        let is_asked = parent.is_shut(Class::WriteBack).is_none();
         let asked = unknown.filter(|_| is_asked).map(|tag| async move {
             let known = self.fetch.parent_has(repository, tag, asker).await.ok()?;
             Some((tag.clone(), known?))

@@ -38,7 +38,7 @@ use crate::auth::{Action, Gate, Principal, Shelf};
 use crate::events::Audit;
 use crate::fetch::Asker;
 use crate::oci::Repository;
-use crate::parent::{self, Class, NodeId};
+use crate::parent::{self, NodeId};
 use crate::push::{Incoming, Push};
 use crate::router::{self, Names, Route, Routed};
 use crate::status::{Children, Receipts};
@@ -292,6 +292,7 @@ impl Serve {
             return Err(Refusal::Loop);
         }
         let within = parent::told(request.headers).map_or(self.answer_within, |told| told.min(self.answer_within));
-        Ok(Asker::new(hops, Class::Interactive, self.clock.now() + within))
+        let class = parent::class_told(request.headers);
+        Ok(Asker::new(hops, class, self.clock.now() + within))
     }
 }

@@ -168,7 +168,7 @@ impl Receipts {
         digest: &Digest,
         hops: &Hops,
     ) -> Result<Option<Answer>, Error> {
-        if let Some(away) = parent.is_shut() {
+        if let Some(away) = parent.is_shut(Class::Interactive) {
             return Err(away);
         }
         if !parent.is_wharf() {

@@ -25,8 +25,9 @@ const OFFLINE: Duration = Duration::from_secs(100);
 /// It is forgotten after that.
 const FORGOTTEN: Duration = Duration::from_secs(7 * 86_400);
 
-/// Nodes below that are known at a time.
+/// Nodes below that are known at a time, and bytes of what they said. Whoever said nothing for longest makes way.
 const MOST: usize = 1000;
+const MOST_KEPT: usize = 16 << 20;
 
 /// Layers below that a report tells of.
 const DEEPEST: usize = 16;
@@ -185,12 +186,19 @@ pub struct Child {
     pub summary: Summary,
 }
 
+/// What one of them said.
+struct Said {
+    at: Instant,
+    bytes: usize,
+    summary: Summary,
+}
+
 /// What the nodes below said of themselves. Clones are the same.
 #[derive(Clone)]
 pub struct Children(Arc<Known>);
 
 struct Known {
-    said: Mutex<BTreeMap<(String, String), (Instant, Summary)>>,
+    said: Mutex<BTreeMap<(String, String), Said>>,
     clock: Clock,
 }
 
@@ -201,26 +209,28 @@ impl Children {
         Self(Arc::new(Known { said, clock }))
     }
 
-    /// A node that logged in as `account` says this; `false`: there are too many.
-    pub fn hear(&self, account: &str, summary: Summary) -> bool {
+    /// A node that logged in as `account` says this, in so many bytes.
+    pub fn hear(&self, account: &str, summary: Summary, bytes: usize) {
         let now = self.0.clock.now();
         let mut said = self.0.said.lock();
-        said.retain(|_, (at, _)| now.saturating_duration_since(*at) < FORGOTTEN);
+        said.retain(|_, said| now.saturating_duration_since(said.at) < FORGOTTEN);
         let key = (summary.name.clone(), account.to_owned());
-        if said.len() >= MOST && !said.contains_key(&key) {
-            return false;
+        let at = now;
+        said.insert(key, Said { at, bytes, summary });
+        while said.len() > MOST || said.values().map(|said| said.bytes).sum::<usize>() > MOST_KEPT {
+            let oldest = said.iter().min_by_key(|(_, said)| said.at).map(|(key, _)| key.clone());
+            let Some(oldest) = oldest else { return };
+            said.remove(&oldest);
         }
-        said.insert(key, (now, summary));
-        true
     }
 
     /// What they said last, with its age, and whether it can still be so.
     fn list(&self) -> Vec<Child> {
         let now = self.0.clock.now();
         let said = self.0.said.lock();
-        let one = |((_, account), (at, summary)): (&(String, String), &(Instant, Summary))| {
-            let age = now.saturating_duration_since(*at);
-            let mut summary = summary.clone();
+        let one = |((_, account), said): (&(String, String), &Said)| {
+            let age = now.saturating_duration_since(said.at);
+            let mut summary = said.summary.clone();
             summary.age(age, 0);
             Child {
                 age_seconds: age.as_secs(),
@@ -233,6 +243,14 @@ impl Children {
 }
 
 impl Summary {
+    /// Leaves out what lies so deep below.
+    fn cut(&mut self, depth: usize) {
+        match depth {
+            0 => self.children.clear(),
+            _ => self.children.iter_mut().for_each(|child| child.summary.cut(depth - 1)),
+        }
+    }
+
     /// The same, `more` later: who has said nothing for long is offline. What lies deeper than a report may go is cut off.
     fn age(&mut self, more: Duration, depth: usize) {
         if more > OFFLINE {
@@ -246,6 +264,18 @@ impl Summary {
             child.summary.age(Duration::from_secs(child.age_seconds), depth + 1);
         }
     }
+}
+
+/// As it is sent: of a plant that is too large for a report the lowest layers are left out.
+fn sendable(mut summary: Summary) -> Vec<u8> {
+    for depth in (0..DEEPEST).rev() {
+        let written = serde_json::to_vec(&summary).expect("numbers and strings are JSON");
+        if written.len() <= MOST_BYTES {
+            return written;
+        }
+        summary.cut(depth);
+    }
+    serde_json::to_vec(&summary).expect("numbers and strings are JSON")
 }
 
 /// What a summary is made of. Cheap to clone.
@@ -347,12 +377,7 @@ impl Summaries {
             .queue
             .trouble()
             .map(|trouble| detail("Queue", "QueueError", trouble));
-        let failed = report
-            .pass
-            .errors
-            .first()
-            .filter(|_| report.pass.sync_state == State::Failed);
-        let sync = failed.map(|error| detail("Sync", "SyncError", error.clone()));
+        let sync = report.unwell.clone().map(|error| detail("Sync", "SyncError", error));
         let parent = self.parent.as_ref().and_then(|parent| {
             let (_, words) = parent.trouble()?;
             Some(detail("Parent", "ParentError", words))
@@ -378,10 +403,13 @@ impl Summaries {
                 let _ = parent.ping().await;
             }
             if is_there && parent.is_wharf() {
-                let summary = serde_json::to_vec(&self.now()).expect("numbers and strings are JSON");
+                let summary = sendable(self.now());
                 match parent.report(summary.into()).await {
                     Ok(true) => {}
-                    Ok(false) => pause = SELDOM,
+                    Ok(false) => {
+                        tracing::info!(parent = parent.name(), "the parent takes no report of this node");
+                        pause = SELDOM;
+                    }
                     Err(error) => tracing::debug!(error = with_causes(&error), "no report reached the parent"),
                 }
             } else {
@@ -419,7 +447,7 @@ mod tests {
             account: String::new(),
             summary: said("l2", Vec::new()),
         };
-        assert!(children.hear("line", said("l3", vec![lowest])));
+        children.hear("line", said("l3", vec![lowest]), 100);
 
         hand.advance(Duration::from_secs(90));
         let list = children.list();
@@ -436,18 +464,38 @@ mod tests {
         hand.advance(Duration::from_secs(20));
         assert_eq!(children.list()[0].summary.connection_state, Connection::Offline);
         hand.advance(FORGOTTEN);
-        assert!(children.hear("line", said("l4", Vec::new())));
+        children.hear("line", said("l4", Vec::new()), 100);
         assert_eq!(children.list().len(), 1);
     }
 
     #[test]
-    fn no_more_nodes_are_remembered_than_a_plant_has() {
-        let children = Children::new(Clock::system());
-        for at in 0..MOST {
-            assert!(children.hear("", said(&format!("n{at}"), Vec::new())));
+    fn no_more_nodes_are_remembered_than_a_plant_has_and_who_was_silent_for_longest_makes_way() {
+        let (clock, hand) = Clock::manual();
+        let children = Children::new(clock);
+        for at in 0..=MOST {
+            children.hear("", said(&format!("n{at}"), Vec::new()), 100);
+            hand.advance(Duration::from_millis(1));
         }
+        let names: Vec<String> = children.list().into_iter().map(|child| child.summary.name).collect();
+        assert!(names.len() == MOST && !names.contains(&"n0".to_owned()));
 
-        assert!(!children.hear("", said("one-more", Vec::new())));
-        assert!(children.hear("", said("n0", Vec::new())));
+        children.hear("", said("large", Vec::new()), MOST_KEPT - 150);
+        assert_eq!(children.list().len(), 2);
+    }
+
+    #[test]
+    fn a_report_that_is_too_large_leaves_out_the_lowest_layers() {
+        let below = |name: &str, children| Child {
+            age_seconds: 0,
+            account: "x".repeat(1000),
+            summary: said(name, children),
+        };
+        let lines = (0..2000).map(|at| below(&format!("line{at}"), Vec::new())).collect();
+        let summary = said("l5", vec![below("l4", vec![below("l3", lines)])]);
+
+        let sent: Summary = serde_json::from_slice(&sendable(summary)).unwrap();
+
+        let l3 = &sent.children[0].summary.children[0].summary;
+        assert!(l3.name == "l3" && l3.children.is_empty());
     }
 }

@@ -145,6 +145,11 @@ impl Store {
         self.shared.ledger.lock().entry(link.digest()).map(|entry| entry.size)
     }
 
+    /// Bytes of what lies here, for whoever counts: that it is here says nothing of who may have it.
+    pub fn size_of(&self, digest: &Digest) -> Option<u64> {
+        self.shared.ledger.lock().entry(digest).map(|entry| entry.size)
+    }
+
     /// Records that `repository`'s upstream has this content. Nothing happens if it is not here.
     pub fn link(&self, repository: &Repository, digest: &Digest) -> Option<Link> {
         let shared = &self.shared;

@@ -208,6 +208,8 @@ impl Records {
                 row.confirmed = Some(confirmed);
                 return;
             }
+            // It was asked before.
+            Some(row) if row.confirmed.is_some_and(|known| known.at > confirmed.at) => return,
             Some(row) if row.digest == *digest => {
                 row.confirmed = Some(confirmed);
                 return;

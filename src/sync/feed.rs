@@ -64,6 +64,8 @@ struct Ring {
     told: HashMap<(Repository, About), (u64, Option<Digest>)>,
     /// When somebody last asked.
     asked: Option<Instant>,
+    /// Whether what happens above is heard.
+    is_heard: bool,
 }
 
 /// An event with its number.
@@ -96,6 +98,9 @@ pub struct Told {
     pub last: u64,
     /// Whether nothing is missing since what was asked for.
     pub complete: bool,
+    /// Whether the node would know of what happens above it: nothing is above it, or it hears that.
+    #[serde(default)]
+    pub heard: bool,
     /// In the order in which it happened.
     pub events: Vec<Line>,
 }
@@ -185,6 +190,7 @@ impl Feed {
         let mut ring = self.0.ring.lock();
         *ring = Ring {
             asked: ring.asked,
+            is_heard: ring.is_heard,
             ..Ring::new()
         };
         drop(ring);
@@ -192,6 +198,11 @@ impl Feed {
             grown.last = 0;
             grown.renewed += 1;
         });
+    }
+
+    /// Whether what happens above is heard here, from now on.
+    pub(super) fn hears(&self, is_heard: bool) {
+        self.0.ring.lock().is_heard = is_heard;
     }
 
     /// The node stops: nobody waits any longer.
@@ -252,6 +263,7 @@ impl Feed {
             unprefixed: self.0.unprefixed.as_str().to_owned(),
             last,
             complete,
+            heard: ring.is_heard,
             events,
         }
     }
@@ -293,6 +305,7 @@ impl Ring {
             numbered: VecDeque::new(),
             told: HashMap::new(),
             asked: None,
+            is_heard: false,
         }
     }
 

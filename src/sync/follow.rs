@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::feed::{Line, OLDEST, Told, VERSION};
-use super::state::Scope;
+use super::state::{Scope, State};
 use super::{Shared, Syncer, Trigger};
 use crate::oci::{Registry, Repository, Tag};
 use crate::parent::{Class, Since};
@@ -36,6 +36,8 @@ pub(super) struct Following {
     pub(super) has_missed: bool,
     /// When it was last heard, or could not be as the parent was away.
     pub(super) heard: Option<Instant>,
+    /// Whether the parent itself hears what happens above it, as far as it said.
+    pub(super) is_whole: bool,
 }
 
 /// Whether what happens above is heard.
@@ -50,6 +52,13 @@ pub(super) enum Fed {
     Off,
     /// The parent has none.
     None,
+}
+
+impl Following {
+    /// Whether the parent hears all that happens above it, as far as it said when it was last heard.
+    pub(super) fn is_whole_or_was(&self) -> bool {
+        self.is_whole || self.state == Fed::Off
+    }
 }
 
 impl Fed {
@@ -77,14 +86,16 @@ impl Syncer {
         let shared = &self.shared;
         let registry = shared.names.unprefixed().clone();
         if !shared.fetch.asks(&registry) {
-            shared.is_fed(Fed::None);
+            shared.is_fed(Fed::None, false);
+            // Nothing is above.
+            shared.feed.hears(true);
             return;
         }
         let (mut known, mut pause) = (Known::default(), PAUSE);
         loop {
             let is_wanted = !shared.rules.get().is_empty() || shared.feed.is_listened_to();
             if !is_wanted || shared.is_away(Class::Synchronisation) {
-                shared.is_fed(Fed::Off);
+                shared.is_fed(Fed::Off, false);
                 tokio::time::sleep(LOOK).await;
                 continue;
             }
@@ -94,13 +105,13 @@ impl Syncer {
                     known = shared.hear(told, &known);
                 }
                 Ok(None) => {
-                    shared.is_fed(Fed::None);
+                    shared.is_fed(Fed::None, false);
                     known = Known::default();
                     tokio::time::sleep(NONE).await;
                 }
                 Err(words) => {
                     tracing::debug!(words, "the feed of the parent broke off");
-                    shared.is_fed(Fed::Off);
+                    shared.is_fed(Fed::Off, false);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
@@ -116,7 +127,11 @@ impl Shared {
             version: VERSION,
             epoch: &known.epoch,
             last: known.last,
-            wait: WAIT,
+            // What came while it was not heard is told at once; and whoever tries a parent that failed must not take long for it.
+            wait: match self.following.lock().state {
+                Fed::Live => WAIT,
+                _ => Duration::ZERO,
+            },
         };
         let asker = self.asker(Class::Synchronisation);
         let answer = self.fetch.feed(registry, since, &asker).await;
@@ -136,9 +151,13 @@ impl Shared {
                 .filter(|line| line.sequence > known.last)
                 .filter_map(|line| self.meant(line, &told.unprefixed))
                 .collect();
-            for event in events.iter().filter(|event| !self.knows(event)) {
+            // What is brought just now may not be what the tag names any more.
+            let is_still = self.book.lock().pass.sync_state != State::Syncing;
+            for event in &events {
                 self.fetch.doubt(&event.repository, &event.about);
-                self.note(event);
+                if !(is_still && self.knows(event)) {
+                    self.note(event);
+                }
             }
             // In this order: whoever is told asks at once.
             self.feed.tell(events);
@@ -148,8 +167,14 @@ impl Shared {
             let is_first = known.epoch.is_empty() && self.book.lock().pass.number == 0;
             self.following.lock().has_missed |= !is_first;
         }
-        self.is_fed(Fed::Live);
-        self.book.lock().stands(self.clock.wall());
+        self.is_fed(Fed::Live, told.heard);
+        let is_all = {
+            let following = self.following.lock();
+            told.heard && !following.has_missed && following.changed.is_empty()
+        };
+        if is_all {
+            self.book.lock().stands(self.clock.wall());
+        }
         self.wake.notify_one();
         Known {
             epoch: told.epoch,
@@ -201,8 +226,10 @@ impl Shared {
         self.following.lock().changed.insert((event.repository.clone(), tag));
     }
 
-    fn is_fed(&self, fed: Fed) {
+    fn is_fed(&self, fed: Fed, is_whole: bool) {
+        self.feed.hears(is_whole);
         let mut following = self.following.lock();
+        following.is_whole = is_whole;
         let was = std::mem::replace(&mut following.state, fed);
         match fed {
             Fed::Live => following.heard = Some(self.clock.now()),

@@ -94,6 +94,8 @@ pub(crate) struct Shared {
     /// Manifests of which the parent was asked lately what refers to them.
     referred: moka::sync::Cache<(Repository, Digest), ()>,
     taken: Mutex<Taken>,
+    /// When what is selected was last counted anew after what the parent told.
+    settled: Mutex<Instant>,
     /// One at a time says what a pass would do.
     planning: Semaphore,
     begun: Instant,
@@ -126,6 +128,7 @@ impl Syncer {
                     .time_to_live(REFERRED)
                     .build(),
                 taken: Mutex::default(),
+                settled: Mutex::new(clock.now()),
                 planning: Semaphore::new(1),
                 begun: clock.now(),
                 clock,
@@ -227,6 +230,10 @@ impl Syncer {
         let book = self.shared.book.lock();
         Report {
             pass: book.pass.clone(),
+            unwell: book
+                .unwell
+                .clone()
+                .filter(|_| book.pass.number > 0 && book.pass.sync_state != State::Syncing),
             feed: self.shared.following.lock().state.as_str(),
             waiting: book.orders.len(),
             rules: book.rules.clone(),
@@ -298,7 +305,14 @@ impl Next {
             self.trigger = Trigger::Scheduled;
         }
         if !is_in_sync {
-            (self.is_in_sync, self.at) = (false, now + self.again);
+            // What fails again and again must not put off what failed before.
+            let at = now + self.again;
+            self.at = if self.is_in_sync || is_whole {
+                at
+            } else {
+                self.at.min(at)
+            };
+            self.is_in_sync = false;
             self.again = (self.again * 2).min(MOST_AGAIN);
         } else if is_whole {
             (self.is_in_sync, self.ended, self.again) = (true, now, AGAIN);
@@ -342,7 +356,8 @@ impl Shared {
     /// Whether the parent tells what happens, or did a moment ago and tells the rest as soon as it is there again.
     fn will_be_fed(&self, following: &Following) -> bool {
         let is_late = |heard: Instant| self.clock.now().saturating_duration_since(heard) > FEED_AGAIN_WITHIN;
-        following.state == Fed::Live || !following.heard.is_none_or(is_late)
+        let is_told = following.state == Fed::Live || !following.heard.is_none_or(is_late);
+        is_told && following.is_whole_or_was() && !self.book.lock().has_others
     }
 
     /// Waits a moment for the feed of the parent.

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -19,6 +20,9 @@ use crate::units::{Size, with_causes};
 
 /// Tags that are looked at, and whose content is fetched, at a time.
 const TAGS_AT_ONCE: usize = 8;
+
+/// After what the parent told it is looked so often at the most what is not selected any more.
+const SETTLED: Duration = Duration::from_secs(60);
 
 /// Troubles that are told one by one.
 const TOLD: usize = 20;
@@ -167,10 +171,20 @@ impl Shared {
             class: _,
         } = self.select(&rules, scope, trigger.class()).await;
         wanted.sort_by_key(|wanted| Reverse(wanted.priority));
+        if scope.named.is_empty() {
+            let is_other = |wanted: &Arc<Wanted>| {
+                !self
+                    .fetch
+                    .is_through(self.names.unprefixed(), &wanted.repository.registry)
+            };
+            self.book.lock().has_others = wanted.iter().any(is_other);
+        }
         self.progress(|progress| progress.tags = wanted.len() as u64);
 
         let mut reports: Vec<RuleReport> = rules.iter().enumerate().map(report_of).collect();
-        *self.taken.lock() = Taken::default();
+        if !scope.is_fed {
+            *self.taken.lock() = Taken::default();
+        }
         let mut fates = Spread::over(&wanted);
         let work = |wanted: Arc<Wanted>| {
             let shared = Arc::clone(self);
@@ -215,12 +229,15 @@ impl Shared {
             troubles.push(why);
         }
         if is_whole {
-            let mut kept = std::mem::take(&mut self.taken.lock().digests);
+            let mut kept = self.taken.lock().digests.clone();
             // Of what could not be looked at, what is shown stays.
             if !troubles.is_empty() {
                 kept.extend(self.shown().await);
             }
             self.store.select_only(kept);
+        }
+        if scope.is_fed {
+            self.settle().await;
         }
         let now = self.clock.wall();
         let mut book = self.book.lock();
@@ -301,6 +318,23 @@ impl Shared {
             .collect();
         planned.drop.sort();
         planned
+    }
+
+    /// Lets go of what was selected and is so no longer, now and then: all that is here is walked for it.
+    async fn settle(&self) {
+        let now = self.clock.now();
+        {
+            let mut settled = self.settled.lock();
+            if now.saturating_duration_since(*settled) < SETTLED {
+                return;
+            }
+            *settled = now;
+        }
+        let kept = self.shown().await;
+        let sizes = kept.iter().filter_map(|digest| self.store.size_of(digest));
+        let bytes = sizes.fold(0, u64::saturating_add);
+        self.store.select_only(kept.clone());
+        *self.taken.lock() = Taken { digests: kept, bytes };
     }
 
     /// Keeps from eviction what is here of what the rules select, without asking anybody.

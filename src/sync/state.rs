@@ -57,6 +57,9 @@ pub struct Report {
     /// The pass under way, else the last one.
     #[serde(flatten)]
     pub pass: Pass,
+    /// What went wrong when all that is selected was last looked at.
+    #[serde(skip)]
+    pub unwell: Option<String>,
     /// Whether the parent tells what happens: live, off, none.
     pub feed: &'static str,
     /// Of the passes that were asked for and have not begun.
@@ -160,6 +163,10 @@ pub struct Scope {
 pub(super) struct Book {
     pub(super) pass: Pass,
     pub(super) rules: Vec<RuleReport>,
+    /// What went wrong first when all that is selected was last looked at; until then that it was not.
+    pub(super) unwell: Option<String>,
+    /// Whether some of it comes from elsewhere than the parent.
+    pub(super) has_others: bool,
     /// Asked for and not begun, with the numbers that they will have at the least.
     pub(super) orders: VecDeque<Scope>,
 }
@@ -179,6 +186,8 @@ impl Book {
                 errors: Vec::new(),
             },
             rules: Vec::new(),
+            unwell: Some("not yet looked at".to_owned()),
+            has_others: false,
             orders: VecDeque::new(),
         }
     }
@@ -199,7 +208,7 @@ impl Book {
 
     /// Nothing has happened that is not known: what was whole is so still.
     pub(super) fn stands(&mut self, now: SystemTime) {
-        if self.pass.sync_state != State::Succeeded || self.pass.last_successful_sync_end_time.is_none() {
+        if self.pass.sync_state != State::Succeeded || self.unwell.is_some() || self.has_others {
             return;
         }
         self.pass.last_successful_sync_end_time = Some(now.into());
@@ -212,6 +221,9 @@ impl Book {
     pub(super) fn end(&mut self, now: SystemTime, is_whole: bool) {
         self.pass.last_sync_end_time = Some(now.into());
         self.pass.sync_state = State::Failed;
+        if is_whole || !self.pass.errors.is_empty() {
+            self.unwell = self.pass.errors.first().cloned();
+        }
         if self.pass.errors.is_empty() {
             self.pass.sync_state = State::Succeeded;
             if is_whole {

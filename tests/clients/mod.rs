@@ -27,3 +27,5 @@ mod logins;
 // All of them, pushing.
 mod pushing;
 mod skopeo;
+// Nodes alone, and all that leaves their machines.
+mod layers;
