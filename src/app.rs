@@ -34,8 +34,8 @@ use crate::select::Filter;
 use crate::serve::Serve;
 use crate::status::{Children, Receipts, Status, Summaries, Wall};
 use crate::store::{Kept, Store};
-use crate::sync::{Feed, Syncer};
-use crate::units::{Clock, Live, Notes};
+use crate::sync::{Feed, Leaving, Syncer};
+use crate::units::{Clock, Live, Notes, Span};
 use crate::{admin, auth, config, events, fetch, listener, parent, push, queue, serve, store, sync};
 
 /// How long replies under way may take after the signal to stop.
@@ -271,6 +271,10 @@ impl App {
             store: store.clone(),
             fetch: fetch.clone(),
             feed: feed.clone(),
+            leaving: match mode {
+                Mode::Mirror => Leaving::Purge(Span::default()),
+                Mode::Registry => Leaving::Keep,
+            },
         };
         let syncer = Syncer::new(rules, parts, ahead, clock.clone(), counted);
         fetching.spawn(syncer.clone().follow());

@@ -717,6 +717,10 @@ impl Lines {
         self.list("platforms", &platforms);
         self.bare("referrers", rule.referrers);
         self.bare("priority", rule.priority);
+        match rule.leaving {
+            Some(leaving) => self.key("leaving", leaving),
+            None => self.text += "# leaving: purge in a mirror, keep in a registry\n",
+        }
     }
 
     fn auth(&mut self, auth: &auth::Config) {

@@ -117,6 +117,40 @@ async fn what_rules_select_is_here_before_anyone_asks_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn what_no_rule_selects_any_more_goes_from_a_mirror_and_stays_in_a_registry_unless_the_rule_said_otherwise() {
+    for (mode, leaving, stays) in [
+        ("mirror", "", false),
+        ("registry", "", true),
+        ("mirror", "leaving = \"keep\"\n", true),
+        ("registry", "leaving = \"purge\"\n", false),
+        ("mirror", "leaving = \"1d\"\n", true),
+    ] {
+        let mut parent = Upstream::start().await;
+        let app = parent.new_image("plant/app", "v1", &[100]);
+        let line = parent.new_image("plant/line", "v1", &[100]);
+        let rules = format!("[[sync]]\nrepositories = [\"plant/app\", \"plant/line\"]\n{leaving}");
+        let setup = selecting(&parent, &rules);
+        let setup = if mode == "registry" { setup.registry() } else { setup };
+        let mut node = setup.start().await;
+        ended(&node, "Succeeded").await;
+
+        // Remembered, whoever ends it.
+        node.kill();
+        node.setup = node.setup.clone().amended(", \"plant/line\"", "");
+        node.start().await;
+        ended(&node, "Succeeded").await;
+        parent.stop().await;
+
+        assert_here(&node, "plant/app", "v1", &app).await;
+        let reply = node.get(&manifest("plant/line", "v1")).await;
+        assert_eq!(reply.status == 200, stays, "{mode} {leaving}: {reply}");
+        if stays {
+            reply.assert_is(&line.manifest.bytes);
+        }
+    }
+}
+
+#[tokio::test]
 async fn of_an_index_the_selected_platforms_come_and_the_rest_on_demand() {
     let parent = Upstream::start().await;
     let images: Vec<Image> = (0..3).map(|_| Image::of(&[5000])).collect();

@@ -34,10 +34,12 @@ pub enum Kept {
     Words,
     /// What is noted of windows and bandwidth.
     Notes,
+    /// What rules select, or did.
+    Selected,
 }
 
 impl Kept {
-    pub(super) const ALL: [Self; 4] = [Self::Tokens, Self::Keys, Self::Words, Self::Notes];
+    pub(super) const ALL: [Self; 5] = [Self::Tokens, Self::Keys, Self::Words, Self::Notes, Self::Selected];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -45,6 +47,7 @@ impl Kept {
             Self::Keys => "keys",
             Self::Words => "words",
             Self::Notes => "notes",
+            Self::Selected => "selected",
         }
     }
 }

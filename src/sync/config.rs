@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::leave::Leaving;
 use crate::router::Names;
 use crate::select::{Chosen, Globs, Matching, Platform, Versions};
 
@@ -23,6 +24,8 @@ pub struct Rule {
     pub referrers: bool,
     /// What is fetched first: the highest.
     pub priority: i64,
+    /// What becomes of a tag that it selects no longer; `None`: as is usual in the node's mode.
+    pub leaving: Option<Leaving>,
 }
 
 #[derive(Deserialize)]
@@ -46,6 +49,7 @@ struct Written {
     referrers: bool,
     #[serde(default)]
     priority: i64,
+    leaving: Option<Leaving>,
 }
 
 fn yes() -> bool {
@@ -80,6 +84,7 @@ impl TryFrom<Written> for Rule {
             platforms: written.platforms,
             referrers: written.referrers,
             priority: written.priority,
+            leaving: written.leaving,
         })
     }
 }

@@ -5,6 +5,7 @@ mod closure;
 mod config;
 mod feed;
 mod follow;
+mod leave;
 mod metrics;
 mod pass;
 mod state;
@@ -18,12 +19,14 @@ use tokio::sync::{Notify, Semaphore};
 
 pub use config::Rule;
 pub use feed::{Feed, OLDEST as FEED_OLDEST, Question, VERSION as FEED_VERSION};
+pub use leave::Leaving;
 pub use metrics::Metrics;
 pub use pass::{Completeness, Planned, PlannedTag};
 pub use state::{Pass, Progress, Report, RuleReport, Scope, State, Trigger};
 
 use self::closure::Want;
 use self::follow::{Fed, Following};
+use self::leave::Selected;
 use self::pass::Taken;
 use self::state::Book;
 use crate::fetch::{Asker, Fetch};
@@ -76,6 +79,8 @@ pub struct Parts {
     pub fetch: Fetch,
     /// Where the nodes below are told.
     pub feed: Feed,
+    /// What becomes of what is selected no longer, where no rule says it.
+    pub leaving: Leaving,
 }
 
 pub(crate) struct Shared {
@@ -94,6 +99,10 @@ pub(crate) struct Shared {
     /// Manifests of which the parent was asked lately what refers to them.
     referred: moka::sync::Cache<(Repository, Digest), ()>,
     taken: Mutex<Taken>,
+    /// All tags that are selected, and those that were.
+    selected: Mutex<Selected>,
+    /// What becomes of these, where no rule says it.
+    leaving: Leaving,
     /// When what is selected was last counted anew after what the parent told.
     settled: Mutex<Instant>,
     /// One at a time says what a pass would do.
@@ -111,6 +120,7 @@ impl Syncer {
             store,
             fetch,
             feed,
+            leaving,
         } = parts;
         Self {
             shared: Arc::new(Shared {
@@ -128,6 +138,8 @@ impl Syncer {
                     .time_to_live(REFERRED)
                     .build(),
                 taken: Mutex::default(),
+                selected: Mutex::default(),
+                leaving,
                 settled: Mutex::new(clock.now()),
                 planning: Semaphore::new(1),
                 begun: clock.now(),
@@ -141,6 +153,10 @@ impl Syncer {
     /// what it tells, and whichever is asked for.
     pub async fn run(self) {
         let shared = &self.shared;
+        let store = shared.store.clone();
+        if let Ok(selected) = tokio::task::spawn_blocking(move || Selected::read(&store)).await {
+            *shared.selected.lock() = selected;
+        }
         shared.recall().await;
         shared.await_feed().await;
         let mut next = Next::new(shared.clock.now());

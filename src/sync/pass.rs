@@ -239,6 +239,18 @@ impl Shared {
         if scope.is_fed {
             self.settle().await;
         }
+        if is_whole && troubles.is_empty() {
+            let leaving = |wanted: &Arc<Wanted>| {
+                let said = wanted
+                    .rules
+                    .iter()
+                    .map(|rule| rules[*rule].leaving.unwrap_or(self.leaving));
+                let key = (self.names.spell(&wanted.repository), wanted.tag.clone());
+                Some((key, said.max()?))
+            };
+            let gone = self.let_go(wanted.iter().filter_map(leaving).collect()).await;
+            self.progress(|progress| progress.dropped += gone);
+        }
         let now = self.clock.wall();
         let mut book = self.book.lock();
         if is_whole {
@@ -638,7 +650,7 @@ impl Shared {
     }
 
     /// Whether the tag is here because the parent has it.
-    fn is_parents(&self, repository: &Repository, tag: &Tag) -> bool {
+    pub(super) fn is_parents(&self, repository: &Repository, tag: &Tag) -> bool {
         let row = self.store.tag(repository, &Slot::Tag(tag.clone()));
         row.is_some_and(|row| row.origin == Origin::Parent)
     }

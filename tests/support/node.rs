@@ -200,6 +200,13 @@ impl Setup {
         setup
     }
 
+    /// The same with something else in the place of a part of those.
+    pub fn amended(mut self, from: &str, to: &str) -> Self {
+        assert!(self.more.contains(from), "{from} is not in {}", self.more);
+        self.more = self.more.replace(from, to);
+        self
+    }
+
     /// Further sections, as they stand.
     pub fn more(mut self, sections: &str) -> Self {
         self.more += sections;
