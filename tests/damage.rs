@@ -436,6 +436,8 @@ async fn what_came_wrong_and_cannot_be_removed_is_not_built_upon() {
         assert!(!broken.complete, "{broken}");
         assert!(stage.node.partial_of(&stage.digest).exists(), "it could be removed");
         stage.parent.without_faults();
+        // Whoever asks while it is given up would be given up with it.
+        tokio::time::sleep(Duration::from_millis(300)).await;
 
         stage.node.get(&stage.target).await.assert_is(&stage.bytes);
     }

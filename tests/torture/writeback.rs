@@ -453,7 +453,8 @@ async fn a_parent_that_keeps_no_uploads_gets_all_in_the_order_of_the_pushes_thou
         pushes: sized(32, 200),
         kills: sized(3, 10),
         layer: 2 * MIB,
-        pace: 12 << 20,
+        // Slow enough that a kill meets an upload.
+        pace: 6 << 20,
         pause: Duration::from_millis(sized(100, 300)),
         kill_within: Duration::from_secs(sized(2, 6)),
     };
