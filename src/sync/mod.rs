@@ -243,6 +243,8 @@ impl Syncer {
 
     /// How it stands.
     pub fn report(&self) -> Report {
+        // Before the book is held: who holds this one may want that.
+        let feed = self.shared.following.lock().state.as_str();
         let book = self.shared.book.lock();
         Report {
             pass: book.pass.clone(),
@@ -250,7 +252,7 @@ impl Syncer {
                 .unwell
                 .clone()
                 .filter(|_| book.pass.number > 0 && book.pass.sync_state != State::Syncing),
-            feed: self.shared.following.lock().state.as_str(),
+            feed,
             waiting: book.orders.len(),
             rules: book.rules.clone(),
             closed: self
