@@ -182,7 +182,9 @@ impl Syncer {
                 if shared.is_in_sync() || !shared.is_away(Class::Manual) {
                     shared.book.lock().orders.pop_front();
                 }
-                next.is_in_sync &= shared.is_in_sync();
+                if !shared.is_in_sync() {
+                    next.fails(shared.clock.now());
+                }
                 continue;
             }
             let wait = match is_away || rules.is_empty() {
@@ -316,6 +318,13 @@ impl Next {
         }
         self.is_in_sync = false;
         self.at = self.ended;
+    }
+
+    /// Something that was named did not come: everything is looked at soon.
+    fn fails(&mut self, now: Instant) {
+        if self.is_in_sync {
+            (self.is_in_sync, self.at) = (false, now + AGAIN);
+        }
     }
 
     fn ended(&mut self, is_whole: bool, is_in_sync: bool, now: Instant) {

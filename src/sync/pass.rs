@@ -182,7 +182,9 @@ impl Shared {
         self.progress(|progress| progress.tags = wanted.len() as u64);
 
         let mut reports: Vec<RuleReport> = rules.iter().enumerate().map(report_of).collect();
-        if !scope.is_fed {
+        let is_whole = scope.named.is_empty();
+        // What is named comes on top of what is selected already.
+        if is_whole {
             *self.taken.lock() = Taken::default();
         }
         let mut fates = Spread::over(&wanted);
@@ -224,7 +226,6 @@ impl Shared {
         if self.book.lock().pass.progress.tags_done < wanted.len() as u64 {
             troubles.push("not all tags were looked at".to_owned());
         }
-        let is_whole = scope.named.is_empty();
         if let Err(why) = self.drop_gone(&wanted, gone, !is_whole && !scope.is_fed) {
             troubles.push(why);
         }
@@ -236,7 +237,7 @@ impl Shared {
             }
             self.store.select_only(kept);
         }
-        if scope.is_fed {
+        if !is_whole {
             self.settle().await;
         }
         if is_whole && troubles.is_empty() {
