@@ -281,9 +281,7 @@ impl App {
         fetching.spawn(syncer.clone().run());
         let gate = Gate::new(guard.clone(), filters, names.unprefixed().clone());
         let shelf = Shelf::new(store.clone(), fetch.clone());
-        let counted = serve::Metrics::new(&metrics)?;
         let receipts = Receipts::new(&id, store.clone(), above.clone(), pushed_to);
-        let told = receipts.clone();
         let children = Children::new(clock.clone());
         let summaries = Summaries {
             node: id.name.clone(),
@@ -297,21 +295,21 @@ impl App {
             clock: clock.clone(),
         };
         fetching.spawn(summaries.clone().report());
-        let serve = Serve::new(
-            id,
+        let serve = Serve {
+            node: id,
             names,
             gate,
             shelf,
-            push.clone(),
-            told,
-            feed.clone(),
-            children.clone(),
-            counted,
+            push: push.clone(),
+            receipts: receipts.clone(),
+            feed: feed.clone(),
+            children,
+            metrics: serve::Metrics::new(&metrics)?,
             clock,
             answer_within,
-            listen.login_server.clone(),
-            audit.clone(),
-        );
+            login_server: listen.login_server.clone(),
+            audit: audit.clone(),
+        };
 
         let refused = listener::Refused::new(&refused);
         let connections = connections(&listen, descriptors, refused.clone());

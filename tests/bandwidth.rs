@@ -202,3 +202,42 @@ async fn once_the_bytes_of_a_day_have_crossed_pulls_go_on_and_the_rest_waits_als
     let digest = parent.blob("pulled/app", &content);
     node.get(&blob("pulled/app", &digest)).await.assert_is(&content);
 }
+
+#[tokio::test]
+async fn a_push_stops_in_the_middle_once_the_bytes_of_a_day_have_gone_and_goes_on_when_there_are_more() {
+    let parent = Upstream::start().await;
+    parent.takes_pushes();
+    let size = RATE as usize * 6;
+    let line = Thin::to(parent.address(), RATE).await;
+    let node = Setup::below(&line.url())
+        .registry()
+        .parent("bandwidth = { up_per_day = \"8MB\" }")
+        .start()
+        .await;
+    node.to("plant/log").image("v1", &Image::of(&[size])).await;
+
+    eventually("the bytes of the day have crossed", async || {
+        node.admin("/api/queue")
+            .await
+            .text()
+            .contains("the bytes of the day have crossed")
+    })
+    .await;
+    sleep(Duration::from_secs(2)).await;
+    let gone = line.crossed();
+    sleep(Duration::from_secs(2)).await;
+    assert!((8_000_000..8_000_000 + RATE * 2).contains(&gone), "{gone}");
+    assert_eq!(line.crossed(), gone);
+    assert!(parent.tag_of("plant/log", "v1").is_none());
+
+    let file = node.folder().join("wharf.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("8MB", "1GB")).unwrap();
+    assert_eq!(node.admin_send(Request::new("POST", "/api/reload")).await.status, 200);
+    node.drained().await;
+    assert!(
+        line.crossed() < size as u64 * 11 / 10,
+        "it was begun anew: {}",
+        line.crossed()
+    );
+}

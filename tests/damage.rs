@@ -12,6 +12,7 @@ use nix::unistd::mkfifo;
 
 use crate::support::client::{Request, blob, manifest};
 use crate::support::content::{random, sha256};
+use crate::support::eventually;
 use crate::support::node::{Node, Setup};
 use crate::support::stage::Stage;
 use crate::support::upstream::{Cut, Fault, Upstream};
@@ -436,8 +437,11 @@ async fn what_came_wrong_and_cannot_be_removed_is_not_built_upon() {
         assert!(!broken.complete, "{broken}");
         assert!(stage.node.partial_of(&stage.digest).exists(), "it could be removed");
         stage.parent.without_faults();
-        // Whoever asks while it is given up would be given up with it.
-        tokio::time::sleep(Duration::from_millis(300)).await;
+        // Whoever asks while it is given up is given up with it.
+        eventually("it is given up", async || {
+            stage.node.metrics().await.sum("wharf_flights", &[]) == 0.0
+        })
+        .await;
 
         stage.node.get(&stage.target).await.assert_is(&stage.bytes);
     }

@@ -36,17 +36,11 @@ async fn listens(node: &Node) {
     .await;
 }
 
-async fn names(node: &Node, repository: &str, tag: &str) -> Option<String> {
-    let reply = node.admin(&format!("/api/complete?name={repository}:{tag}")).await;
-    let told = (reply.status == 200).then(|| reply.json())?;
-    (told["complete"] == true).then(|| told["digest"].as_str().unwrap().to_owned())
-}
-
 /// How long it takes until the tag is whole there.
 async fn comes(node: &Node, repository: &str, tag: &str, image: &Image) -> Duration {
     let began = Instant::now();
     eventually(&format!("{repository}:{tag} is here"), async || {
-        names(node, repository, tag).await.as_deref() == Some(&*image.manifest.digest)
+        node.whole(repository, tag).await.as_deref() == Some(&*image.manifest.digest)
     })
     .await;
     began.elapsed()
@@ -83,10 +77,10 @@ async fn a_push_at_the_top_is_whole_at_the_bottom_of_five_within_two_seconds_and
     }
     assert_eq!(top.to("plant/app").delete("manifests/v2").await.status, 202);
     eventually("the tag is gone at the bottom", async || {
-        names(&bottom, "plant/app", "v2").await.is_none()
+        bottom.whole("plant/app", "v2").await.is_none()
     })
     .await;
-    assert!(names(&bottom, "plant/app", "v1").await.is_some());
+    assert!(bottom.whole("plant/app", "v1").await.is_some());
 }
 
 #[tokio::test]
@@ -220,7 +214,7 @@ async fn a_rollback_while_what_it_takes_back_is_still_coming_is_not_lost() {
     comes(&node, "plant/app", "v1", &good).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(
-        names(&node, "plant/app", "v1").await.as_deref(),
+        node.whole("plant/app", "v1").await.as_deref(),
         Some(&*good.manifest.digest)
     );
 }
@@ -240,7 +234,7 @@ async fn a_node_that_cannot_hear_what_happens_above_it_says_so_and_whoever_liste
     // A change up there is found all the same, a minute later.
     let moved = cloud.new_image("plant/app", "v1", &[100]);
     let mut took = Duration::ZERO;
-    while names(&bottom, "plant/app", "v1").await.as_deref() != Some(&*moved.manifest.digest) {
+    while bottom.whole("plant/app", "v1").await.as_deref() != Some(&*moved.manifest.digest) {
         tokio::time::sleep(Duration::from_secs(1)).await;
         took += Duration::from_secs(1);
         assert!(took < Duration::from_secs(100), "it is not found");

@@ -1,14 +1,14 @@
 //! How a node stands, in the words of a connected registry, and what it hears of those below.
 
-use std::process::{Command, Output};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::client::Request;
+use crate::support::command::{said, wharf};
 use crate::support::content::Image;
 use crate::support::eventually;
-use crate::support::node::{Node, Setup, binary};
+use crate::support::node::{Node, Setup};
 use crate::support::upstream::{Fault, Upstream};
 
 const ALL: &str = "[[sync]]\nrepositories = [\"**\"]\n";
@@ -39,17 +39,6 @@ async fn passed(node: &Node, trigger: &str) {
     })
     .await;
     assert!(last["lastSuccessfulSyncEndTime"].is_string(), "{last}");
-}
-
-async fn wharf(node: &Node, arguments: &[&str]) -> Output {
-    let mut command = Command::new(binary());
-    command.args(arguments).args(["--admin", &node.admin_url()]);
-    let running = tokio::task::spawn_blocking(move || command.output().expect("the program under test"));
-    running.await.unwrap()
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 #[tokio::test]
@@ -97,12 +86,14 @@ async fn a_node_is_syncing_online_offline_and_online_again_as_its_parent_is() {
 
     let syncing = is(&node, "Syncing").await;
     assert_eq!(syncing["registrySyncResult"]["syncState"], "Syncing", "{syncing}");
-    let report = node.admin("/api/sync").await.json();
-    eventually("a time to go is told", async || {
-        node.admin("/api/sync").await.json()["eta_seconds"].is_u64()
-            || status(&node).await["connectionState"] != "Syncing"
+    let mut last = Value::Null;
+    eventually("a time to go is told, and not a wild one", async || {
+        last = node.admin("/api/sync").await.json();
+        assert_eq!(last["syncState"], "Syncing", "it was over before a time to go was told");
+        last["eta_seconds"].as_u64().is_some_and(|eta| (1..10).contains(&eta))
     })
     .await;
+    let report = last;
     assert_eq!(report["feed"], "none", "{report}");
     let online = is(&node, "Online").await;
     assert!(
@@ -181,6 +172,9 @@ async fn what_is_no_report_is_refused_and_a_mirror_takes_one() {
         assert_eq!(reply.status, 400, "{reply}");
         assert!(reply.text().contains("no report of a node"), "{reply}");
     }
+    let large = mirror.send(post(&" ".repeat((1 << 20) + 1))).await;
+    assert_eq!(large.status, 400, "{large}");
+    assert!(large.text().contains("at most 1 MiB"), "{large}");
     let mut report = status(&node).await;
     report["name"] = "below".into();
     assert_eq!(mirror.send(post(&report.to_string())).await.status, 204);

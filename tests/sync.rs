@@ -1,13 +1,14 @@
 //! What is here before anyone asks: what rules select, all of it, and only then shown.
 
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
 
 use crate::support::client::{Reply, Request, blob, manifest};
+use crate::support::command::{said, wharf};
 use crate::support::content::{Image, index, random};
 use crate::support::eventually;
-use crate::support::node::{Node, Setup, binary, disk_bytes};
+use crate::support::node::{Node, Setup, disk_bytes};
 use crate::support::process::peak_memory;
 use crate::support::upstream::{Fault, Upstream};
 
@@ -36,20 +37,13 @@ async fn ended(node: &Node, state: &str) -> Value {
 
 /// `wharf sync` with these arguments.
 async fn wharf_sync(node: &Node, arguments: &[&str]) -> Output {
-    let mut command = Command::new(binary());
-    command.arg("sync").args(["--admin", &node.admin_url()]).args(arguments);
-    let running = tokio::task::spawn_blocking(move || command.output().expect("the program under test"));
-    running.await.unwrap()
+    wharf(node, &[&["sync"], arguments].concat()).await
 }
 
 /// What a pass would do.
 async fn plan(node: &Node, query: &str) -> Reply {
     node.admin_send(Request::new("POST", &format!("/api/sync/plan{query}")))
         .await
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
 /// That all of it is served, without the parent.

@@ -5,9 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::support::client::{Request, blob, manifest};
+use crate::support::command::{said, wharf};
 use crate::support::content::Image;
 use crate::support::eventually;
-use crate::support::node::{Node, Setup, binary};
+use crate::support::node::{Node, Setup};
 use crate::support::thin::Thin;
 use crate::support::upstream::Upstream;
 use crate::support::wall::{can_be_set, set, time, told_the_time};
@@ -34,9 +35,7 @@ async fn behind(line: &Thin, more: &str, hour: i64) -> Node {
 }
 
 async fn has(node: &Node, repository: &str, tag: &str) -> bool {
-    let query = format!("/api/complete?name={repository}:{tag}");
-    let reply = node.admin(&query).await;
-    reply.status == 200 && reply.json()["complete"] == true
+    node.whole(repository, tag).await.is_some()
 }
 
 async fn comes(node: &Node, repository: &str, tag: &str) {
@@ -46,14 +45,19 @@ async fn comes(node: &Node, repository: &str, tag: &str) {
     .await;
 }
 
-/// `wharf sync` with these arguments; whether it went well, and what it said.
-async fn wharf_sync(node: &Node, arguments: &[&str]) -> (bool, String) {
-    let mut command = std::process::Command::new(binary());
-    command.arg("sync").args(["--admin", &node.admin_url()]).args(arguments);
-    let running = tokio::task::spawn_blocking(move || command.output().expect("the program under test"));
-    let output = running.await.unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-    (output.status.success(), said)
+/// When a window was last used, once that is on record on the disk: it is written down beside.
+async fn used(node: &Node) -> u64 {
+    let mut found = None;
+    let noted = |line: &str| line.split_once("window-used ")?.1.trim().parse::<u64>().ok();
+    eventually("it is written down, twice, when the window was used", async || {
+        let both =
+            ["notes", "notes.copy"].map(|name| std::fs::read_to_string(node.data().join(name)).unwrap_or_default());
+        let [first, second] = both.map(|text| text.lines().find_map(noted));
+        found = first;
+        first.is_some() && first == second
+    })
+    .await;
+    found.expect("it was found")
 }
 
 /// Waits until the node has noticed and nothing is open to the parent, which has to be soon.
@@ -111,8 +115,8 @@ async fn outside_the_window_nothing_crosses_that_nobody_waits_for_and_its_connec
     node.get(&blob("plant/pulled", &pulled.layer(0)))
         .await
         .assert_is(&pulled.layers[0]);
-    let (is_well, said) = wharf_sync(&node, &["plant/app:v2"]).await;
-    assert!(is_well, "{said}");
+    let output = wharf(&node, &["sync", "plant/app:v2"]).await;
+    assert!(output.status.success(), "{}", said(&output));
     assert!(has(&node, "plant/app", "v2").await);
     assert!(parent.tag_of("plant/log", "v2").is_none());
 
@@ -268,8 +272,7 @@ async fn a_window_that_the_node_was_away_for_is_made_up_for_once_if_the_settings
     let line = Thin::to(parent.address(), WIDE).await;
     let mut node = behind(&line, "missed = \"catch-up\"\n", 22).await;
     comes(&node, "plant/app", "v1").await;
-    // It is written down beside.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    let first = used(&node).await;
     node.kill();
 
     // The window of the next night goes by.
@@ -277,7 +280,7 @@ async fn a_window_that_the_node_was_away_for_is_made_up_for_once_if_the_settings
     parent.new_image("plant/app", "v2", &[50_000]);
     node.start().await;
     comes(&node, "plant/app", "v2").await;
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(used(&node).await > first);
     node.kill();
 
     // It is over by then, and made up for.

@@ -60,6 +60,16 @@ struct Way {
 }
 
 impl Port {
+    /// Asks a node that has to run, bringing nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`Port::call`].
+    pub(super) async fn ask(&self, method: &str, path: &str, within: Duration) -> Result<Value, Failure> {
+        self.call(method, path, Bytes::new(), within, "name its admin port with --admin")
+            .await
+    }
+
     /// Asks the node, and returns what it says. `remedy`: what to do if nobody answers there.
     ///
     /// # Errors

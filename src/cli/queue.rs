@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 use std::time::{Duration, UNIX_EPOCH};
 
-use bytes::Bytes;
 use serde_json::Value;
 use url::form_urlencoded;
 
@@ -229,8 +228,7 @@ fn is_number(text: &str) -> bool {
 
 /// Asks the node.
 async fn ask(port: &Port, method: &str, path: &str) -> Result<Value, Failure> {
-    let (within, remedy) = (Duration::from_secs(60), "name its admin port with --admin");
-    port.call(method, path, Bytes::new(), within, remedy).await
+    port.ask(method, path, Duration::from_secs(60)).await
 }
 
 fn items(body: &Value) -> &[Value] {

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde_json::Value;
 
 use super::node::{Failure, Port};
@@ -45,8 +44,7 @@ impl Args {
     }
 
     async fn ask(&self, path: &str) -> Result<Value, Failure> {
-        let (within, remedy) = (Duration::from_secs(60), "name its admin port with --admin");
-        self.node.call("GET", path, Bytes::new(), within, remedy).await
+        self.node.ask("GET", path, Duration::from_secs(60)).await
     }
 }
 

@@ -4,7 +4,6 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde_json::Value;
 use url::form_urlencoded;
 
@@ -132,8 +131,8 @@ impl Args {
     }
 
     async fn ask(&self, method: &str, path: &str) -> Result<Value, Failure> {
-        let (within, remedy) = (Duration::from_secs(3600), "name its admin port with --admin");
-        self.node.call(method, path, Bytes::new(), within, remedy).await
+        // A plan asks the parent for every tag.
+        self.node.ask(method, path, Duration::from_secs(3600)).await
     }
 }
 

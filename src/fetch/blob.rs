@@ -50,12 +50,18 @@ impl Fetch {
             .await
     }
 
-    /// Has a blob come here whole, for nobody in particular.
+    /// Has a blob come here whole, for nobody in particular, and says how many bytes more of it have.
     ///
     /// # Errors
     ///
     /// As [`Fetch::blob`].
-    pub async fn bring(&self, repository: &Repository, digest: &Digest, asker: &Asker) -> Result<(), Error> {
+    pub async fn bring(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        asker: &Asker,
+        came: impl Fn(u64),
+    ) -> Result<(), Error> {
         let asker = asker.for_all(self.shared.clock.now() + WORK, false);
         self.shared
             .stays_away(repository, &Reference::Digest(*digest), digest)?;
@@ -64,6 +70,7 @@ impl Fetch {
         let mut at = 0;
         while let Some(piece) = source.piece(at..size).await? {
             at += piece.len();
+            came(piece.len());
         }
         Ok(())
     }

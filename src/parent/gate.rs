@@ -21,6 +21,9 @@ use super::metrics::Series;
 use super::place::{Place, Urgency};
 use crate::units::{Clock, Moment};
 
+/// Whether what may cross in a day has is looked at so often while something crosses.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// What a request is for, the most urgent first. Places are given first come, first served; windows and bandwidth go by class.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub enum Class {
@@ -449,12 +452,13 @@ impl Pass {
             return Err(error);
         }
         let closing = async {
-            while turns.changed().await.is_ok() {
+            loop {
                 if let Some(error) = gate.closed(self.class()) {
                     return error;
                 }
+                // The bytes of the day tell nobody.
+                let _ = tokio::time::timeout(LOOK, turns.changed()).await;
             }
-            std::future::pending().await
         };
         tokio::select! {
             biased;

@@ -11,7 +11,7 @@ pub use bandwidth::Bandwidth;
 pub use config::{Config, Login};
 pub use error::{Cause, Error, Failure};
 pub use gate::Class;
-pub use hours::{Closed, Hours, Now};
+pub use hours::Hours;
 pub use kind::MODE_HEADER;
 pub use metrics::Metrics;
 pub use outgoing::Pieces;

@@ -163,7 +163,11 @@ impl Shared {
     /// parent may throw it away, or be away.
     async fn keep_too(&self, manifest: &Digest, repository: &Repository, digests: &[Digest], asker: &Asker) {
         for digest in digests {
-            let brought = self.fetch.bring(repository, digest, asker).await.map_err(Error::from);
+            let brought = self
+                .fetch
+                .bring(repository, digest, asker, |_| {})
+                .await
+                .map_err(Error::from);
             let (store, named) = (self.store.clone(), repository.clone());
             let (manifest, digest) = (*manifest, *digest);
             let kept = match brought {

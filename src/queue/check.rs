@@ -46,7 +46,7 @@ impl Queue {
                 self.tidy(&repository).await;
                 let debts = store.debts(&repository);
                 for debt in debts.iter().filter(|debt| debt.is_paid() && debt.to == address) {
-                    if parent.closed(CLASS).or_else(|| parent.away()).is_some() {
+                    if parent.is_shut(CLASS).is_some() {
                         return;
                     }
                     match self.check(parent, &repository, debt, look).await {

@@ -115,7 +115,7 @@ impl Queue {
             away: shared
                 .parent
                 .as_ref()
-                .and_then(|parent| Some(parent.closed(CLASS).or_else(|| parent.away())?.to_string())),
+                .and_then(|parent| Some(parent.is_shut(CLASS)?.to_string())),
             bytes: shared.store.owned(),
             capacity: shared.capacity,
             items,

@@ -9,10 +9,7 @@ pub(super) async fn tell(
     principal: &Principal,
     question: &Question,
 ) -> Result<Reply, Refusal> {
-    let hops = request.hops();
-    if hops.contains(&serve.node) || hops.is_too_long() {
-        return Err(Refusal::Loop);
-    }
+    serve.hops(request)?;
     let shows = |repository: &_| serve.gate.shows(principal, repository);
     let told = serve.feed.since(question, shows).await;
     let told = told.ok_or(Refusal::FeedVersion {

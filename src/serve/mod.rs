@@ -38,7 +38,7 @@ use crate::auth::{Action, Gate, Principal, Shelf};
 use crate::events::Audit;
 use crate::fetch::Asker;
 use crate::oci::Repository;
-use crate::parent::{self, NodeId};
+use crate::parent::{self, Hops, NodeId};
 use crate::push::{Incoming, Push};
 use crate::router::{self, Names, Route, Routed};
 use crate::status::{Children, Receipts};
@@ -47,21 +47,32 @@ use crate::units::Clock;
 
 /// The registry of one node.
 pub struct Serve {
-    node: Arc<NodeId>,
-    names: Names,
-    gate: Gate,
-    shelf: Shelf,
+    /// What it is called.
+    pub node: Arc<NodeId>,
+    /// What upstreams are called.
+    pub names: Names,
+    /// Who may do what.
+    pub gate: Gate,
+    /// All content.
+    pub shelf: Shelf,
     /// `None`: a mirror.
-    push: Option<Push>,
-    receipts: Receipts,
-    feed: Feed,
-    children: Children,
-    metrics: Metrics,
-    clock: Clock,
-    answer_within: Duration,
+    pub push: Option<Push>,
+    /// How far up pushes have got.
+    pub receipts: Receipts,
+    /// What has changed here, for nodes below.
+    pub feed: Feed,
+    /// How these stand.
+    pub children: Children,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// The time.
+    pub clock: Clock,
+    /// A header leaves within that.
+    pub answer_within: Duration,
     /// Host and port under which clients know this node, where that is not what they ask for.
-    login_server: Option<String>,
-    audit: Audit,
+    pub login_server: Option<String>,
+    /// Who did what.
+    pub audit: Audit,
 }
 
 /// What a request was found to say of who asks, whatever it is answered.
@@ -73,40 +84,6 @@ struct Heard {
 }
 
 impl Serve {
-    /// Of the node `node`, naming upstreams as `names` says. A header leaves within `answer_within`.
-    #[expect(clippy::too_many_arguments, reason = "each is a room of its own")]
-    pub fn new(
-        node: Arc<NodeId>,
-        names: Names,
-        gate: Gate,
-        shelf: Shelf,
-        push: Option<Push>,
-        receipts: Receipts,
-        feed: Feed,
-        children: Children,
-        metrics: Metrics,
-        clock: Clock,
-        answer_within: Duration,
-        login_server: Option<String>,
-        audit: Audit,
-    ) -> Self {
-        Self {
-            node,
-            names,
-            gate,
-            shelf,
-            push,
-            receipts,
-            feed,
-            children,
-            metrics,
-            clock,
-            answer_within,
-            login_server,
-            audit,
-        }
-    }
-
     /// Answers any request; what cannot be answered is refused in the OCI form.
     ///
     /// Returns when the header of the reply is known; its body may still be on its way. Of `body` only what changes something
@@ -285,12 +262,18 @@ impl Serve {
         }
     }
 
+    /// The nodes that a request has passed; refuses what has come by here before.
+    fn hops(&self, request: &Request<'_>) -> Result<Hops, Refusal> {
+        let hops = request.hops();
+        match hops.contains(&self.node) || hops.is_too_long() {
+            true => Err(Refusal::Loop),
+            false => Ok(hops),
+        }
+    }
+
     /// For whom the upstream is asked, and until when, counted from now: refuses what has come by here before.
     fn asker(&self, request: &Request<'_>) -> Result<Asker, Refusal> {
-        let hops = request.hops();
-        if hops.contains(&self.node) || hops.is_too_long() {
-            return Err(Refusal::Loop);
-        }
+        let hops = self.hops(request)?;
         let within = parent::told(request.headers).map_or(self.answer_within, |told| told.min(self.answer_within));
         let class = parent::class_told(request.headers);
         Ok(Asker::new(hops, class, self.clock.now() + within))

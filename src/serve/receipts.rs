@@ -9,10 +9,7 @@ pub(super) async fn tell(
     permit: &Permit,
     digest: &Digest,
 ) -> Result<Reply, Refusal> {
-    let hops = request.hops();
-    if hops.contains(&serve.node) || hops.is_too_long() {
-        return Err(Refusal::Loop);
-    }
+    let hops = serve.hops(request)?;
     let receipt = serve.receipts.of(permit.repository(), digest, &hops).await;
     Ok(Reply::new(200).json(serde_json::to_vec(&receipt).expect("strings are JSON")))
 }

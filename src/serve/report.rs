@@ -10,10 +10,7 @@ pub(super) async fn take(
     principal: &Principal,
     body: &mut dyn Incoming,
 ) -> Result<Reply, Refusal> {
-    let hops = request.hops();
-    if hops.contains(&serve.node) || hops.is_too_long() {
-        return Err(Refusal::Loop);
-    }
+    serve.hops(request)?;
     let refused = |words: &'static str| Refusal::Report { words };
     let mut report = Vec::new();
     loop {

@@ -399,6 +399,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn more_than_fits_in_one_answer_is_told_in_the_next_and_nothing_of_it_twice() {
+        let (feed, _) = feed("2d");
+        let mut last = told(&feed, &ask(2, None)).await;
+        let all = PAGE as u64 * 2 + 7;
+        feed.tell((0..all).map(|at| event("a", &format!("v{at}"), Some("1"))).collect());
+
+        let mut seen = Vec::new();
+        for length in [PAGE, PAGE, 7, 0] {
+            last = told(&feed, &ask(2, Some(&last))).await;
+            assert!(
+                last.complete && last.events.len() == length,
+                "{} events",
+                last.events.len()
+            );
+            seen.extend(last.events.iter().map(|line| line.sequence));
+        }
+        assert!(seen.into_iter().eq(1..=all));
+    }
+
+    #[tokio::test]
+    async fn no_more_events_are_remembered_than_there_may_be() {
+        let (feed, _) = feed("2d");
+        let first = told(&feed, &ask(2, None)).await;
+        let one = |at: usize| event("a", &format!("v{at}"), Some("1"));
+
+        feed.tell((0..MOST).map(one).collect());
+        assert!(told(&feed, &ask(2, Some(&first))).await.complete);
+        feed.tell(vec![one(MOST)]);
+        assert!(!told(&feed, &ask(2, Some(&first))).await.complete);
+    }
+
+    #[tokio::test]
     async fn whoever_missed_what_is_forgotten_is_told_that_something_is_missing() {
         let (feed, hand) = feed("1d");
         let first = told(&feed, &ask(2, None)).await;

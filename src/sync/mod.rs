@@ -191,7 +191,7 @@ impl Syncer {
                 true => LOOK,
                 false => match shared.due(&mut next) {
                     Ok((trigger, scope)) => {
-                        let is_whole = scope.named.is_empty();
+                        let is_whole = scope.is_whole();
                         shared.make(trigger, scope).await;
                         next.ended(is_whole, shared.is_in_sync(), shared.clock.now());
                         continue;

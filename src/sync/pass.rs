@@ -159,35 +159,54 @@ pub struct Completeness {
 impl Shared {
     /// Makes a pass over what `scope` names.
     pub(super) async fn pass(self: &Arc<Self>, trigger: Trigger, scope: &Scope) {
-        if !scope.named.is_empty() && !scope.is_fed {
+        if scope.is_ordered() {
             self.referred.invalidate_all();
         }
         let rules = self.rules();
         self.book.lock().begin(trigger, self.clock.wall(), self.clock.now());
-        let Selection {
-            mut wanted,
-            mut gone,
-            mut troubles,
-            class: _,
-        } = self.select(&rules, scope, trigger.class()).await;
-        wanted.sort_by_key(|wanted| Reverse(wanted.priority));
-        if scope.named.is_empty() {
-            let is_other = |wanted: &Arc<Wanted>| {
-                !self
-                    .fetch
-                    .is_through(self.names.unprefixed(), &wanted.repository.registry)
-            };
-            self.book.lock().has_others = wanted.iter().any(is_other);
-        }
-        self.progress(|progress| progress.tags = wanted.len() as u64);
-
-        let mut reports: Vec<RuleReport> = rules.iter().enumerate().map(report_of).collect();
-        let is_whole = scope.named.is_empty();
+        let mut selection = self.select(&rules, scope, trigger.class()).await;
+        selection.wanted.sort_by_key(|wanted| Reverse(wanted.priority));
+        self.progress(|progress| progress.tags = selection.wanted.len() as u64);
         // What is named comes on top of what is selected already.
-        if is_whole {
+        if scope.is_whole() {
             *self.taken.lock() = Taken::default();
+            let others = selection.wanted.iter().any(|wanted| self.is_from_elsewhere(wanted));
+            self.book.lock().has_others = others;
         }
-        let mut fates = Spread::over(&wanted);
+        let reports = self.bring_all(&rules, scope, &mut selection).await;
+        let Selection {
+            wanted,
+            gone,
+            mut troubles,
+            ..
+        } = selection;
+        if let Err(why) = self.drop_gone(&wanted, gone, scope.is_ordered()) {
+            troubles.push(why);
+        }
+        if scope.is_whole() {
+            self.keep_selected(&rules, &wanted, troubles.is_empty()).await;
+        } else {
+            self.settle().await;
+        }
+        self.close(scope.is_whole().then_some(reports), troubles);
+    }
+
+    /// Whether it does not come by the parent, which tells nothing of it.
+    fn is_from_elsewhere(&self, wanted: &Wanted) -> bool {
+        let parents = self.names.unprefixed();
+        !self.fetch.is_through(parents, &wanted.repository.registry)
+    }
+
+    /// Brings what is wanted, some of it at a time, and adds what is gone and what went wrong; what each rule comes to.
+    async fn bring_all(self: &Arc<Self>, rules: &[Rule], scope: &Scope, selection: &mut Selection) -> Vec<RuleReport> {
+        let mut reports: Vec<RuleReport> = rules.iter().enumerate().map(report_of).collect();
+        let Selection {
+            wanted: all,
+            gone,
+            troubles,
+            ..
+        } = selection;
+        let mut fates = Spread::over(all);
         let work = |wanted: Arc<Wanted>| {
             let shared = Arc::clone(self);
             async move { shared.bring(&wanted).await }
@@ -195,21 +214,21 @@ impl Shared {
         while let Some((wanted, fate)) = fates.next(work).await {
             self.progress(|progress| progress.tags_done += 1);
             for rule in &wanted.rules {
-                reports[*rule].tags += 1;
+                let report = &mut reports[*rule];
+                match &fate {
+                    Ok(closure) => {
+                        report.tags += 1;
+                        report.complete += 1;
+                        report.bytes += closure.bytes();
+                    }
+                    Err(Miss::Gone) => report.absent += 1,
+                    Err(Miss::Failed(_)) => report.tags += 1,
+                }
             }
             match fate {
-                Ok(closure) => {
-                    for rule in &wanted.rules {
-                        reports[*rule].complete += 1;
-                        reports[*rule].bytes += closure.bytes();
-                    }
-                }
+                Ok(_) => {}
                 Err(Miss::Gone) => {
-                    for rule in &wanted.rules {
-                        reports[*rule].tags -= 1;
-                        reports[*rule].absent += 1;
-                    }
-                    if !scope.named.is_empty() && !scope.is_fed && !self.is_parents(&wanted.repository, &wanted.tag) {
+                    if scope.is_ordered() && !self.is_parents(&wanted.repository, &wanted.tag) {
                         troubles.push(format!("{}: there is no such tag", self.name_of(&wanted)));
                     }
                     gone.push((wanted.repository.clone(), wanted.tag.clone()));
@@ -223,41 +242,40 @@ impl Shared {
                 }
             }
         }
-        if self.book.lock().pass.progress.tags_done < wanted.len() as u64 {
+        if self.book.lock().pass.progress.tags_done < all.len() as u64 {
             troubles.push("not all tags were looked at".to_owned());
         }
-        if let Err(why) = self.drop_gone(&wanted, gone, !is_whole && !scope.is_fed) {
-            troubles.push(why);
+        reports
+    }
+
+    /// After a look at everything: what is selected stays, and what is so no longer may go.
+    async fn keep_selected(&self, rules: &[Rule], wanted: &[Arc<Wanted>], is_well: bool) {
+        let mut kept = self.taken.lock().digests.clone();
+        // Of what could not be looked at, what is shown stays.
+        if !is_well {
+            kept.extend(self.shown().await);
         }
-        if is_whole {
-            let mut kept = self.taken.lock().digests.clone();
-            // Of what could not be looked at, what is shown stays.
-            if !troubles.is_empty() {
-                kept.extend(self.shown().await);
-            }
-            self.store.select_only(kept);
-        }
-        if !is_whole {
-            self.settle().await;
-        }
-        if is_whole && troubles.is_empty() {
+        self.store.select_only(kept);
+        if is_well {
             let leaving = |wanted: &Arc<Wanted>| {
-                let said = wanted
-                    .rules
-                    .iter()
-                    .map(|rule| rules[*rule].leaving.unwrap_or(self.leaving));
+                let said = wanted.rules.iter();
+                let said = said.map(|rule| rules[*rule].leaving.unwrap_or(self.leaving));
                 let key = (self.names.spell(&wanted.repository), wanted.tag.clone());
                 Some((key, said.max()?))
             };
             let gone = self.let_go(wanted.iter().filter_map(leaving).collect()).await;
             self.progress(|progress| progress.dropped += gone);
         }
+    }
+
+    /// Ends the pass in the book. `reports`: what each rule comes to, if all of it was looked at.
+    fn close(&self, reports: Option<Vec<RuleReport>>, mut troubles: Vec<String>) {
         let now = self.clock.wall();
         let mut book = self.book.lock();
-        if is_whole {
-            let before = std::mem::take(&mut book.rules);
+        let is_whole = reports.is_some();
+        if let Some(mut reports) = reports {
             for report in &mut reports {
-                let earlier = before.iter().find(|earlier| earlier.name == report.name);
+                let earlier = book.rules.iter().find(|earlier| earlier.name == report.name);
                 report.in_sync_as_of = match troubles.is_empty() && report.complete == report.tags {
                     true => Some(now.into()),
                     false => earlier.and_then(|earlier| earlier.in_sync_as_of),
@@ -411,7 +429,7 @@ impl Shared {
                 }
             }
         }
-        if scope.named.is_empty() {
+        if scope.is_whole() {
             for (name, places) in repositories {
                 self.select_tags(rules, &name, &places, None, &mut selection).await;
             }
@@ -432,7 +450,7 @@ impl Shared {
 
     /// The names of the parent's repositories, if a rule needs them.
     async fn catalog(&self, rules: &[Rule], scope: &Scope, selection: &mut Selection) -> Vec<String> {
-        if !scope.named.is_empty() {
+        if !scope.is_whole() {
             return scope.named.iter().map(|(name, _)| name.clone()).collect();
         }
         if !rules.iter().any(Rule::has_patterns) {
@@ -568,13 +586,16 @@ impl Shared {
         let missing = closure.missing_bytes();
         self.progress(|progress| progress.bytes += missing);
         let mut blobs = JoinSet::new();
-        for (digest, bytes) in closure.missing.iter().copied() {
-            let (shared, repository, class) = (Arc::clone(self), repository.clone(), wanted.class);
+        for (digest, _) in &closure.missing {
+            let (shared, repository, digest) = (Arc::clone(self), repository.clone(), *digest);
+            let class = wanted.class;
             blobs.spawn(async move {
                 let _turn = shared.turns.acquire().await;
-                let brought = shared.fetch.bring(&repository, &digest, &shared.asker(class)).await;
-                shared.progress(|progress| progress.bytes_done += bytes);
-                brought
+                let came = |bytes| shared.progress(|progress| progress.bytes_done += bytes);
+                shared
+                    .fetch
+                    .bring(&repository, &digest, &shared.asker(class), came)
+                    .await
             });
         }
         while let Some(ended) = blobs.join_next().await {

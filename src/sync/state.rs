@@ -110,8 +110,8 @@ impl Pass {
     /// Seconds that it still takes, if the rest comes as fast as what has come.
     pub(super) fn eta(&self, now: Instant) -> Option<u64> {
         let (all, done) = (self.progress.bytes, self.progress.bytes_done);
-        let took = now.saturating_duration_since(self.since?).as_secs();
-        let left = u128::from(all.saturating_sub(done)) * u128::from(took) / u128::from(done.max(1));
+        let took = now.saturating_duration_since(self.since?).as_millis();
+        let left = u128::from(all.saturating_sub(done)) * took / u128::from(done.max(1)) / 1000;
         let is_known = self.sync_state == State::Syncing && done > 0;
         is_known.then(|| u64::try_from(left).unwrap_or(u64::MAX))
     }
@@ -157,6 +157,18 @@ pub struct Scope {
     pub named: Vec<(String, Option<Tag>)>,
     /// The parent told of them: what no rule selects is left alone.
     pub is_fed: bool,
+}
+
+impl Scope {
+    /// Whether it is everything that is selected.
+    pub(super) fn is_whole(&self) -> bool {
+        self.named.is_empty()
+    }
+
+    /// Whether somebody named it, be it selected or not.
+    pub(super) fn is_ordered(&self) -> bool {
+        !self.named.is_empty() && !self.is_fed
+    }
 }
 
 /// All of it, changed while passes are made.

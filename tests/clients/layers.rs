@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::clients::hosts::{Host, Hosts};
 use crate::clients::image::Layout;
 use crate::clients::needs;
+use crate::clients::plant::push;
 use crate::clients::running::{self, Running};
 use crate::support::node;
 use crate::support::wall::{environment, set_in, time};
@@ -125,19 +126,6 @@ fn listens(host: &Host) {
     }
 }
 
-fn push(host: &Host, image: &Layout, name: &str) {
-    let mut command = host.command("skopeo");
-    command.args([
-        "copy",
-        "--all",
-        "--preserve-digests",
-        "--dest-tls-verify=false",
-        &image.reference(),
-    ]);
-    command.arg(format!("docker://127.0.0.1:{PORT}/{name}"));
-    running::output(command);
-}
-
 #[test]
 fn in_a_chain_of_five_a_push_reaches_the_bottom_and_each_speaks_to_its_parent_alone_and_to_nobody_outside_its_window() {
     if !needs::met("five layers", &["tcpdump", "faketime"]) {
@@ -157,7 +145,7 @@ fn in_a_chain_of_five_a_push_reaches_the_bottom_and_each_speaks_to_its_parent_al
     }
     listens(of("l1"));
 
-    push(of("l5"), &images[0], "plant/app:v1");
+    push(of("l5"), &images[0], PORT, "plant/app:v1");
     let took = comes(of("l1"), "plant/app:v1", Duration::from_secs(2));
     println!("whole at the bottom of five {took:?} after the push");
 
@@ -165,7 +153,7 @@ fn in_a_chain_of_five_a_push_reaches_the_bottom_and_each_speaks_to_its_parent_al
     set_in(&folder.path().join(WITH_WINDOW), &time(1, 2, 0));
     std::thread::sleep(Duration::from_secs(10));
     let before = upwards(of(WITH_WINDOW), folder.path()).len();
-    push(of("l5"), &images[1], "plant/app:v2");
+    push(of("l5"), &images[1], PORT, "plant/app:v2");
     std::thread::sleep(Duration::from_secs(8));
     let after = upwards(of(WITH_WINDOW), folder.path()).split_off(before);
     let sent: Vec<&String> = after.iter().filter(|line| line.contains(" Out ")).collect();

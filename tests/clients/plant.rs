@@ -178,7 +178,8 @@ fn registry(host: &Host, port: u16, folder: &Path) -> Running {
     Running::start("docker-registry", command, log).until("it answers", || host.reaches("127.0.0.1", port))
 }
 
-fn push(host: &Host, image: &Layout, port: u16, name: &str) {
+/// Pushes an image to a registry of that machine.
+pub fn push(host: &Host, image: &Layout, port: u16, name: &str) {
     let mut command = host.command("skopeo");
     command.args([
         "copy",

@@ -8,6 +8,8 @@ pub mod authority;
 pub mod chain;
 /// A client that sees what really came over the wire.
 pub mod client;
+/// Commands about a node.
+pub mod command;
 /// Bytes, digests, images.
 pub mod content;
 /// A long way.

@@ -548,6 +548,13 @@ impl Node {
     }
 
     /// Whether the admin port is there and says that the node is ready.
+    /// What a tag names here, if all of it is.
+    pub async fn whole(&self, repository: &str, tag: &str) -> Option<String> {
+        let reply = self.admin(&format!("/api/complete?name={repository}:{tag}")).await;
+        let told = (reply.status == 200).then(|| reply.json())?;
+        (told["complete"] == true).then(|| told["digest"].as_str().expect("a digest").to_owned())
+    }
+
     pub async fn is_ready(&self) -> bool {
         listens(self.admin).await && self.admin("/readyz").await.status == 200
     }

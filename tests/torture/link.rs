@@ -33,6 +33,19 @@ struct Shared {
     up: AtomicU64,
     down: AtomicU64,
     is_silent: watch::Sender<bool>,
+    /// How often all that was under way was lost.
+    losses: watch::Sender<u64>,
+}
+
+/// Who uses the link, and what becomes of it when they die.
+pub struct Users(Arc<Shared>);
+
+impl Users {
+    /// All connections are reset, as when a machine loses its power: what a process leaves behind in its sockets
+    /// when it is killed would still arrive, after the process that follows it has asked what is there.
+    pub fn die(&self) {
+        self.0.losses.send_modify(|losses| *losses += 1);
+    }
 }
 
 impl Link {
@@ -46,6 +59,7 @@ impl Link {
                 up: AtomicU64::new(0),
                 down: AtomicU64::new(0),
                 is_silent: watch::Sender::new(false),
+                losses: watch::Sender::new(0),
             }),
             carrying: None,
         };
@@ -55,6 +69,10 @@ impl Link {
 
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    pub fn users(&self) -> Users {
+        Users(Arc::clone(&self.shared))
     }
 
     /// Bytes that were sent to the parent, heads and bodies.
@@ -109,6 +127,14 @@ impl Drop for Link {
 
 impl Shared {
     async fn connect(&self, near: TcpStream) {
+        let mut losses = self.losses.subscribe();
+        tokio::select! {
+            () = self.carry(near) => {}
+            _ = losses.changed() => {}
+        }
+    }
+
+    async fn carry(&self, near: TcpStream) {
         let socket = TcpSocket::new_v4().expect("a socket");
         // What waits here was not sent: little does.
         let _ = socket.set_send_buffer_size(PIECE as u32);

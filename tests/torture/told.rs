@@ -3,8 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use super::{Dice, progress, sized};
 use crate::support::content::Image;
 use crate::support::node::{Node, Setup};
@@ -21,16 +19,15 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(60);
 
 async fn here(node: &Node, names: &Names) -> Result<(), String> {
     for ((repository, tag), digest) in names {
-        let reply = node.admin(&format!("/api/complete?name={repository}:{tag}")).await;
-        let told = if reply.status == 200 { reply.json() } else { Value::Null };
-        if told["complete"] != true || told["digest"] != *digest {
-            return Err(format!("{repository}:{tag} is {told} and not {digest}"));
+        let here = node.whole(repository, tag).await;
+        if here.as_ref() != Some(digest) {
+            return Err(format!("{repository}:{tag} is {here:?} and not {digest}"));
         }
     }
     Ok(())
 }
 
-/// None of the tags that are gone at the top.
+/// None of the tags that are gone at the top, whole or not.
 async fn gone(node: &Node, names: &Names, ever: &Names) -> Result<(), String> {
     for (repository, tag) in ever.keys().filter(|name| !names.contains_key(*name)) {
         let reply = node.admin(&format!("/api/complete?name={repository}:{tag}")).await;

@@ -246,6 +246,7 @@ async fn run(parent: Parent, plan: Plan) -> Outcome {
         .tag_ttl("0s")
         .start()
         .await;
+    let users = link.users();
     let (kills, kill_within) = (plan.kills, plan.kill_within);
     let world = Arc::new(World::new(node.address(), plan, &mut dice));
     let begun = Instant::now();
@@ -262,7 +263,9 @@ async fn run(parent: Parent, plan: Plan) -> Outcome {
         tokio::time::sleep(Duration::from_millis(200 + dice.below(within) as u64)).await;
         let waiting = items(&node).await.len();
         waited_for += usize::from(waiting > 0);
-        node.restart().await;
+        node.kill();
+        users.die();
+        node.start().await;
         let pushed = world.acknowledged.lock().values().map(Vec::len).sum::<usize>();
         progress(&format!(
             "{:?}: kill {kill}: {pushed} pushes, {waiting} debts",
