@@ -172,6 +172,8 @@ impl App {
         let registry = names.unprefixed().clone();
         // Clients find room beside what is fetched before anyone asks.
         let ahead = parent.as_ref().map_or(1, |parent| parent.transfers / 2);
+        let above = parent.iter().flat_map(parent::Config::hosts);
+        let hosts = above.chain(listen.login_server.clone()).collect();
         let schedule = Live::new(schedule);
         let notes = notes(&store);
         let hours = Hours::new(schedule.clone(), notes.clone(), clock.clone());
@@ -268,6 +270,7 @@ impl App {
         fetching.spawn(feed.clone().gather(store.clone()));
         let parts = sync::Parts {
             names: names.clone(),
+            hosts,
             store: store.clone(),
             fetch: fetch.clone(),
             feed: feed.clone(),

@@ -510,6 +510,7 @@ impl Config {
         lines.text += &self.printed_upstreams();
         lines.section("[freshness]");
         lines.key("tag_ttl", Span::from(freshness.tag_ttl));
+        lines.list("immutable_tags", freshness.immutable_tags.patterns());
         lines.key("absent_ttl", Span::from(freshness.absent_ttl));
         lines.key("stale_after", Span::from(freshness.stale_after));
         lines.key("answer_within", Span::from(freshness.answer_within));
@@ -675,6 +676,7 @@ impl Lines {
         self.key("read_timeout", Span::from(config.read_timeout));
         self.bare("transfers", config.transfers);
         self.bare("requests", config.requests);
+        self.bare("sync_requests_per_minute", config.sync_requests_per_minute);
         if config.bandwidth != parent::Bandwidth::default() {
             self.serialised("bandwidth", &config.bandwidth);
         }
@@ -700,6 +702,26 @@ impl Lines {
         if !rule.name.is_empty() {
             self.key("name", &rule.name);
         }
+        match &rule.from {
+            Some(from) => self.key("from", from.path.display()),
+            None => self.repositories(rule),
+        }
+        self.list("artifact_types", rule.artifact_types.patterns());
+        if let Some(most) = rule.max_size {
+            self.key("max_size", most);
+        }
+        let platforms: Vec<String> = rule.platforms.iter().map(ToString::to_string).collect();
+        self.list("platforms", &platforms);
+        self.bare("referrers", rule.referrers);
+        self.bare("priority", rule.priority);
+        match rule.leaving {
+            Some(leaving) => self.key("leaving", leaving),
+            None => self.text += "# leaving: purge in a mirror, keep in a registry\n",
+        }
+    }
+
+    /// Those of a rule, and which of their tags.
+    fn repositories(&mut self, rule: &sync::Rule) {
         self.list("repositories", rule.repositories.patterns());
         self.list("exclude", rule.exclude.patterns());
         self.list("tags", rule.tags.named.patterns());
@@ -712,14 +734,6 @@ impl Lines {
         }
         if let Some(newest) = rule.tags.newest {
             self.bare("newest", newest);
-        }
-        let platforms: Vec<String> = rule.platforms.iter().map(ToString::to_string).collect();
-        self.list("platforms", &platforms);
-        self.bare("referrers", rule.referrers);
-        self.bare("priority", rule.priority);
-        match rule.leaving {
-            Some(leaving) => self.key("leaving", leaving),
-            None => self.text += "# leaving: purge in a mirror, keep in a registry\n",
         }
     }
 

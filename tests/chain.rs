@@ -54,6 +54,26 @@ async fn a_pull_through_three_layers_is_one_transfer_and_stays_in_each() {
     assert_eq!(cloud.count("GET", "/manifests/"), 1);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_clients_below_five_layers_cost_one_transfer_of_each_blob() {
+    let cloud = Upstream::start().await;
+    let image = cloud.new_image("plant/app", "v1", &[3_000_000, 100_000]);
+    let mut layers = vec![Setup::below(&cloud.url()).named("l5").start().await];
+    for name in ["l4", "l3", "l2", "l1"] {
+        let above = layers.last().expect("one is above").url();
+        layers.push(Setup::below(&above).named(name).start().await);
+    }
+
+    let bottom = &layers[4];
+    let pulls = (0..100).map(|_| assert_pulls(bottom, "plant/app", "v1", &image));
+    futures_util::future::join_all(pulls).await;
+
+    for digest in [image.config_digest(), image.layer(0), image.layer(1)] {
+        assert_eq!(cloud.count("GET", &digest), 1, "{digest}");
+        assert!(layers.iter().all(|layer| layer.has_stored(&digest)), "{digest}");
+    }
+}
+
 #[tokio::test]
 async fn the_second_pull_causes_no_request_above_the_lowest_layer() {
     let cloud = Upstream::start().await;

@@ -336,3 +336,28 @@ async fn a_parent_that_never_answers_delays_no_digest_and_an_old_tag_but_a_while
     // `stale_after` is 2 s where nothing is said.
     assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
 }
+
+#[tokio::test]
+async fn a_tag_that_never_moves_is_asked_for_once_also_after_a_restart() {
+    let parent = Upstream::start().await;
+    let fixed = parent.new_image("plant/app", "v1.2.3", &[10]);
+    parent.new_image("plant/app", "latest", &[10]);
+    let mut node = Setup::below(&parent.url())
+        .tag_ttl("0s")
+        .freshness("immutable_tags = [\"v*.*.*\"]")
+        .start()
+        .await;
+
+    for _ in 0..2 {
+        for _ in 0..3 {
+            node.get(&manifest("plant/app", "v1.2.3"))
+                .await
+                .assert_is(&fixed.manifest.bytes);
+            node.get(&manifest("plant/app", "latest")).await;
+        }
+        node.restart().await;
+    }
+
+    assert_eq!(parent.count("", "/manifests/v1.2.3"), 1);
+    assert!(parent.count("", "/manifests/latest") >= 6);
+}

@@ -1,31 +1,33 @@
 //! What is here before anyone asks: what rules select, all of it, and only then shown.
 
 use std::process::Output;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::support::client::{Reply, Request, blob, manifest};
 use crate::support::command::{said, wharf};
 use crate::support::content::{Image, index, random};
 use crate::support::eventually;
-use crate::support::node::{Node, Setup, disk_bytes};
+use crate::support::node::{Node, Setup, binary, disk_bytes};
 use crate::support::process::peak_memory;
-use crate::support::upstream::{Fault, Upstream};
+use crate::support::upstream::{Fault, Seen, Upstream};
 
 /// A node below `parent` with such rules.
-fn selecting(parent: &Upstream, rules: &str) -> Setup {
+pub fn selecting(parent: &Upstream, rules: &str) -> Setup {
     Setup::below(&parent.url()).more(rules)
 }
 
 /// How synchronisation stands.
-async fn report(node: &Node) -> Value {
+pub async fn report(node: &Node) -> Value {
     let reply = node.admin("/api/sync").await;
     assert_eq!(reply.status, 200, "{reply}");
     reply.json()
 }
 
 /// Waits until a pass has ended like that.
-async fn ended(node: &Node, state: &str) -> Value {
+pub async fn ended(node: &Node, state: &str) -> Value {
     let mut last = Value::Null;
     eventually(&format!("a pass that {state}"), async || {
         last = report(node).await;
@@ -36,18 +38,18 @@ async fn ended(node: &Node, state: &str) -> Value {
 }
 
 /// `wharf sync` with these arguments.
-async fn wharf_sync(node: &Node, arguments: &[&str]) -> Output {
+pub async fn wharf_sync(node: &Node, arguments: &[&str]) -> Output {
     wharf(node, &[&["sync"], arguments].concat()).await
 }
 
 /// What a pass would do.
-async fn plan(node: &Node, query: &str) -> Reply {
+pub async fn plan(node: &Node, query: &str) -> Reply {
     node.admin_send(Request::new("POST", &format!("/api/sync/plan{query}")))
         .await
 }
 
 /// That all of it is served, without the parent.
-async fn assert_here(node: &Node, repository: &str, tag: &str, image: &Image) {
+pub async fn assert_here(node: &Node, repository: &str, tag: &str, image: &Image) {
     node.get(&manifest(repository, tag))
         .await
         .assert_is(&image.manifest.bytes);
@@ -213,7 +215,7 @@ async fn what_the_parent_has_no_longer_goes_unless_that_is_nearly_all() {
         .map(|number| parent.new_image("plant/app", &format!("v{number}"), &[10]))
         .collect();
     let last = &images[29];
-    let rules = "[[sync]]\nrepositories = [\"plant/app\"]\n";
+    let rules = "[[sync]]\nrepositories = [\"plant/app\"]\nreferrers = false\n";
     let node = selecting(&parent, rules).start().await;
     ended(&node, "Succeeded").await;
 
@@ -231,7 +233,17 @@ async fn what_the_parent_has_no_longer_goes_unless_that_is_nearly_all() {
         said(&told)
     );
     let planned = plan(&node, "").await.json();
-    assert_eq!(planned["drop"].as_array().unwrap().len(), 24, "{planned}");
+    assert_eq!(planned["drop"].as_array().unwrap().len(), 0, "{planned}");
+    assert!(planned["errors"].to_string().contains("too many at once"), "{planned}");
+    let planned = plan(&node, "?name=plant/app").await.json();
+    let dropped = planned["drop"].as_array().unwrap();
+    assert_eq!(dropped.len(), 24, "{planned}");
+    let one = &images[1];
+    let bytes = one.manifest.bytes.len() + one.config.len() + one.layers[0].len();
+    let first = dropped.iter().find(|tag| tag["name"] == "plant/app:v1").unwrap();
+    assert_eq!((&first["bytes"], &first["why"]), (&bytes.into(), &"gone".into()));
+    // What the parent has no longer makes way for other.
+    assert_eq!(planned["drop_bytes"], 0);
 
     assert!(wharf_sync(&node, &["plant/app"]).await.status.success());
     assert_eq!(node.get(&manifest("plant/app", "v1")).await.status, 404);
@@ -322,6 +334,107 @@ async fn a_pass_that_is_asked_for_while_the_parent_is_away_is_made_once_it_is_ba
     ended(&node, "Succeeded").await;
     parent.stop().await;
     assert_here(&node, "plant/app", "v1", &image).await;
+}
+
+#[tokio::test]
+async fn what_was_asked_for_outlives_a_restart_of_the_node_and_so_does_the_command_that_waits_for_it() {
+    let mut parent = Upstream::start().await;
+    let image = parent.new_image("plant/app", "v1", &[10_000]);
+    let mut node = Setup::below(&parent.url()).start().await;
+    parent.stop().await;
+    eventually("the node knows that its parent is away", async || {
+        node.get(&manifest("a", "v1")).await;
+        report(&node).await["away"].is_string()
+    })
+    .await;
+    let mut waiting = tokio::process::Command::new(binary())
+        .args(["sync", "plant/app", "--admin", &node.admin_url()])
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut told = BufReader::new(waiting.stderr.take().unwrap()).lines();
+    let first = told.next_line().await.unwrap().unwrap();
+    assert!(first.contains("it waits for the parent"), "{first}");
+
+    node.restart().await;
+    eventually("it has it still", async || report(&node).await["waiting"] == 1).await;
+    parent.start_again().await;
+
+    let mut last = String::new();
+    while let Some(line) = told.next_line().await.unwrap() {
+        last = line;
+    }
+    assert!(waiting.wait().await.unwrap().success(), "{last}");
+    assert!(last.contains("1 of 1 tags"), "{last}");
+    parent.stop().await;
+    assert_here(&node, "plant/app", "v1", &image).await;
+    assert_eq!(node.admin("/api/sync?order=0000").await.status, 404);
+}
+
+#[tokio::test]
+async fn what_comes_first_by_its_priority_is_asked_for_first() {
+    let parent = Upstream::start().await;
+    for number in 0..30 {
+        parent.new_image("plant/many", &format!("v{number}"), &[10]);
+    }
+    for number in 0..4 {
+        parent.new_image("plant/urgent", &format!("v{number}"), &[10]);
+    }
+    let rules =
+        "[[sync]]\nrepositories = [\"plant/many\"]\n[[sync]]\nrepositories = [\"plant/urgent\"]\npriority = 1\n";
+    let node = selecting(&parent, rules).start().await;
+
+    ended(&node, "Succeeded").await;
+
+    // Eight tags are looked at at a time.
+    let asked = parent.seen("HEAD", "/manifests/");
+    let urgent = |seen: &Seen| seen.path.contains("plant/urgent");
+    assert_eq!(asked.iter().take(8).filter(|seen| urgent(seen)).count(), 4);
+    assert_eq!(asked.len(), 34);
+}
+
+#[tokio::test]
+async fn a_registry_that_is_no_node_is_asked_so_often_a_minute_and_whether_anything_changed() {
+    let parent = Upstream::start().await;
+    for number in 0..8 {
+        parent.new_image("plant/app", &format!("v{number}"), &[10]);
+    }
+    let rules = "[[sync]]\nrepositories = [\"plant/app\"]\nreferrers = false\n";
+    let begun = Instant::now();
+    let node = selecting(&parent, rules)
+        .parent("sync_requests_per_minute = 600")
+        .start()
+        .await;
+
+    // One list, and of each tag its head, its manifest, its config and its layer.
+    let asked = async || parent.seen("", "/plant/app/").len();
+    eventually("half of it was asked", async || asked().await > 16).await;
+    let pulled = Instant::now();
+    node.get(&manifest("plant/app", "v7")).await;
+    assert!(pulled.elapsed() < Duration::from_secs(1), "clients wait for nothing");
+    ended(&node, "Succeeded").await;
+    let least = Duration::from_millis(100) * (1 + 8 * 4 - 10);
+    assert!(begun.elapsed() > least, "{:?}", begun.elapsed());
+
+    parent.forget();
+    assert!(wharf_sync(&node, &[]).await.status.success());
+    let heads = parent.seen("HEAD", "/manifests/");
+    assert_eq!((heads.len(), parent.asked()), (8, 9));
+    for head in heads {
+        assert!(
+            head.header("if-none-match")
+                .is_some_and(|tag| tag.starts_with("\"sha256:"))
+        );
+        assert_eq!(head.status(), 304);
+    }
+
+    // Who is told that nothing changed still sees what did.
+    let new = parent.new_image("plant/app", "v3", &[10]);
+    assert!(wharf_sync(&node, &[]).await.status.success());
+    node.get(&manifest("plant/app", "v3"))
+        .await
+        .assert_is(&new.manifest.bytes);
 }
 
 #[tokio::test]
@@ -513,7 +626,10 @@ async fn of_many_repositories_each_filter_gives_its_tags_one_question_each_and_l
             format!("[[sync]]\nname = \"{name}\"\nrepositories = [\"{name}/*\"]\nreferrers = false\n{lines}\n")
         })
         .collect();
-    let node = selecting(&parent, &written.concat()).start().await;
+    let node = selecting(&parent, &written.concat())
+        .parent("sync_requests_per_minute = 1000000")
+        .start()
+        .await;
     let report = eventually_ended(&node).await;
 
     let mut all = 0;

@@ -60,6 +60,8 @@ mod naming;
 mod permission;
 // What is here before anyone asks.
 mod sync;
+// What is selected, by what it is and by what files name; and what is so no longer.
+mod selection;
 // Whether the parent lets us have it still.
 mod vouching;
 // Who asks, and how that is known.

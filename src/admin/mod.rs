@@ -150,7 +150,7 @@ impl Admin {
                 cache::GC => cache::collect(self.push.as_ref(), &query).await,
                 queue::RETRY => queue::retry(&self.queue, &query).await,
                 queue::DROP => queue::drop_items(&self.queue, &query).await,
-                sync::SYNC => sync::order(&self.sync, &query),
+                sync::SYNC => sync::order(&self.sync, &query).await,
                 sync::PLAN => sync::plan(&self.sync, &query).await,
                 RELOAD => self.reload().await,
                 _ => match body(session).await {
@@ -187,7 +187,7 @@ impl Admin {
             "/metrics" => self.metrics(),
             token::LIST => token::list(&self.guard).await,
             queue::LIST => queue::list(&self.queue).await,
-            sync::SYNC => sync::report(&self.sync),
+            sync::SYNC => sync::report(&self.sync, head.uri.query().unwrap_or_default()).await,
             sync::COMPLETE => sync::complete(&self.sync, head.uri.query().unwrap_or_default()).await,
             queue::RECEIPTS => {
                 let query = head.uri.query().unwrap_or_default().to_owned();

@@ -8,8 +8,9 @@ use crate::oci::Tag;
 use crate::select::{Platform, PlatformError};
 use crate::sync::{Scope, Syncer};
 
-/// `GET`: how it stands. `POST`: makes a pass over what is named: `name=a/b`, `name=a/b:v1`, as often as need be; over everything, if
-/// nothing is. It waits for the parent, if that is away; says after which number it comes.
+/// `GET`: how it stands; `order=ID`: and how far that has got. `POST`: makes a pass over what is named: `name=a/b`, `name=a/b:v1`, as
+/// often as need be; over everything, if nothing is. It waits for the parent, if that is away, and outlives a restart; says what the
+/// order is called.
 pub(super) const SYNC: &str = "/api/sync";
 /// `POST`: what such a pass would do, named likewise. It asks the parent, so it is no `GET`.
 pub(super) const PLAN: &str = "/api/sync/plan";
@@ -17,14 +18,25 @@ pub(super) const PLAN: &str = "/api/sync/plan";
 /// `GET`: what of a tag lies here: `name=a/b:v1`, and `platform=linux/amd64` as often as need be.
 pub(super) const COMPLETE: &str = "/api/complete";
 
-pub(super) fn report(sync: &Syncer) -> Response<Vec<u8>> {
-    json(200, &sync.report())
+pub(super) async fn report(sync: &Syncer, query: &str) -> Response<Vec<u8>> {
+    let mut pairs = form_urlencoded::parse(query.as_bytes());
+    match pairs.next() {
+        None => json(200, &sync.report()),
+        Some((key, id)) if key == "order" => match sync.report_with(&id).await {
+            Some(report) => json(200, &report),
+            None => refuse(
+                404,
+                &format!("nothing that was asked for is called {id:?}, or it was done long ago"),
+            ),
+        },
+        Some((key, _)) => refuse(400, &format!("{key} means nothing here; write order=ID")),
+    }
 }
 
-pub(super) fn order(sync: &Syncer, query: &str) -> Response<Vec<u8>> {
+pub(super) async fn order(sync: &Syncer, query: &str) -> Response<Vec<u8>> {
     match read(sync, query).and_then(Named::without_platforms) {
-        Ok(scope) => match sync.order(scope) {
-            Some(after) => json(200, &serde_json::json!({ "after": after })),
+        Ok(scope) => match sync.order(scope).await {
+            Some(id) => json(200, &serde_json::json!({ "order": id })),
             None => refuse(503, "too many passes wait already; try again when some are done"),
         },
         Err(words) => refuse(400, &words),

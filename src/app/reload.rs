@@ -205,7 +205,15 @@ struct Next {
 
 impl Shared {
     fn read_anew(&self, current: &Config) -> Result<Next, String> {
-        let (config, places) = (self.load)().map_err(|error| error.to_string())?;
+        let (mut config, places) = (self.load)().map_err(|error| error.to_string())?;
+        // What a file cannot say now it has said before.
+        for rule in &mut config.sync {
+            let files = || current.sync.iter().filter_map(|rule| rule.from.as_ref());
+            rule.from = rule.from.take().map(|from| {
+                let before = files().find(|before| before.path == from.path);
+                from.or(before)
+            });
+        }
         let findings = config.check(&places, &self.clock);
         if !findings.wrong.is_empty() {
             return Err(config::Error::of(&places, findings.wrong).to_string());
@@ -230,8 +238,10 @@ impl Shared {
     /// Whether passwords and the operators' token are what their files hold now.
     fn is_read(&self) -> bool {
         let current = self.current.lock();
+        let is_as_it_lies = |rule: &sync::Rule| rule.from.as_ref().is_none_or(sync::Deployment::is_as_it_lies);
         current.auth.read_anew().as_ref() == Ok(&current.auth)
             && current.admin.read_anew().as_ref() == Ok(&current.admin)
+            && current.sync.iter().all(is_as_it_lies)
     }
 
     /// What files say now, and why some of it is not taken: a certificate is no reason to let somebody in for longer, nor are users
@@ -256,6 +266,17 @@ impl Shared {
         match current.admin.read_anew() {
             Ok(admin) => config.admin = admin,
             Err(reason) => refused.push(reason),
+        }
+        for rule in &mut config.sync {
+            let Some(before) = &rule.from else { continue };
+            match before.read_anew() {
+                Ok(from) if before.shrinks_to(&from) => refused.push(format!(
+                    "from {} has lost more than half of its images; if that is meant, ask for it by SIGHUP or POST /api/reload",
+                    from.path.display()
+                )),
+                Ok(from) => rule.from = Some(from),
+                Err(reason) => refused.push(reason),
+            }
         }
         (Next { config, tls, admin_tls }, refused)
     }
@@ -372,6 +393,11 @@ impl Config {
         let mut files = self.listen.tls.paths();
         files.extend(self.admin.paths());
         files.extend(self.auth.files().map(Path::to_owned));
+        files.extend(
+            self.sync
+                .iter()
+                .filter_map(|rule| Some(rule.from.as_ref()?.path.clone())),
+        );
         files.sort();
         files
     }

@@ -22,6 +22,11 @@ const TOKEN: &str = "WHARF_ADMIN_TOKEN";
 /// Why a command came to nothing.
 pub(super) type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// Nobody answers at the admin port.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Silence(String);
+
 /// Where the admin port is, and how to get in there.
 #[derive(clap::Args)]
 pub(super) struct Port {
@@ -101,10 +106,10 @@ impl Port {
         let reply = match client.call(call).await {
             Err(CallError::Unreachable { host, source }) => {
                 let causes = with_causes(&*source);
-                return Err(format!(
+                return Err(Silence(format!(
                     "no node answers at {host} ({causes}); {}",
                     remedy_for(&causes, is_unknown).unwrap_or(remedy)
-                )
+                ))
                 .into());
             }
             other => other?,

@@ -7,12 +7,15 @@ use std::time::Duration;
 use serde_json::Value;
 use url::form_urlencoded;
 
-use super::node::{Failure, Port};
+use super::node::{Failure, Port, Silence};
 use super::report;
 use crate::units::Size;
 
 /// How often it is asked how far it has got.
 const LOOK: Duration = Duration::from_millis(300);
+
+/// A node that does not answer in the middle may be being started anew: so often.
+const LOOKS: u32 = 200;
 
 /// Bring what is selected to this node, now.
 ///
@@ -65,14 +68,22 @@ impl Args {
                 tag["name"].as_str().unwrap_or_default()
             );
         }
-        for name in list(&plan, "drop") {
-            say!("drop   {:>10}  {}", "", name.as_str().unwrap_or_default());
+        for tag in list(&plan, "drop") {
+            let bytes = Size::of(tag["bytes"].as_u64().unwrap_or_default());
+            let why = match tag["why"].as_str() {
+                Some("gone") => "the parent has it no longer",
+                _ => "no rule selects it any more",
+            };
+            let name = tag["name"].as_str().unwrap_or_default();
+            say!("drop   {:>10}  {name}  ({why})", bytes.to_string());
         }
-        let bytes = Size::of(plan["bytes"].as_u64().unwrap_or_default());
+        let size = |key: &str| Size::of(plan[key].as_u64().unwrap_or_default());
         eprintln!(
-            "{} to fetch, {bytes}; {} to drop; {} as they should be",
+            "{} to fetch, {}; {} to drop, of which {} leave the disk; {} as they should be",
             list(&plan, "fetch").len(),
+            size("bytes"),
             list(&plan, "drop").len(),
+            size("drop_bytes"),
             plan["unchanged"]
         );
         told(list(&plan, "errors"), "could not be looked at")
@@ -80,35 +91,35 @@ impl Args {
 
     async fn bring(&self) -> Result<(), Failure> {
         let asked = self.ask("POST", &format!("/api/sync?{}", self.query())).await?;
-        let after = asked["after"].as_u64().unwrap_or_default();
+        let Some(order) = asked["order"].as_str() else {
+            return Err("the node is of another version than this command; ask with its own".into());
+        };
         if self.no_wait {
-            eprintln!("asked for; `wharf sync` without --no-wait says how far it has got");
+            eprintln!("asked for, as {order}; `wharf status` says how far synchronisation has got");
             return Ok(());
         }
         let is_terminal = std::io::stderr().is_terminal();
-        let (mut shown, mut is_away, mut seen) = (String::new(), false, 0);
+        let (mut shown, mut is_away) = (String::new(), false);
         let report = loop {
-            let now = self.ask("GET", "/api/sync").await?;
-            if let Some(away) = now["away"].as_str().filter(|_| !is_away) {
+            let now = self.look(order).await?;
+            let state = now["order"]["state"].as_str();
+            if let Some(away) = now["away"].as_str().filter(|_| !is_away && state == Some("Pending")) {
                 is_away = true;
                 eprintln!("it waits for the parent: {away}");
             }
-            let line = line(&now);
-            if line != shown && now["syncState"] == "Syncing" {
-                match is_terminal {
-                    true => eprint!("\r\x1b[K{} {line}", bar(&now)),
-                    false => eprintln!("{line}"),
+            match state {
+                Some("Pending") => {}
+                Some("Syncing") => {
+                    let line = line(&now["order"]);
+                    if line != shown {
+                        match is_terminal {
+                            true => eprint!("\r\x1b[K{} {line}", bar(&now["order"])),
+                            false => eprintln!("{line}"),
+                        }
+                        shown = line;
+                    }
                 }
-                shown = line;
-            }
-            if now["number"].as_u64() < Some(seen) {
-                return Err("the node was started anew; ask again".into());
-            }
-            seen = now["number"].as_u64().unwrap_or_default();
-            // What was under way began before this was asked for.
-            let is_begun = now["number"].as_u64().unwrap_or_default() > after && now["waiting"] == 0;
-            if is_begun && now["syncState"] != "Syncing" {
-                break now;
+                _ => break now,
             }
             tokio::time::sleep(LOOK).await;
         };
@@ -118,8 +129,20 @@ impl Args {
         if self.json {
             say!("{}", serde_json::to_string_pretty(&report)?);
         }
-        eprintln!("{}", line(&report));
-        told(list(&report, "errors"), "not in sync")
+        eprintln!("{}", line(&report["order"]));
+        told(list(&report["order"], "errors"), "not in sync")
+    }
+
+    /// How far an order has got. A node that is started anew still has it.
+    async fn look(&self, order: &str) -> Result<Value, Failure> {
+        let path = format!("/api/sync?order={order}");
+        for _ in 0..LOOKS {
+            match self.ask("GET", &path).await {
+                Err(failure) if failure.is::<Silence>() => tokio::time::sleep(LOOK).await,
+                answer => return answer,
+            }
+        }
+        self.ask("GET", &path).await
     }
 
     fn query(&self) -> String {

@@ -11,6 +11,7 @@ use crate::listener::Tls;
 use crate::oci::Registry;
 use crate::parent;
 use crate::store;
+use crate::sync;
 use crate::units::Clock;
 
 /// What was found.
@@ -41,6 +42,7 @@ impl Config {
         self.check_storage(&mut findings);
         self.check_log(&mut findings);
         self.check_freshness(&mut findings);
+        self.check_sync(&mut findings);
         self.check_auth(&mut findings);
         self.check_push(places, &mut findings);
         self.check_queue(places, &mut findings);
@@ -188,6 +190,15 @@ impl Config {
 }
 
 impl Config {
+    /// What is to be here before anyone asks.
+    fn check_sync(&self, findings: &mut Findings) {
+        for (index, rule) in self.sync.iter().enumerate() {
+            for words in rule.from.iter().flat_map(sync::Deployment::doubts) {
+                findings.doubt(format!("sync[{index}].from"), words);
+            }
+        }
+    }
+
     /// Who may do what.
     fn check_auth(&self, findings: &mut Findings) {
         for (key, words) in self.auth.conflicts() {

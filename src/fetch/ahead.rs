@@ -119,16 +119,23 @@ impl Fetch {
         Ok((tags, refreshed.stale.is_some()))
     }
 
-    /// What the parent has under a tag now; `None`: nothing.
+    /// What the parent has under a tag now; `None`: nothing. `known`: what it named when it was last seen.
     ///
     /// # Errors
     ///
     /// It does not say.
-    pub async fn sight(&self, repository: &Repository, tag: &Tag, asker: &Asker) -> Result<Option<Sighting>, Error> {
+    pub async fn sight(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        known: Option<&Digest>,
+        asker: &Asker,
+    ) -> Result<Option<Sighting>, Error> {
         let shared = &self.shared;
         let (asked, reference) = (shared.clock.now(), Reference::Tag(tag.clone()));
         let ask = Ask {
             head: true,
+            known,
             ..shared.ask(asker, repository, What::Manifest(&reference))
         };
         let answer = match shared
@@ -208,6 +215,18 @@ impl Fetch {
     /// Has the tag name nothing any more, but for what was pushed here: the parent has it no longer.
     pub fn hide(&self, repository: &Repository, tag: &Tag) {
         self.shared.store.untag(repository, &Slot::Tag(tag.clone()));
+    }
+
+    /// Waits until a question of this class may be asked of the registry: nobody waits for it.
+    pub async fn turn(&self, registry: &Registry, class: Class) {
+        if let Some(parent) = self.shared.parents.get(registry) {
+            parent.turn(class).await;
+        }
+    }
+
+    /// Whether the tag never moves there: what was seen of it once is true.
+    pub fn is_immutable(&self, repository: &Repository, tag: &Tag) -> bool {
+        self.shared.is_immutable(repository, tag)
     }
 
     /// Whether there is anybody to ask for what the registry has.

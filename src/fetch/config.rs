@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::select::TagGlobs;
 use crate::units::Span;
 
 /// How fresh answers are kept.
@@ -10,6 +11,8 @@ use crate::units::Span;
 pub struct Config {
     /// How long a tag is served without asking the parent. Zero asks every time.
     pub tag_ttl: Duration,
+    /// Tags that never move at the parent: once they are here, it is not asked for them.
+    pub immutable_tags: TagGlobs,
     /// How long "does not exist" is believed.
     pub absent_ttl: Duration,
     /// How long a client waits for the parent before a tag or list that lies here is served stale.
@@ -25,6 +28,7 @@ pub struct Config {
 #[serde(default, deny_unknown_fields)]
 struct Written {
     tag_ttl: Span,
+    immutable_tags: TagGlobs,
     absent_ttl: Span,
     stale_after: Span,
     answer_within: Span,
@@ -35,6 +39,7 @@ impl Default for Written {
     fn default() -> Self {
         Self {
             tag_ttl: Span::seconds(60),
+            immutable_tags: TagGlobs::default(),
             absent_ttl: Span::seconds(5),
             stale_after: Span::seconds(2),
             answer_within: Span::seconds(20),
@@ -55,6 +60,7 @@ impl TryFrom<Written> for Config {
     fn try_from(written: Written) -> Result<Self, Self::Error> {
         let config = Self {
             tag_ttl: written.tag_ttl.duration(),
+            immutable_tags: written.immutable_tags,
             absent_ttl: written.absent_ttl.duration(),
             stale_after: written.stale_after.duration(),
             answer_within: written.answer_within.duration(),

@@ -11,7 +11,7 @@ use super::manifest::{Document, Stale};
 use super::{Asker, Error, Limit, Outcome, Shared};
 use crate::oci::{Digest, Reference, Repository, Tag};
 use crate::parent::{self, Answer, Ask, What};
-use crate::store::{Confirmed, Held, Slot, TagRow};
+use crate::store::{Confirmed, Held, Origin, Slot, TagRow};
 
 /// How long a refresh may go on when nobody waits for it any more: for all its questions and their bytes.
 pub(super) const WORK: Duration = Duration::from_secs(5 * 60);
@@ -342,10 +342,21 @@ impl Shared {
 
     /// The age of a row, if it is fresh.
     fn fresh_age(&self, repository: &Repository, slot: &Slot, row: &TagRow) -> Option<Duration> {
-        let confirmed = row.confirmed?;
+        let is_fixed =
+            row.origin == Origin::Parent && matches!(slot, Slot::Tag(tag) if self.is_immutable(repository, tag));
+        let Some(confirmed) = row.confirmed else {
+            // An earlier process was told.
+            return is_fixed.then_some(Duration::ZERO);
+        };
         let age = self.age(confirmed);
-        let is_fresh = age < self.config.tag_ttl && !self.doubts.cover(repository, slot, confirmed.at);
-        is_fresh.then_some(age)
+        let is_young = || age < self.config.tag_ttl && !self.doubts.cover(repository, slot, confirmed.at);
+        (is_fixed || is_young()).then_some(age)
+    }
+
+    /// Whether the tag never moves at the parent.
+    pub(super) fn is_immutable(&self, repository: &Repository, tag: &Tag) -> bool {
+        let tags = &self.config.immutable_tags;
+        tags.matches(repository.name.as_str(), tag.as_str())
     }
 
     fn age(&self, confirmed: Confirmed) -> Duration {

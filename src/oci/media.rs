@@ -8,6 +8,10 @@ pub const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 /// Docker's image manifest, schema 2.
 pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// How an OCI image is run.
+const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+/// How a Docker image is.
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 /// What blobs are served as.
 pub const OCTET_STREAM: &str = "application/octet-stream";
 
@@ -31,6 +35,11 @@ pub fn is_image(media_type: &str) -> bool {
 /// Whether the type is that of a manifest or of a list of them; parameters are ignored.
 pub fn is_manifest(media_type: &str) -> bool {
     is_one_of(media_type, &[OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST])
+}
+
+/// Whether the type is that of the configuration of an image that runs in a container; parameters are ignored.
+pub fn is_image_config(media_type: &str) -> bool {
+    is_one_of(media_type, &[OCI_CONFIG, DOCKER_CONFIG])
 }
 
 /// The type without its parameters.

@@ -22,6 +22,8 @@ pub struct Ask<'a> {
     pub repository: &'a Repository,
     /// What of it.
     pub what: What<'a>,
+    /// Of the head of a tag's manifest: what the tag named when it was last seen. A registry may say that it still does.
+    pub known: Option<&'a Digest>,
     /// First and last byte wanted, both inclusive; without the last: to the end.
     pub range: Option<(u64, Option<u64>)>,
     /// Who carried the request to us.
@@ -93,6 +95,7 @@ impl<'a> Ask<'a> {
             head: false,
             repository,
             what,
+            known: None,
             range: None,
             hops,
             budget,
@@ -225,6 +228,7 @@ mod tests {
             head: false,
             repository: &repository,
             what,
+            known: None,
             range: None,
             hops: &Hops::default(),
             budget: Duration::from_secs(1),

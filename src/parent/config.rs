@@ -22,6 +22,9 @@ pub(super) const DOCKER_HUB: &str = "registry-1.docker.io";
 /// More at a time would be no bound.
 const MOST_AT_A_TIME: usize = 10_000;
 
+/// Nobody counts questions any more beyond that.
+const MOST_A_MINUTE: usize = 1_000_000;
+
 /// How a registry is reached and what it may be asked for. Files and variables that it names have
 /// been read.
 #[derive(Clone, Debug, Deserialize)]
@@ -60,6 +63,8 @@ pub struct Config {
     pub transfers: usize,
     /// Questions at a time whose answer has no header yet. At least 1.
     pub requests: usize,
+    /// Questions in a minute that synchronisation asks of a registry that is no node. At least 1.
+    pub sync_requests_per_minute: usize,
     /// How much of the line is taken.
     pub bandwidth: Bandwidth,
 }
@@ -96,6 +101,15 @@ impl Config {
     /// How the registry is called where nobody gave it a name: `host` or `host:port`.
     pub fn host(&self) -> String {
         Origin::of(&self.url).map_or_else(String::new, |origin| origin.to_string())
+    }
+
+    /// How it is called in the name of an image: with its port, and without where that is the usual one.
+    pub fn hosts(&self) -> Vec<String> {
+        let host = self.url.host_str().unwrap_or_default();
+        let port = self.url.port_or_known_default();
+        let with_port = port.map(|port| format!("{host}:{port}"));
+        let usual = self.url.port().is_none().then(|| host.to_owned());
+        with_port.into_iter().chain(usual).collect()
     }
 }
 
@@ -145,8 +159,13 @@ impl Config {
             redirect_hosts: hosts("redirect_hosts", written.redirect_hosts)?,
             connect_timeout: positive("connect_timeout", written.connect_timeout.duration())?,
             read_timeout: positive("read_timeout", written.read_timeout.duration())?,
-            transfers: at_least_one("transfers", written.transfers)?,
-            requests: at_least_one("requests", written.requests)?,
+            transfers: at_least_one("transfers", written.transfers, MOST_AT_A_TIME)?,
+            requests: at_least_one("requests", written.requests, MOST_AT_A_TIME)?,
+            sync_requests_per_minute: at_least_one(
+                "sync_requests_per_minute",
+                written.sync_requests_per_minute,
+                MOST_A_MINUTE,
+            )?,
             bandwidth: written.bandwidth.clone(),
             url,
         })
@@ -223,10 +242,10 @@ fn hosts(key: &str, written: Vec<String>) -> Result<Vec<String>, String> {
     Ok(written)
 }
 
-fn at_least_one(key: &str, count: u32) -> Result<usize, String> {
+fn at_least_one(key: &str, count: u32, most: usize) -> Result<usize, String> {
     match usize::try_from(count) {
-        Ok(count) if (1..=MOST_AT_A_TIME).contains(&count) => Ok(count),
-        _ => Err(format!("{key} is {count}; write a number from 1 to {MOST_AT_A_TIME}")),
+        Ok(count) if (1..=most).contains(&count) => Ok(count),
+        _ => Err(format!("{key} is {count}; write a number from 1 to {most}")),
     }
 }
 

@@ -63,6 +63,9 @@ impl Shared {
         if self.memory.last() == Kind::Wharf {
             within::tell(&mut exchange.headers, left);
             within::tell_class(&mut exchange.headers, ask.class);
+        } else if let Some(known) = ask.known {
+            let value = HeaderValue::from_str(&format!("\"{known}\"")).expect("a digest is ASCII");
+            exchange.headers.insert(header::IF_NONE_MATCH, value);
         }
         let mut reply = exchange.run().await.inspect_err(|error| self.limited(error))?;
         // A refusal by the storage behind a redirect: the signature has run out, or was made for
@@ -82,6 +85,12 @@ impl Shared {
         }
         let status = response.status().as_u16();
         let is_peek = ask.head && exchange.method == Method::GET;
+        if let Some(known) = ask.known.filter(|_| status == 304 && !is_elsewhere) {
+            self.gate.observe(Sign::Answered);
+            let mut head = Head::parse(response.headers(), &exchange.url);
+            (head.digest, head.length) = (Some(*known), None);
+            return Ok(Answer::new(200, head, None, self.frame()));
+        }
         if !matches!(status, 200 | 206) {
             let is_page = is_web_page(&Head::parse(response.headers(), &exchange.url));
             // Its own service took the login, and gave a token for it.
@@ -116,12 +125,7 @@ impl Shared {
         self.gate.observe(Sign::Answered);
         let mut head = Head::parse(response.headers(), &exchange.url);
         self.check(ask, status, &head, is_peek)?;
-        let frame = Frame {
-            layer: self.wire.layer.clone(),
-            series: self.series.clone(),
-            clock: self.clock.clone(),
-            read_timeout: self.read_timeout,
-        };
+        let frame = self.frame();
         if is_peek {
             if let Some(range) = head.content_range.take() {
                 head.length = range.total;
@@ -130,6 +134,15 @@ impl Shared {
         }
         let body = (!ask.head).then_some(response);
         Ok(Answer::new(status, head, body, frame))
+    }
+
+    fn frame(&self) -> Frame {
+        Frame {
+            layer: self.wire.layer.clone(),
+            series: self.series.clone(),
+            clock: self.clock.clone(),
+            read_timeout: self.read_timeout,
+        }
     }
 
     /// The same with words: a HEAD has no body, and what a gateway in front refuses, it refuses to all.

@@ -59,6 +59,7 @@ mod pace;
 mod place;
 mod probe;
 mod proxy;
+mod pulse;
 mod push;
 mod realm;
 mod redirect;
@@ -264,6 +265,14 @@ impl Parent {
     /// Why a question of this class is not sent now; `None`: it is. Who has something to serve instead need not wait for it.
     pub fn is_shut(&self, class: Class) -> Option<Error> {
         self.closed(class).or_else(|| self.away())
+    }
+
+    /// Waits until a question of this class may be asked, as far as nobody waits for it and the registry is no node: so many a minute.
+    /// Before it is asked, so that whoever joins it does not wait.
+    pub async fn turn(&self, class: Class) {
+        if class == Class::Synchronisation && !self.is_wharf() {
+            self.shared.pulse.turn().await;
+        }
     }
 
     /// Waits until the next part of a transfer may be asked for, and pays for it: how many bytes. `None`: the line has no rate, and

@@ -16,6 +16,7 @@ use super::gate::{Gate, Limits};
 use super::hours::Hours;
 use super::kind::{Kind, Memory};
 use super::metrics::{Metrics, Series};
+use super::pulse::Pulse;
 use super::trouble::Trouble;
 use super::via::{Hops, NodeId};
 use super::wire::Wire;
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     pub(super) memory: Memory,
     pub(super) gate: Arc<Gate>,
     pub(super) hours: Hours,
+    pub(super) pulse: Pulse,
     pub(super) connect_timeout: Duration,
     pub(super) read_timeout: Duration,
     pub(super) trouble: Trouble,
@@ -88,6 +90,7 @@ impl Shared {
             memory: Memory::new(),
             gate,
             hours,
+            pulse: Pulse::new(config.sync_requests_per_minute, clock.clone()),
             connect_timeout: config.connect_timeout,
             read_timeout: config.read_timeout,
             trouble: Trouble::new(clock.clone()),

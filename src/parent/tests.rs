@@ -85,6 +85,7 @@ impl Question {
             head: self.head,
             repository: &self.repository,
             what: What::Blob(&self.digest),
+            known: None,
             range: self.range,
             hops: &self.hops,
             budget: self.budget,

@@ -41,6 +41,7 @@ pub(super) struct Written {
     pub(super) read_timeout: Span,
     pub(super) transfers: u32,
     pub(super) requests: u32,
+    pub(super) sync_requests_per_minute: u32,
     pub(super) bandwidth: Bandwidth,
 
     // Of [[upstream]] alone.
@@ -85,6 +86,7 @@ impl Default for Written {
             read_timeout: Span::seconds(30),
             transfers: 16,
             requests: 64,
+            sync_requests_per_minute: 3000,
             bandwidth: Bandwidth::default(),
             name: None,
             aliases: Vec::new(),
@@ -141,6 +143,10 @@ impl Written {
             ("read_timeout", self.read_timeout != defaults.read_timeout),
             ("transfers", self.transfers != defaults.transfers),
             ("requests", self.requests != defaults.requests),
+            (
+                "sync_requests_per_minute",
+                self.sync_requests_per_minute != defaults.sync_requests_per_minute,
+            ),
             ("bandwidth", self.bandwidth != defaults.bandwidth),
         ];
         match stray.iter().find(|(_, written)| *written) {

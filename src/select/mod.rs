@@ -6,6 +6,7 @@
 pub use chosen::{Chosen, Matching};
 pub use filter::Filter;
 pub use globs::{Error, Globs};
+pub use images::{Host, Image, Images};
 pub use platform::{Platform, PlatformError};
 pub use tags::TagGlobs;
 pub use version::{Versions, VersionsError};
@@ -13,6 +14,7 @@ pub use version::{Versions, VersionsError};
 mod chosen;
 mod filter;
 mod globs;
+mod images;
 mod platform;
 mod tags;
 mod version;

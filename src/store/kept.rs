@@ -36,10 +36,19 @@ pub enum Kept {
     Notes,
     /// What rules select, or did.
     Selected,
+    /// Passes that somebody asked for.
+    Orders,
 }
 
 impl Kept {
-    pub(super) const ALL: [Self; 5] = [Self::Tokens, Self::Keys, Self::Words, Self::Notes, Self::Selected];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Tokens,
+        Self::Keys,
+        Self::Words,
+        Self::Notes,
+        Self::Selected,
+        Self::Orders,
+    ];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -48,6 +57,7 @@ impl Kept {
             Self::Words => "words",
             Self::Notes => "notes",
             Self::Selected => "selected",
+            Self::Orders => "orders",
         }
     }
 }

@@ -461,6 +461,17 @@ impl Ledger {
         }
     }
 
+    /// All that is linked in a repository, and whether it is a manifest, or is kept like one.
+    pub(super) fn linked_in(&self, repository: RepositoryId) -> Vec<(Digest, bool)> {
+        let linked = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.repositories.contains(&repository));
+        linked
+            .map(|(digest, entry)| (*digest, entry.media_type.is_some()))
+            .collect()
+    }
+
     /// Where it is linked.
     pub(super) fn repositories(&self, digest: &Digest) -> Vec<RepositoryId> {
         self.entry(digest)
@@ -485,6 +496,11 @@ impl Ledger {
     /// A rule selects it: it is not evicted until [`Ledger::select_only`] leaves it out.
     pub(super) fn select(&mut self, digest: Digest) {
         self.selected.insert(digest);
+    }
+
+    /// Whether one does.
+    pub(super) fn is_selected(&self, digest: &Digest) -> bool {
+        self.selected.contains(digest)
     }
 
     /// Rules select these and nothing else.

@@ -61,6 +61,7 @@ pub use own::{Hide, Pushed, Swept};
 pub use place::inspect;
 pub use preview::{is_at, newer};
 pub use records::{Confirmed, Link, Origin, Slot, TagRow};
+pub use release::Purge;
 pub use staged::{Spool, Staged};
 pub use upload::{LeftUpload, Scope, Upload};
 

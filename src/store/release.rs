@@ -1,16 +1,109 @@
 //! Letting go of what the parent has, or is not to have: it may be evicted, and after a while it is forgotten.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::debt::{Debt, State, What};
 use super::fact::{Fact, Key, stamp};
+use super::index::Row;
 use super::own::Wish;
 use super::records::Records;
-use super::{Error, Link, Store};
-use crate::oci::{Digest, Manifest, Reference, Repository};
+use super::{Error, Link, Slot, Store};
+use crate::oci::{Digest, Manifest, Reference, Repository, Tag};
+
+/// What is to leave a repository.
+#[derive(Debug)]
+pub struct Purge {
+    /// Which.
+    pub repository: Repository,
+    /// Manifests and blobs.
+    pub digests: HashSet<Digest>,
+    /// The tags that stay, with what they named when it was found out that they do not need it; in the order of their names.
+    pub staying: Vec<(Tag, Digest)>,
+}
+
+impl Purge {
+    /// Whether the tags that stay are those that are there.
+    fn is_as_seen(&self, records: &Records) -> bool {
+        let digest = |tag: &Tag| {
+            records
+                .tag(&self.repository, &Slot::Tag(tag.clone()))
+                .map(|row| row.digest)
+        };
+        let tags = records.tags(&self.repository);
+        tags.len() == self.staying.len() && self.staying.iter().all(|(tag, seen)| digest(tag) == Some(*seen))
+    }
+
+    /// Whether it was pushed there.
+    fn is_pushed(&self, records: &Records, of: &Digest) -> bool {
+        let keys = [Key::Blob(*of), Key::Manifest(*of)];
+        keys.iter().any(|key| records.fact(&self.repository, key).is_some())
+    }
+}
 
 impl Store {
+    /// Takes from a repository what was pulled into it and is not to be there any more; nothing, if its tags are not what they were.
+    /// What no other repository has and nobody reads just now leaves the disk at once, the rest when there is need of room. What is
+    /// pushed, or selected anywhere, stays. Bytes that left. Blocks.
+    pub fn purge(&self, purge: &Purge) -> u64 {
+        let shared = &self.shared;
+        let mut victims = Vec::new();
+        let mut freed = 0;
+        {
+            let records = shared.records.lock();
+            let Some(id) = records.repository_id(&purge.repository) else {
+                return 0;
+            };
+            if !purge.is_as_seen(&records) {
+                return 0;
+            }
+            let mut ledger = shared.ledger.lock();
+            for digest in &purge.digests {
+                if ledger.is_selected(digest) || purge.is_pushed(&records, digest) || !ledger.holds(digest) {
+                    continue;
+                }
+                ledger.unlink(digest, id);
+                shared.index.write(Row::NoLink {
+                    repository: id,
+                    digest: *digest,
+                });
+                let size = ledger.entry(digest).map_or(0, |entry| entry.size);
+                if let Some(victim) = ledger.drop_unowned(digest) {
+                    victims.push(victim);
+                    freed += size;
+                }
+            }
+        }
+        shared.unlink(victims);
+        freed
+    }
+
+    /// Bytes of what all of these would take from the disk, if nobody read it.
+    pub fn would_purge(&self, purges: &[Purge]) -> u64 {
+        let records = self.shared.records.lock();
+        let mut leaving: HashMap<&Digest, usize> = HashMap::new();
+        for purge in purges {
+            let digests = purge.digests.iter().filter(|digest| !purge.is_pushed(&records, digest));
+            digests.for_each(|digest| *leaving.entry(digest).or_default() += 1);
+        }
+        let ledger = self.shared.ledger.lock();
+        let sizes = leaving.into_iter().filter_map(|(digest, repositories)| {
+            let entry = ledger.entry(digest)?;
+            let stays =
+                ledger.is_owned(digest) || ledger.is_selected(digest) || entry.repositories.len() > repositories;
+            (!stays).then_some(entry.size)
+        });
+        sizes.fold(0, u64::saturating_add)
+    }
+
+    /// All that the repository may hand out of what lies here, and whether it is a manifest. Looks at everything.
+    pub fn linked_in(&self, repository: &Repository) -> Vec<(Digest, bool)> {
+        let Some(id) = self.shared.records.lock().repository_id(repository) else {
+            return Vec::new();
+        };
+        self.shared.ledger.lock().linked_in(id)
+    }
+
     /// Lets go of what was pushed to `repository` and is no more owed: the parent has it, so it may be evicted like
     /// everything that was pulled. What a manifest still needs that nobody else has stays. Whether all of it could go: not
     /// while more is pushed.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::Shared;
-use crate::fetch::{Asker, Error};
+use crate::fetch::Error;
 use crate::oci::{Descriptor, Digest, Manifest, Repository, media};
+use crate::parent::Class;
 use crate::select::Platform;
 use crate::store::Held;
 
@@ -56,6 +57,14 @@ pub(super) fn sum<'a>(bytes: impl IntoIterator<Item = &'a u64>) -> u64 {
 }
 
 impl Want {
+    /// All of it, and all that refers to it.
+    pub(super) fn everything() -> Self {
+        Self {
+            platforms: Vec::new(),
+            referrers: true,
+        }
+    }
+
     /// What either wants.
     pub(super) fn or(&self, other: &Self) -> Self {
         let platforms = match self.platforms.is_empty() || other.platforms.is_empty() {
@@ -103,7 +112,8 @@ impl Want {
 }
 
 impl Shared {
-    /// What the manifest of that digest needs. Manifests that are missing are fetched, blobs are not; without an `asker` nothing is.
+    /// What the manifest of that digest needs. Manifests that are missing are fetched, blobs are not; without `asking`, which says how
+    /// urgent it is, nothing is.
     ///
     /// # Errors
     ///
@@ -113,7 +123,7 @@ impl Shared {
         repository: &Repository,
         digest: &Digest,
         want: &Want,
-        asker: Option<&Asker>,
+        asking: Option<Class>,
     ) -> Result<Closure, Error> {
         let mut closure = Closure::default();
         let mut left = vec![Step::to(digest)];
@@ -122,14 +132,10 @@ impl Shared {
             if closure.items.contains_key(&digest) {
                 continue;
             }
-            let held = match (asker, self.store.linked(repository, &digest)) {
-                (Some(asker), _) => match self.fetch.bring_manifest(repository, &digest, asker).await {
-                    // What is said about an image may be gone, and the image is not.
-                    Err(Error::Absent { .. }) if step.is_about => continue,
-                    held => Some(held?),
-                },
-                (None, Some(link)) => self.store.held(&link).await?,
-                (None, None) => None,
+            let held = match self.manifest(repository, &digest, asking).await {
+                // What is said about an image may be gone, and the image is not.
+                Err(Error::Absent { .. }) if step.is_about => continue,
+                held => held?,
             };
             let Some(held) = held else {
                 closure.items.insert(digest, step.bytes);
@@ -138,7 +144,7 @@ impl Shared {
             };
             closure.items.insert(digest, held.bytes().len() as u64);
             if want.referrers && step.depth < DEEPEST && closure.items.len() < MOST {
-                let referrers = self.referrers(repository, &digest, asker, &mut closure).await?;
+                let referrers = self.referrers(repository, &digest, asking, &mut closure).await?;
                 left.extend(referrers.iter().map(|entry| step.down(entry, true)));
             }
             let Some(manifest) = parsed(&held) else { continue };
@@ -157,17 +163,37 @@ impl Shared {
         Ok(closure)
     }
 
+    /// A manifest, brought here if it may be. `None`: it does not lie here, or cannot be read now.
+    pub(super) async fn manifest(
+        &self,
+        repository: &Repository,
+        digest: &Digest,
+        asking: Option<Class>,
+    ) -> Result<Option<Arc<Held>>, Error> {
+        let link = self.store.linked(repository, digest);
+        let asker = match (asking, &link) {
+            (Some(class), Some(_)) => self.asker_at_once(class),
+            (Some(class), None) => self.asker(&repository.registry, class).await,
+            (None, Some(link)) => return Ok(self.store.held(link).await?),
+            (None, None) => return Ok(None),
+        };
+        self.fetch.bring_manifest(repository, digest, &asker).await.map(Some)
+    }
+
     /// What refers to a manifest, as the parent says, who is asked now and then; else as it said last.
     async fn referrers(
         &self,
         repository: &Repository,
         digest: &Digest,
-        asker: Option<&Asker>,
+        asking: Option<Class>,
         closure: &mut Closure,
     ) -> Result<Vec<Descriptor>, Error> {
         let key = (repository.clone(), *digest);
-        let asker = asker.filter(|_| self.referred.get(&key).is_none());
-        let list = self.fetch.referrers_ahead(repository, digest, asker).await?;
+        let asker = match asking.filter(|_| self.referred.get(&key).is_none()) {
+            Some(class) => Some(self.asker(&repository.registry, class).await),
+            None => None,
+        };
+        let list = self.fetch.referrers_ahead(repository, digest, asker.as_ref()).await?;
         if asker.is_some() {
             self.referred.insert(key, ());
         }

@@ -133,7 +133,7 @@ impl Shared {
                 _ => Duration::ZERO,
             },
         };
-        let asker = self.asker(Class::Synchronisation);
+        let asker = self.asker_at_once(Class::Synchronisation);
         let answer = self.fetch.feed(registry, since, &asker).await;
         let Some(bytes) = answer.map_err(|error| with_causes(&error))? else {
             return Ok(None);

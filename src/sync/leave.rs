@@ -1,20 +1,23 @@
 //! What becomes of a tag that no rule selects any more: by the word of the rules that did, as it was said then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::Shared;
-use crate::oci::Tag;
-use crate::store::{Kept, Store};
+use super::closure::Want;
+use super::config::Rule;
+use super::selection::Wanted;
+use crate::oci::{Digest, Reference, Repository, Tag};
+use crate::store::{Kept, Purge, Slot, Store};
 use crate::units::{Moment, Span, written_as_text};
 
 /// What becomes of what leaves a selection.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Leaving {
-    /// Its tag goes after so long; its content makes way for other.
+    /// It goes after so long, and with it what nothing else needs.
     Purge(Span),
     /// It stays, as if it had been pulled.
     Keep,
@@ -49,20 +52,25 @@ impl fmt::Display for Leaving {
 
 written_as_text!(Leaving);
 
-/// A tag that is or was selected, as it is on record.
+/// What is or was selected, as it is on record.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 struct Line {
     name: String,
-    tag: Tag,
+    /// A tag, or a digest.
+    #[serde(rename = "tag")]
+    reference: String,
     leaving: Leaving,
     /// Since when it is not any more: seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     left: Option<u64>,
 }
 
-/// All tags that are selected, and those that were and have not gone yet.
-#[derive(Default)]
-pub(super) struct Selected(BTreeMap<(String, Tag), (Leaving, Option<u64>)>);
+/// All that is selected, and what was and has not gone yet.
+#[derive(Clone, Default)]
+pub(super) struct Selected(BTreeMap<Key, (Leaving, Option<u64>)>);
+
+/// A repository as clients write it, and a tag or a digest there.
+pub(super) type Key = (String, Reference);
 
 impl Selected {
     /// As it was written down last. Blocks.
@@ -71,18 +79,18 @@ impl Selected {
             tracing::warn!(%error, "what was selected before is not known: none of it is purged");
             Vec::new()
         });
-        let read = lines.iter().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-        Self(
-            read.map(|line| ((line.name, line.tag), (line.leaving, line.left)))
-                .collect(),
-        )
+        let read = |line: &String| {
+            let line: Line = serde_json::from_str(line).ok()?;
+            Some(((line.name, line.reference.parse().ok()?), (line.leaving, line.left)))
+        };
+        Self(lines.iter().filter_map(read).collect())
     }
 
     fn lines(&self) -> Vec<String> {
-        let line = |((name, tag), (leaving, left)): (&(String, Tag), &(Leaving, Option<u64>))| {
+        let line = |((name, reference), (leaving, left)): (&Key, &(Leaving, Option<u64>))| {
             let line = Line {
                 name: name.clone(),
-                tag: tag.clone(),
+                reference: reference.to_string(),
                 leaving: *leaving,
                 left: *left,
             };
@@ -91,21 +99,30 @@ impl Selected {
         self.0.iter().map(line).collect()
     }
 
-    /// From now on these are selected; those that have to go, as they have been no longer for long enough.
-    fn now(&mut self, selected: BTreeMap<(String, Tag), Leaving>, now: u64) -> Vec<(String, Tag)> {
+    /// Whether nothing is, or was.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// From now on these are selected, whatever else.
+    fn also(&mut self, selected: BTreeMap<Key, Leaving>) {
+        self.0
+            .extend(selected.into_iter().map(|(key, leaving)| (key, (leaving, None))));
+    }
+
+    /// From now on these are selected and nothing else; those that have to go, as they have been no longer for long enough.
+    fn now(&mut self, selected: BTreeMap<Key, Leaving>, now: u64) -> Vec<Key> {
         for (key, (_, left)) in &mut self.0 {
             if !selected.contains_key(key) {
                 left.get_or_insert(now);
             }
         }
-        for (key, leaving) in selected {
-            self.0.insert(key, (leaving, None));
-        }
+        self.also(selected);
         let is_due = |(leaving, left): &(Leaving, Option<u64>)| match (leaving, left) {
             (Leaving::Purge(after), Some(left)) => now >= left.saturating_add(after.duration().as_secs()),
             _ => false,
         };
-        let gone: Vec<(String, Tag)> = self
+        let gone: Vec<Key> = self
             .0
             .iter()
             .filter(|(_, state)| is_due(state))
@@ -122,35 +139,160 @@ impl Selected {
 }
 
 impl Shared {
-    /// After a look at everything: what is not selected any more goes when it is time; how many tags.
-    pub(super) async fn let_go(&self, selected: BTreeMap<(String, Tag), Leaving>) -> u64 {
+    /// What becomes of what these rules select, once none does.
+    pub(super) fn leaving_of(&self, wanted: &Wanted, takers: &[usize], rules: &[Rule]) -> Option<(Key, Leaving)> {
+        let said = takers.iter().map(|place| rules[*place].leaving.unwrap_or(self.leaving));
+        let name = self.names.spell(&wanted.repository);
+        Some(((name, wanted.reference.clone()), said.max()?))
+    }
+
+    /// What was selected by the last look that was well, and since.
+    pub(super) fn remembered(&self) -> Vec<(Repository, Reference)> {
+        let selected = self.selected.lock();
+        let still = selected.0.iter().filter(|(_, (_, left))| left.is_none());
+        let meant = |(name, reference): &Key| Some((self.names.meant(name)?, reference.clone()));
+        still.filter_map(|(key, _)| meant(key)).collect()
+    }
+
+    /// After a look at everything: what is selected is remembered. If all was well, what is so no longer goes when it is time, with
+    /// what nothing else here needs; how many tags and digests.
+    pub(super) async fn let_go(&self, selected: BTreeMap<Key, Leaving>, is_well: bool) -> u64 {
         let now = Moment::from(self.clock.wall()).seconds();
         let (gone, before, after) = {
             let mut known = self.selected.lock();
             let before = known.lines();
-            let gone = known.now(selected, now);
+            let gone = match is_well {
+                true => known.now(selected, now),
+                false => {
+                    known.also(selected);
+                    Vec::new()
+                }
+            };
             (gone, before, known.lines())
         };
-        let mut purged = 0;
-        for (name, tag) in &gone {
-            if let Some(repository) = self
-                .names
-                .meant(name)
-                .filter(|repository| self.is_parents(repository, tag))
-            {
-                tracing::info!(repository = name, %tag, "no rule selects this tag any more: it is purged");
-                self.fetch.hide(&repository, tag);
-                purged += 1;
+        let gone = self.parents_of(gone);
+        let theirs = self.only_theirs(&gone).await;
+        for (repository, reference) in &gone {
+            let name = self.names.spell(repository);
+            tracing::info!(repository = name, %reference, "no rule selects this any more: it is purged");
+            if let Reference::Tag(tag) = reference {
+                self.fetch.hide(repository, tag);
             }
         }
-        if before != after {
-            let store = self.store.clone();
-            let writing = tokio::task::spawn_blocking(move || store.keep(Kept::Selected, &after));
-            if let Ok(Err(error)) = writing.await {
+        let store = self.store.clone();
+        let is_changed = before != after;
+        let purging = tokio::task::spawn_blocking(move || {
+            let freed = theirs.iter().map(|theirs| store.purge(theirs));
+            let freed = freed.fold(0, u64::saturating_add);
+            let written = match is_changed {
+                true => store.keep(Kept::Selected, &after),
+                false => Ok(()),
+            };
+            (freed, written)
+        });
+        if let Ok((freed, written)) = purging.await {
+            if freed > 0 {
+                tracing::info!(bytes = freed, "what was purged has left the disk");
+            }
+            if let Err(error) = written {
                 tracing::warn!(%error, "what is selected could not be written down; it is with the next change");
             }
         }
-        purged
+        gone.len() as u64
+    }
+
+    /// What would go, if these were selected and nothing else.
+    pub(super) fn would_leave(&self, selected: BTreeMap<Key, Leaving>) -> Vec<(Repository, Reference)> {
+        let now = Moment::from(self.clock.wall()).seconds();
+        let gone = self.selected.lock().clone().now(selected, now);
+        self.parents_of(gone)
+    }
+
+    /// Those of them that are here because the parent has them.
+    fn parents_of(&self, named: Vec<Key>) -> Vec<(Repository, Reference)> {
+        let meant = |(name, reference): Key| Some((self.names.meant(&name)?, reference));
+        let meant = named.into_iter().filter_map(meant);
+        let is_parents = |(repository, reference): &(Repository, Reference)| match reference {
+            Reference::Tag(tag) => self.is_parents(repository, tag),
+            Reference::Digest(digest) => self.store.linked(repository, digest).is_some(),
+        };
+        meant.filter(is_parents).collect()
+    }
+
+    /// What lies in repositories for these alone: for no other tag there, nor for anything that was pulled by its digest. Of a
+    /// repository that cannot be read now: nothing.
+    pub(super) async fn only_theirs(&self, gone: &[(Repository, Reference)]) -> Vec<Purge> {
+        let mut by_repository: HashMap<&Repository, HashSet<&Reference>> = HashMap::new();
+        for (repository, reference) in gone {
+            by_repository.entry(repository).or_default().insert(reference);
+        }
+        let (mut theirs, rules) = (Vec::new(), self.rules());
+        for (repository, gone) in by_repository {
+            let (mut going, mut staying) = (Vec::new(), Vec::new());
+            let mut tags = Vec::new();
+            for tag in self.store.tags(repository) {
+                let Ok(tag) = tag.parse::<Tag>() else { continue };
+                let Some(row) = self.store.tag(repository, &Slot::Tag(tag.clone())) else {
+                    continue;
+                };
+                match gone.contains(&Reference::Tag(tag.clone())) {
+                    true => going.push(row.digest),
+                    false => {
+                        staying.push(row.digest);
+                        tags.push((tag, row.digest));
+                    }
+                }
+            }
+            going.extend(gone.iter().filter_map(|reference| match reference {
+                Reference::Digest(digest) => Some(*digest),
+                Reference::Tag(_) => None,
+            }));
+            let name = self.names.spell(repository);
+            let is_whole = tags.is_empty() && !rules.iter().any(|rule| rule.has(&name));
+            let here = self.store.linked_in(repository);
+            let digests = match is_whole {
+                // Nobody has anything there any more.
+                true => here.into_iter().map(|(digest, _)| digest).collect(),
+                false => {
+                    let Some(mut digests) = self.needed_by(repository, &going).await else {
+                        continue;
+                    };
+                    staying.extend(rules.iter().flat_map(|rule| rule.digests_of(&name)));
+                    let others = here
+                        .into_iter()
+                        .filter(|(digest, is_manifest)| *is_manifest && !digests.contains(digest));
+                    staying.extend(others.map(|(digest, _)| digest));
+                    let Some(needed) = self.needed_by(repository, &staying).await else {
+                        continue;
+                    };
+                    digests.retain(|digest| !needed.contains(digest));
+                    digests
+                }
+            };
+            theirs.push(Purge {
+                repository: repository.clone(),
+                digests,
+                staying: tags,
+            });
+        }
+        theirs
+    }
+
+    /// All that these manifests need, as far as what lies here tells. `None`: one of them lies here and cannot be read now.
+    async fn needed_by(&self, repository: &Repository, manifests: &[Digest]) -> Option<HashSet<Digest>> {
+        let mut needed = HashSet::new();
+        for digest in manifests {
+            let closure = self.closure(repository, digest, &Want::everything(), None).await.ok()?;
+            let is_unread = |digest: &Digest| {
+                let is_shunned = self.store.is_on_record(digest) && !self.store.holds(digest);
+                is_shunned || self.store.linked(repository, digest).is_some()
+            };
+            if closure.missing.iter().any(|(digest, _)| is_unread(digest)) {
+                return None;
+            }
+            needed.extend(closure.items.into_keys());
+        }
+        Some(needed)
     }
 }
 
@@ -158,14 +300,14 @@ impl Shared {
 mod tests {
     use super::*;
 
-    fn of(tags: &[(&str, &str)]) -> BTreeMap<(String, Tag), Leaving> {
+    fn of(tags: &[(&str, &str)]) -> BTreeMap<Key, Leaving> {
         let one = |(tag, leaving): &(&str, &str)| (("a".to_owned(), tag.parse().unwrap()), leaving.parse().unwrap());
         tags.iter().map(one).collect()
     }
 
     fn gone(known: &mut Selected, tags: &[(&str, &str)], now: u64) -> Vec<String> {
         let gone = known.now(of(tags), now);
-        gone.into_iter().map(|(_, tag)| tag.to_string()).collect()
+        gone.into_iter().map(|(_, reference)| reference.to_string()).collect()
     }
 
     #[test]
@@ -189,6 +331,17 @@ mod tests {
 
         assert!(gone(&mut known, &[], 86_500).is_empty());
         assert_eq!(gone(&mut known, &[], 86_500 + 86_400), ["v1"]);
+    }
+
+    #[test]
+    fn a_look_that_was_not_well_remembers_more_and_lets_nothing_go() {
+        let mut known = Selected::default();
+        gone(&mut known, &[("v1", "purge")], 0);
+
+        known.also(of(&[("v2", "purge")]));
+
+        assert_eq!(known.0.len(), 2);
+        assert_eq!(gone(&mut known, &[("v2", "purge")], 10), ["v1"]);
     }
 
     #[test]

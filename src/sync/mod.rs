@@ -3,14 +3,18 @@
 
 mod closure;
 mod config;
+mod deployment;
 mod feed;
 mod follow;
 mod leave;
 mod metrics;
+mod order;
 mod pass;
+mod plan;
+mod selection;
+mod sift;
 mod state;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,10 +22,13 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore};
 
 pub use config::Rule;
+pub use deployment::Deployment;
 pub use feed::{Feed, OLDEST as FEED_OLDEST, Question, VERSION as FEED_VERSION};
 pub use leave::Leaving;
 pub use metrics::Metrics;
-pub use pass::{Completeness, Planned, PlannedTag};
+pub use order::OrderReport;
+pub use pass::Completeness;
+pub use plan::{Planned, PlannedDrop, PlannedTag, Why};
 pub use state::{Pass, Progress, Report, RuleReport, Scope, State, Trigger};
 
 use self::closure::Want;
@@ -60,9 +67,6 @@ const REFERRED: Duration = Duration::from_secs(3600);
 /// A feed that broke off counts as heard for so long while the parent is there.
 const FEED_AGAIN_WITHIN: Duration = Duration::from_secs(90);
 
-/// Passes that may wait.
-const ORDERS: usize = 100;
-
 /// Whoever brings what is selected. Cheap to clone.
 #[derive(Clone)]
 pub struct Syncer {
@@ -73,6 +77,8 @@ pub struct Syncer {
 pub struct Parts {
     /// As clients write them.
     pub names: Names,
+    /// Where what is meant without any name is, as deployments say it: the parent's address, and this node's.
+    pub hosts: Vec<String>,
     /// Where it goes.
     pub store: Store,
     /// Who brings it.
@@ -86,9 +92,12 @@ pub struct Parts {
 pub(crate) struct Shared {
     rules: Live<Vec<Rule>>,
     names: Names,
+    hosts: Vec<String>,
     store: Store,
     fetch: Fetch,
     book: Mutex<Book>,
+    /// Whether the orders of before are known. Held while orders are written down.
+    recalled: tokio::sync::Mutex<bool>,
     /// What the nodes below are told.
     feed: Feed,
     following: Mutex<Following>,
@@ -117,6 +126,7 @@ impl Syncer {
     pub fn new(rules: Live<Vec<Rule>>, parts: Parts, at_once: usize, clock: Clock, metrics: Metrics) -> Self {
         let Parts {
             names,
+            hosts,
             store,
             fetch,
             feed,
@@ -126,9 +136,11 @@ impl Syncer {
             shared: Arc::new(Shared {
                 rules,
                 names,
+                hosts,
                 store,
                 fetch,
                 book: Mutex::new(Book::new()),
+                recalled: tokio::sync::Mutex::new(false),
                 feed,
                 following: Mutex::default(),
                 wake: Notify::new(),
@@ -157,6 +169,7 @@ impl Syncer {
         if let Ok(selected) = tokio::task::spawn_blocking(move || Selected::read(&store)).await {
             *shared.selected.lock() = selected;
         }
+        shared.recall_orders().await;
         shared.recall().await;
         shared.await_feed().await;
         let mut next = Next::new(shared.clock.now());
@@ -166,9 +179,6 @@ impl Syncer {
             if !Arc::ptr_eq(&rules, &shared.rules.get()) {
                 rules = shared.rules.get().clone();
                 next.now(Trigger::SelectionUpdate);
-                if rules.is_empty() {
-                    shared.store.select_only(HashSet::new());
-                }
                 shared.recall().await;
             }
             let was_away = is_away;
@@ -176,18 +186,22 @@ impl Syncer {
             if was_away && !is_away && !(next.is_in_sync && shared.is_fed_or_will_be()) {
                 next.now(Trigger::Scheduled);
             }
-            let order = shared.book.lock().orders.front().cloned();
+            let order = shared.book.lock().orders.first().cloned();
             if let Some(scope) = order.filter(|_| !shared.is_away(Class::Manual)) {
+                shared.book.lock().orders.begin();
                 shared.make(Trigger::ManualResync, scope).await;
-                if shared.is_in_sync() || !shared.is_away(Class::Manual) {
-                    shared.book.lock().orders.pop_front();
-                }
+                // What the parent left in the middle is tried again when it is back.
+                let is_over = shared.is_in_sync() || !shared.is_away(Class::Manual);
+                shared.book.lock().end_order(is_over);
+                shared.write_orders().await;
                 if !shared.is_in_sync() {
                     next.fails(shared.clock.now());
                 }
                 continue;
             }
-            let wait = match is_away || rules.is_empty() {
+            // What is selected no longer has to go, also if nothing is.
+            let has_work = !rules.is_empty() || !shared.selected.lock().is_empty();
+            let wait = match is_away || !has_work {
                 true => LOOK,
                 false => match shared.due(&mut next) {
                     Ok((trigger, scope)) => {
@@ -199,7 +213,7 @@ impl Syncer {
                     Err(wait) => wait,
                 },
             };
-            let is_idle = rules.is_empty() && shared.book.lock().orders.is_empty();
+            let is_idle = !has_work && shared.book.lock().orders.is_empty();
             let pause = if is_idle {
                 AGAIN
             } else {
@@ -209,21 +223,27 @@ impl Syncer {
         }
     }
 
-    /// Has a pass made over what `scope` names, as soon as the parent is there. It comes after the pass of the number that is
-    /// returned; `None`: too many wait already.
-    pub fn order(&self, scope: Scope) -> Option<u64> {
-        let mut book = self.shared.book.lock();
-        let after = book.pass.number;
-        // The first may be under way, and have seen what there is by now, or not.
-        if !book.orders.iter().skip(1).any(|other| *other == scope) {
-            if book.orders.len() >= ORDERS {
-                return None;
-            }
-            book.orders.push_back(scope);
-        }
-        drop(book);
+    /// Has a pass made over what `scope` names, as soon as the parent is there, also after a restart; what it is called.
+    /// `None`: too many wait already.
+    pub async fn order(&self, scope: Scope) -> Option<String> {
+        self.shared.recall_orders().await;
+        let id = self.shared.book.lock().orders.take(scope)?;
+        self.shared.write_orders().await;
         self.shared.wake.notify_one();
-        Some(after)
+        Some(id)
+    }
+
+    /// How it stands, with an order that somebody asks about; `None`: there is none that is called so, or it was made long ago.
+    pub async fn report_with(&self, id: &str) -> Option<Report> {
+        self.shared.recall_orders().await;
+        let order = {
+            let book = self.shared.book.lock();
+            book.orders.report(id, &book.pass)?
+        };
+        Some(Report {
+            order: Some(order),
+            ..self.report()
+        })
     }
 
     /// What such a pass would do. Manifests are fetched for it, blobs are not.
@@ -255,7 +275,8 @@ impl Syncer {
                 .clone()
                 .filter(|_| book.pass.number > 0 && book.pass.sync_state != State::Syncing),
             feed,
-            waiting: book.orders.len(),
+            waiting: book.orders.waiting(),
+            order: None,
             rules: book.rules.clone(),
             closed: self
                 .shared
@@ -405,9 +426,12 @@ impl Shared {
     }
 
     /// The rules, with names as this node spells them.
-    fn rules(&self) -> Vec<Rule> {
+    fn rules(&self) -> Arc<[Rule]> {
         let rules = self.rules.get();
-        rules.iter().map(|rule| rule.respelled(&self.names)).collect()
+        rules
+            .iter()
+            .map(|rule| rule.respelled(&self.names, &self.hosts))
+            .collect()
     }
 
     /// Whether the parent is not asked for what is to be brought, now.
@@ -425,7 +449,14 @@ impl Shared {
         self.book.lock().pass.sync_state == State::Succeeded
     }
 
-    fn asker(&self, class: Class) -> Asker {
+    /// Who asks a question of this class of a registry, when it is his turn.
+    async fn asker(&self, registry: &Registry, class: Class) -> Asker {
+        self.fetch.turn(registry, class).await;
+        self.asker_at_once(class)
+    }
+
+    /// The same, who has nothing to ask of it, or is always let in.
+    fn asker_at_once(&self, class: Class) -> Asker {
         Asker::new(Hops::default(), class, self.clock.now() + PATIENCE)
     }
 }

@@ -1,10 +1,10 @@
 //! What the last pass came to, and how far the one under way has got.
 
-use std::collections::VecDeque;
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
+use super::order::{OrderReport, Orders};
 use crate::oci::Tag;
 use crate::parent::Class;
 use crate::units::Moment;
@@ -64,6 +64,9 @@ pub struct Report {
     pub feed: &'static str,
     /// Of the passes that were asked for and have not begun.
     pub waiting: usize,
+    /// The one of them that is asked about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<OrderReport>,
     /// Seconds until the pass under way is done, at the speed that it had so far.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<u64>,
@@ -179,8 +182,8 @@ pub(super) struct Book {
     pub(super) unwell: Option<String>,
     /// Whether some of it comes from elsewhere than the parent.
     pub(super) has_others: bool,
-    /// Asked for and not begun, with the numbers that they will have at the least.
-    pub(super) orders: VecDeque<Scope>,
+    /// What somebody asked for.
+    pub(super) orders: Orders,
 }
 
 impl Book {
@@ -200,7 +203,7 @@ impl Book {
             rules: Vec::new(),
             unwell: Some("not yet looked at".to_owned()),
             has_others: false,
-            orders: VecDeque::new(),
+            orders: Orders::default(),
         }
     }
 
@@ -242,6 +245,11 @@ impl Book {
                 self.pass.last_successful_sync_end_time = Some(now.into());
             }
         }
+    }
+
+    /// What was asked for first ended as the pass did; `is_over`: and is not tried again.
+    pub(super) fn end_order(&mut self, is_over: bool) {
+        self.orders.end(&self.pass, is_over);
     }
 
     /// A mistake of ours ended it.

@@ -48,7 +48,7 @@ async fn killed_at_any_moment_of_a_pass_a_node_shows_no_tag_of_which_anything_is
     let mut pushed: Vec<Vec<Image>> = vec![Vec::new(); TAGS];
     let (mut unfinished, mut mixed) = (0, 0);
 
-    for _ in 0..sized(20, 200) {
+    for _ in 0..sized(20, 1000) {
         for (number, images) in pushed.iter_mut().enumerate() {
             let sizes = [1 + dice.below(MIB), 1 + dice.below(MIB), 1 + dice.below(64)];
             images.push(parent.new_image("plant/app", &format!("v{number}"), &sizes));

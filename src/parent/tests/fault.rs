@@ -81,6 +81,7 @@ async fn a_web_page_is_no_manifest() {
         head: false,
         repository: &repository,
         what: What::Manifest(&reference),
+        known: None,
         range: None,
         hops: &Hops::default(),
         budget: Duration::from_secs(10),

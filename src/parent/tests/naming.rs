@@ -147,6 +147,7 @@ async fn a_manifest_is_asked_for_in_every_form_there_is() {
         head: true,
         repository: &repository,
         what: What::Manifest(&reference),
+        known: None,
         range: None,
         hops: &Hops::default(),
         budget: Duration::from_secs(10),

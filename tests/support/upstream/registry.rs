@@ -205,7 +205,7 @@ impl Registry {
             return Reply::error(404, "NAME_UNKNOWN", "repository name not known to registry");
         };
         match kind {
-            "manifests" => repository.manifest(reference),
+            "manifests" => repository.manifest(reference, seen.header("if-none-match")),
             "blobs" => repository.blob(reference, seen.header("range"), rule),
             "tags" => repository.tag_list(name, seen, self.paging),
             "referrers" if self.referrers => repository.referrers(reference),
@@ -235,7 +235,8 @@ pub fn split(path: &str) -> Option<(&str, &str, &str)> {
 }
 
 impl Repository {
-    fn manifest(&self, reference: &str) -> Reply {
+    /// `known`: the entity tag that the client has already (RFC 9110, section 13.1.2).
+    fn manifest(&self, reference: &str, known: Option<&str>) -> Reply {
         let digest = if reference.contains(':') {
             Some(reference)
         } else {
@@ -244,9 +245,13 @@ impl Repository {
         let Some(manifest) = digest.and_then(|digest| self.manifests.get(digest)) else {
             return Reply::error(404, "MANIFEST_UNKNOWN", "manifest unknown");
         };
+        let etag = format!("\"{}\"", manifest.digest);
+        if known == Some(&etag) {
+            return Reply::empty(304).with("ETag", &etag);
+        }
         Reply::new(200, &manifest.media_type, manifest.bytes.clone())
             .with("Docker-Content-Digest", &manifest.digest)
-            .with("ETag", &format!("\"{}\"", manifest.digest))
+            .with("ETag", &etag)
     }
 
     fn blob(&self, digest: &str, range: Option<&str>, rule: RangeRule) -> Reply {
