@@ -318,6 +318,8 @@ impl App {
         let connections = connections(&listen, descriptors, refused.clone());
         let watched = connections.clone();
         let status = status.stopping(Box::new(move || watched.is_draining()));
+        let brings = syncer.clone();
+        let status = status.behind(Box::new(move || brings.report().unwell));
         let status = status.pushed_to(push.clone()).owing(queue.clone());
         ports.say();
         let mut server = Server::new_with_opt_and_conf(None, server_settings());

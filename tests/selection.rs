@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::client::{Request, blob, manifest};
+use crate::support::command::said;
 use crate::support::content::{Image, OCI_MANIFEST, random, sha256};
 use crate::support::eventually;
 use crate::support::node::{Node, Setup};
@@ -74,6 +75,13 @@ async fn the_images_of_a_deployment_are_here_before_they_run_and_follow_the_file
     })
     .await;
     assert!(is_complete(&node, "plant/press:v3").await);
+    let told = ended(&node, "Failed").await;
+    assert!(told["errors"].to_string().contains("deployment.json"), "{told}");
+    eventually("operators are told", async || {
+        let ready = node.admin("/readyz").await.json();
+        ready["reasons"].to_string().contains("deployment.json")
+    })
+    .await;
     node.restart().await;
     let told = ended(&node, "Failed").await;
     assert!(
@@ -100,7 +108,9 @@ async fn what_a_deployment_names_and_nobody_here_has_is_told_and_the_rest_comes(
     let errors = told["errors"].to_string();
     assert!(errors.contains("nothing is called elsewhere.example here"), "{told}");
     assert!(errors.contains("it has a variable"), "{told}");
+    assert!(errors.contains("plant/app:v9: the parent does not have it"), "{told}");
     let rule = &told["rules"][0];
+    assert_eq!(rule["missing"], json!(["plant/app:v9"]), "{told}");
     assert_eq!((&rule["complete"], &rule["absent"]), (&1.into(), &1.into()), "{told}");
     assert_here(&node, "plant/app", "v1", &app).await;
 }
@@ -136,6 +146,37 @@ async fn while_a_deployment_cannot_be_read_its_images_make_way_for_nothing() {
     }
     parent.stop().await;
     assert_here(&node, "plant/app", "v1", &app).await;
+}
+
+#[tokio::test]
+async fn a_deployment_that_lost_most_of_its_images_is_not_believed_until_somebody_says_so() {
+    let parent = Upstream::start().await;
+    let names: Vec<String> = (0..12).map(|number| format!("$upstream/plant/app:v{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for number in 0..12 {
+        parent.new_image("plant/app", &format!("v{number}"), &[10]);
+    }
+    let mut node = deployed(&parent, &edge(&names));
+    node.start().await;
+    let named = async || report(&node).await["rules"][0]["complete"].as_u64();
+    ended(&node, "Succeeded").await;
+    assert_eq!(named().await, Some(12));
+
+    deploy(&node, &edge(&names[..1]));
+    eventually("it is told", async || {
+        node.log().contains("has lost more than half of its images")
+    })
+    .await;
+    let told = wharf_sync(&node, &[]).await;
+    assert!(
+        !told.status.success() && said(&told).contains("lost more than half"),
+        "{}",
+        said(&told)
+    );
+    assert_eq!(named().await, Some(12));
+
+    assert_eq!(node.admin_send(Request::new("POST", "/api/reload")).await.status, 200);
+    eventually("it is believed", async || named().await == Some(1)).await;
 }
 
 #[tokio::test]

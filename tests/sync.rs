@@ -373,6 +373,87 @@ async fn what_was_asked_for_outlives_a_restart_of_the_node_and_so_does_the_comma
 }
 
 #[tokio::test]
+async fn a_node_that_starts_before_its_parent_finds_it_by_itself() {
+    let mut parent = Upstream::start().await;
+    let image = parent.new_image("plant/app", "v1", &[1000]);
+    parent.stop().await;
+    let node = selecting(&parent, "[[sync]]\nrepositories = [\"plant/app\"]\n")
+        .start()
+        .await;
+    // Longer than whatever was tried at the start.
+    tokio::time::sleep(Duration::from_secs(4)).await;
+
+    parent.start_again().await;
+
+    ended(&node, "Succeeded").await;
+    assert_here(&node, "plant/app", "v1", &image).await;
+}
+
+#[tokio::test]
+async fn a_tag_that_the_list_of_a_node_above_is_too_old_to_name_stays() {
+    let cloud = Upstream::start().await;
+    cloud.new_image("plant/app", "v1", &[10]);
+    let middle = Setup::below(&cloud.url()).named("middle").start().await;
+    let rules = "[[sync]]\nrepositories = [\"plant/app\"]\n";
+    let node = Setup::below(&middle.url()).more(rules).start().await;
+    ended(&node, "Succeeded").await;
+    let new = cloud.new_image("plant/app", "v2", &[10]);
+
+    assert!(wharf_sync(&node, &["plant/app:v2"]).await.status.success());
+    for _ in 0..2 {
+        let told = wharf_sync(&node, &[]).await;
+        assert!(
+            told.status.success() && said(&told).contains("2 of 2 tags"),
+            "{}",
+            said(&told)
+        );
+    }
+
+    assert_here(&node, "plant/app", "v2", &new).await;
+}
+
+#[tokio::test]
+async fn a_long_pass_makes_way_for_what_somebody_asks_for_and_goes_on_after_it() {
+    let parent = Upstream::start().await;
+    for number in 0..40 {
+        parent.new_image("plant/many", &format!("v{number}"), &[10]);
+    }
+    let wanted = parent.new_image("office/app", "v1", &[10]);
+    parent.fault(
+        Fault::get("/plant/many/blobs/")
+            .delay(Duration::from_millis(500))
+            .times(100_000),
+    );
+    let rules = "[[sync]]\nrepositories = [\"plant/many\"]\n";
+    let node = selecting(&parent, rules).start().await;
+    eventually("the pass has begun", async || {
+        parent.count("GET", "/plant/many/blobs/") > 0
+    })
+    .await;
+
+    let told = wharf_sync(&node, &["office/app:v1"]).await;
+
+    assert!(told.status.success(), "{}", said(&told));
+    assert_here(&node, "office/app", "v1", &wanted).await;
+    assert!(parent.count("GET", "/plant/many/blobs/") < 60);
+    parent.without_faults();
+    let report = eventually_ended_well(&node).await;
+    assert_eq!(report["rules"][0]["complete"], 40, "{report}");
+}
+
+/// Waits until all that rules select is here.
+async fn eventually_ended_well(node: &Node) -> Value {
+    let mut last = Value::Null;
+    eventually("all that is selected is here", async || {
+        last = report(node).await;
+        let rule = &last["rules"][0];
+        rule["tags"] == rule["complete"] && rule["in_sync_as_of"].is_string()
+    })
+    .await;
+    last
+}
+
+#[tokio::test]
 async fn what_comes_first_by_its_priority_is_asked_for_first() {
     let parent = Upstream::start().await;
     for number in 0..30 {
@@ -581,6 +662,13 @@ async fn whether_an_image_is_complete_is_told_with_what_is_missing() {
     );
     assert_eq!(whole["missing_bytes"], missing, "{whole}");
     assert_eq!(whole["digest"], all.digest);
+    assert_eq!(whole["at_least"], true, "{whole}");
+    let strange = complete("&platform=linux/s390x&platform=linux/arm64").await;
+    assert_eq!(
+        (&strange["complete"], &strange["missing_platforms"]),
+        (&false.into(), &serde_json::json!(["linux/s390x"])),
+        "{strange}"
+    );
     assert_eq!(node.admin("/api/complete?name=plant/app:v2").await.status, 404);
     assert_eq!(node.admin("/api/complete?name=plant/app").await.status, 400);
     assert_eq!(

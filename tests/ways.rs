@@ -613,7 +613,7 @@ async fn a_stream_that_was_refused_without_being_looked_at_is_asked_for_once_mor
 
 #[tokio::test]
 async fn one_blob_over_http_2_fills_a_long_way() {
-    let (size, later) = (64 << 20, Duration::from_millis(25));
+    let (size, later) = (64 << 20, Duration::from_millis(50));
     let road = Road::tls();
     let parent = Upstream::h2(&road.authority).await;
     let bytes = random(size);

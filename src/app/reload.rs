@@ -268,15 +268,8 @@ impl Shared {
             Err(reason) => refused.push(reason),
         }
         for rule in &mut config.sync {
-            let Some(before) = &rule.from else { continue };
-            match before.read_anew() {
-                Ok(from) if before.shrinks_to(&from) => refused.push(format!(
-                    "from {} has lost more than half of its images; if that is meant, ask for it by SIGHUP or POST /api/reload",
-                    from.path.display()
-                )),
-                Ok(from) => rule.from = Some(from),
-                Err(reason) => refused.push(reason),
-            }
+            rule.from = rule.from.as_ref().map(sync::Deployment::read_anew);
+            refused.extend(rule.from.as_ref().and_then(sync::Deployment::trouble));
         }
         (Next { config, tls, admin_tls }, refused)
     }

@@ -76,8 +76,12 @@ fn show(status: &Value, sync: &Value) {
     );
     say!("{:10} {}", "sync", line(status, sync));
     for rule in sync["rules"].as_array().into_iter().flatten() {
+        let missing = rule["missing"].as_array().into_iter().flatten();
+        let missing: Vec<&str> = missing.filter_map(Value::as_str).collect();
         let absent = match rule["absent"].as_u64() {
-            Some(absent) if absent > 0 => format!(", {absent} that the parent does not have"),
+            Some(absent) if absent > 0 => {
+                format!(", {absent} that the parent does not have: {}", missing.join(" "))
+            }
             _ => String::new(),
         };
         say!(
@@ -103,6 +107,9 @@ fn show(status: &Value, sync: &Value) {
 
 /// What synchronisation is at.
 fn line(status: &Value, sync: &Value) -> String {
+    if sync["rules"].as_array().is_none_or(Vec::is_empty) && sync["number"] == 0 {
+        return "nothing is selected, or nothing was looked at yet".to_owned();
+    }
     let lag = Span::seconds(status["syncLagSeconds"].as_u64().unwrap_or_default());
     let feed = text(sync, "feed");
     let progress = &sync["progress"];

@@ -196,6 +196,16 @@ impl Config {
             for words in rule.from.iter().flat_map(sync::Deployment::doubts) {
                 findings.doubt(format!("sync[{index}].from"), words);
             }
+            let patterns = rule.repositories.patterns().iter().chain(rule.exclude.patterns());
+            for words in patterns.filter_map(|pattern| self.misnamed(pattern).or_else(|| self.unknown(pattern))) {
+                findings.doubt(format!("sync[{index}].repositories"), words);
+            }
+        }
+        if !self.sync.is_empty() && self.parent.is_none() && self.upstreams.is_empty() {
+            findings.doubt(
+                "sync",
+                "selects nothing, as there is no parent to bring anything from; write [parent], or leave it out",
+            );
         }
     }
 
@@ -225,6 +235,18 @@ impl Config {
                 "is not written: passwords cross the network in the clear; write cert_file and key_file, or let a proxy speak TLS",
             );
         }
+    }
+
+    /// Why a pattern names no repository: it begins with what can only be a host, and no registry is called so here.
+    fn unknown(&self, pattern: &str) -> Option<String> {
+        let (word, rest) = pattern.split_once('/')?;
+        let is_host = word.contains(['.', ':']) && !word.contains(['*', '?', '[', '{']);
+        let is_called = |upstream: &parent::Upstream| {
+            upstream.name.as_str() == word || upstream.aliases.iter().any(|alias| alias == word)
+        };
+        (is_host && !self.upstreams.iter().any(is_called)).then(|| {
+            format!("{pattern} names nothing: no registry is called {word} here; write {rest} if the parent has it, or add an [[upstream]] of that name")
+        })
     }
 
     /// Why a pattern names no repository: it begins with a registry that is meant anyway, or is called otherwise here.

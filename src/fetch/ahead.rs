@@ -224,6 +224,13 @@ impl Fetch {
         }
     }
 
+    /// Has the registry looked for at once, if it is away: somebody wants something of it.
+    pub fn seek(&self, registry: &Registry) {
+        if let Some(parent) = self.shared.parents.get(registry) {
+            parent.seek();
+        }
+    }
+
     /// Whether the tag never moves there: what was seen of it once is true.
     pub fn is_immutable(&self, repository: &Repository, tag: &Tag) -> bool {
         self.shared.is_immutable(repository, tag)

@@ -18,10 +18,10 @@ use super::place::Urgency;
 use crate::units::{Clock, Live, Notes};
 
 /// So much time's bytes may come at once after a pause: on a long way a part is asked for while none comes.
-const BURST: Duration = Duration::from_millis(90);
+const BURST: Duration = Duration::from_millis(60);
 
 /// So much time's bytes are asked for at once, and never less than so many: each part costs a question.
-const PART: Duration = Duration::from_millis(60);
+const PART: Duration = Duration::from_millis(40);
 const LEAST_PART: f64 = 32.0 * 1024.0;
 const LONGEST_PART: Duration = Duration::from_secs(2);
 
@@ -440,7 +440,7 @@ mod tests {
         let (flow, hand) = flow("down = \"1MB/s\"");
         hand.advance(Duration::from_secs(3600));
 
-        flow.crossed(Class::Interactive, 150_000, 0);
+        flow.crossed(Class::Interactive, 120_000, 0);
 
         assert_eq!(
             flow.verdict(Class::Interactive),

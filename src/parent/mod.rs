@@ -294,12 +294,22 @@ impl Parent {
     /// Hangs up whenever a window closes, for as long as the node runs: what lies idle is closed as well.
     pub async fn keep_hours(self) {
         let mut turns = self.shared.hours.subscribe();
-        while turns.changed().await.is_ok() {
-            if turns.borrow_and_update().is_open {
-                // It may be time to look whether it is back.
-                probe::watch(&self.shared);
-            } else {
-                self.shared.wire.hang_up().await;
+        let mut is_open = turns.borrow_and_update().is_open;
+        loop {
+            match tokio::time::timeout(IDLE, turns.changed()).await {
+                Ok(Err(_)) => return,
+                Ok(Ok(())) => {
+                    is_open = turns.borrow_and_update().is_open;
+                    if is_open {
+                        // It may be time to look whether it is back.
+                        probe::watch(&self.shared);
+                    } else {
+                        self.shared.wire.hang_up().await;
+                    }
+                }
+                // What was asked all the same has left connections behind.
+                Err(_) if !is_open => self.shared.wire.hang_up().await,
+                Err(_) => {}
             }
         }
     }
@@ -341,7 +351,10 @@ impl Parent {
     ///
     /// [`Error::Unreachable`]; any answer at all is a good one.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.shared.greet().await.map(|_| ())
+        let greeted = self.shared.greet().await.map(|_| ());
+        // One that nobody probes would stay away for ever.
+        probe::watch(&self.shared);
+        greeted
     }
 
     /// Whether it was a wharf node when it last said what it is; before that, not.
@@ -359,8 +372,9 @@ impl Parent {
             return Ok(());
         }
         let limit = self.shared.connect_timeout;
-        let sounded = tokio::time::timeout(limit, self.shared.sound_out(repository));
-        sounded.await.unwrap_or_else(|_| Err(self.shared.timed_out(limit)))
+        let sounded = tokio::time::timeout(limit, self.shared.sound_out(repository)).await;
+        probe::watch(&self.shared);
+        sounded.unwrap_or_else(|_| Err(self.shared.timed_out(limit)))
     }
 
     /// Whether it is known to take no pushes: it said so, or declined one.
@@ -393,6 +407,9 @@ impl Parent {
         }
     }
 }
+
+/// Outside the window what lies idle is closed so often.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// A question is repeated so often after a bad moment, each time after a pause by chance between these.
 const AGAIN: u32 = 2;

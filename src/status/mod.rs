@@ -41,7 +41,12 @@ pub struct Status {
     push: Option<Push>,
     /// What waits for the parent.
     queue: Option<Queue>,
+    /// What is wrong with what is to be here before anyone asks.
+    behind: Behind,
 }
+
+/// Tells why not all is here that is to be, in words.
+pub type Behind = Box<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// Tells whether the node is being stopped.
 pub type Stopping = Box<dyn Fn() -> bool + Send + Sync>;
@@ -93,7 +98,14 @@ impl Status {
             wall,
             push: None,
             queue: None,
+            behind: Box::new(|| None),
         }
+    }
+
+    /// The same, asking this why not all is here that is to be.
+    #[must_use]
+    pub fn behind(self, behind: Behind) -> Self {
+        Self { behind, ..self }
     }
 
     /// The same, asking this whether the node is being stopped.
@@ -161,6 +173,7 @@ impl Status {
                 .chain(self.wall.trouble())
                 .chain(closed)
                 .chain(owed)
+                .chain((self.behind)().map(|why| format!("not all that is selected is here: {why}")))
                 .chain(troubles)
                 .collect(),
             upstreams,

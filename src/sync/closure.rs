@@ -37,6 +37,8 @@ pub(super) struct Closure {
     pub(super) items: HashMap<Digest, u64>,
     /// What of it is not here. Manifests are only where nobody is asked for them.
     pub(super) missing: Vec<(Digest, u64)>,
+    /// Whether a manifest is among that, so that more may be missing.
+    pub(super) is_partial: bool,
 }
 
 impl Closure {
@@ -102,6 +104,27 @@ impl Want {
         }
     }
 
+    /// Platforms that are wanted and that no entry of this index is for; of what is no index, none.
+    pub(super) fn not_among(&self, manifest: &[u8]) -> Vec<String> {
+        let entries = Manifest::parse(manifest).map_or_else(|_| Vec::new(), |manifest| manifest.manifests);
+        let has_any = |platform: &&Platform| {
+            let alone = Self {
+                platforms: vec![(*platform).clone()],
+                referrers: false,
+            };
+            entries.iter().any(|entry| entry.platform.is_some() && alone.has(entry))
+        };
+        match entries.iter().any(|entry| entry.platform.is_some()) {
+            true => self
+                .platforms
+                .iter()
+                .filter(|one| !has_any(one))
+                .map(ToString::to_string)
+                .collect(),
+            false => Vec::new(),
+        }
+    }
+
     /// The entries of an index that are wanted.
     fn among<'a>(&self, entries: &'a [Descriptor]) -> Vec<&'a Descriptor> {
         let wanted: Vec<&Descriptor> = entries.iter().filter(|entry| self.has(entry)).collect();
@@ -140,6 +163,7 @@ impl Shared {
             let Some(held) = held else {
                 closure.items.insert(digest, step.bytes);
                 closure.missing.push((digest, step.bytes));
+                closure.is_partial = true;
                 continue;
             };
             closure.items.insert(digest, held.bytes().len() as u64);

@@ -96,6 +96,17 @@ impl TryFrom<Written> for Rule {
                     .to_owned(),
             );
         }
+        for name in written.repositories.patterns().iter().chain(written.exclude.patterns()) {
+            let last = name.rsplit_once('/').map_or(name.as_str(), |(_, last)| last);
+            if last.contains([':', '@']) {
+                return Err(format!(
+                    "{name} names a tag or a digest; write the repository alone, and tags = [...] beside it"
+                ));
+            }
+            if last.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                return Err(format!("{name} names nothing: repositories have no capital letters"));
+            }
+        }
         if written.newest == Some(0) {
             return Err("newest is 0, so nothing is selected; write 1 or more, or leave it out".to_owned());
         }
@@ -259,10 +270,13 @@ mod tests {
             ("name = 'x'", "or from with a file"),
             ("from = '/x'\nrepositories = ['a']", "mean nothing beside it"),
             ("from = '/x'\nnewest = 1", "mean nothing beside it"),
+            ("repositories = ['plant/app:v1']", "names a tag or a digest"),
+            ("repositories = ['r.example:5000/plant/App']", "no capital letters"),
         ] {
             let error = rule(text).unwrap_err();
             assert!(error.contains(why), "{text}: {error}");
         }
+        assert!(rule("repositories = ['r.example:5000/plant/{app,plc}']").is_ok());
         assert!(rule("from = '/x'\nplatforms = ['linux/amd64']\nmax_size = '1GiB'").is_ok());
     }
 }

@@ -19,6 +19,8 @@ pub struct Deployment {
     /// Where it lies.
     pub path: PathBuf,
     read: Result<Images, String>,
+    /// Why what was read last counts still, and not what lies there, in words.
+    lags: Option<String>,
 }
 
 /// What it comes to on this node: by repositories as clients write them.
@@ -39,27 +41,39 @@ struct Part {
 impl From<PathBuf> for Deployment {
     fn from(path: PathBuf) -> Self {
         let read = Images::read(&path);
-        Self { path, read }
+        Self { path, read, lags: None }
     }
 }
 
 impl Deployment {
-    /// The same as it is now. Blocks.
-    ///
-    /// # Errors
-    ///
-    /// In words: it cannot be read, or names no image.
-    pub fn read_anew(&self) -> Result<Self, String> {
+    /// As it lies there now; what was read before, where that cannot be read or is not to be believed without somebody's word.
+    /// Blocks.
+    pub fn read_anew(&self) -> Self {
         let anew = Self::from(self.path.clone());
-        match anew.read {
-            Err(why) => Err(format!("from {}: {why}", self.path.display())),
-            Ok(_) => Ok(anew),
+        let lags = match self.shrinks_to(&anew) {
+            true => Some(
+                "it has lost more than half of its images; if that is meant, ask for it by SIGHUP or POST /api/reload",
+            ),
+            false => None,
+        };
+        match lags {
+            Some(why) => Self {
+                lags: Some(why.to_owned()),
+                ..self.clone()
+            },
+            None => anew.or(Some(self)),
         }
     }
 
-    /// Whether it holds what was read, or cannot be read still. Blocks.
+    /// In words, why it is not as it lies there.
+    pub fn trouble(&self) -> Option<String> {
+        let why = self.lags.as_ref().or(self.read.as_ref().err())?;
+        Some(format!("from {}: {why}", self.path.display()))
+    }
+
+    /// Whether it is what lies there. Blocks.
     pub fn is_as_it_lies(&self) -> bool {
-        Self::from(self.path.clone()) == *self
+        self.read_anew() == *self
     }
 
     /// Whether it could be read.
@@ -69,12 +83,18 @@ impl Deployment {
 
     /// The same, if it was read, else as it was before, if that was: of the same file.
     pub fn or(self, before: Option<&Self>) -> Self {
-        let before = before.filter(|before| before.is_read() && !self.is_read() && before.path == self.path);
-        before.cloned().unwrap_or(self)
+        let before = before.filter(|before| before.is_read() && before.path == self.path);
+        match (&self.read, before) {
+            (Err(why), Some(before)) => Self {
+                lags: Some(why.clone()),
+                ..before.clone()
+            },
+            _ => self,
+        }
     }
 
     /// Whether `next` names so much less that it is more likely half a file than what somebody wants.
-    pub fn shrinks_to(&self, next: &Self) -> bool {
+    fn shrinks_to(&self, next: &Self) -> bool {
         let (Ok(before), Ok(after)) = (&self.read, &next.read) else {
             return false;
         };
@@ -104,6 +124,7 @@ impl Deployment {
             }
         };
         let place = |words: &String| format!("{}: {words}", self.path.display());
+        deployed.amiss.extend(self.lags.iter().map(place));
         deployed.amiss.extend(images.refused.iter().map(place));
         let mut tags: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for image in &images.all {

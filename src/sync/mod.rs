@@ -229,6 +229,7 @@ impl Syncer {
         self.shared.recall_orders().await;
         let id = self.shared.book.lock().orders.take(scope)?;
         self.shared.write_orders().await;
+        self.shared.fetch.seek(self.shared.names.unprefixed());
         self.shared.wake.notify_one();
         Some(id)
     }

@@ -1,7 +1,7 @@
 //! One pass: what is selected is looked for at the parent, compared with what is here, fetched, and shown once it is whole.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::state::{Progress, RuleReport, Scope};
 use super::{Leaving, Shared, Trigger};
 use crate::fetch::{Error, Sighting};
 use crate::oci::{Digest, Reference, Repository, Tag};
+use crate::parent::Class;
 use crate::store::{Origin, Slot, TagRow};
 use crate::units::{Size, with_causes};
 
@@ -40,7 +41,7 @@ pub(super) struct Taken {
     bytes: u64,
 }
 
-/// What came of a whole look at what is wanted.
+/// What came of a look at what is wanted.
 struct Brought {
     /// What each rule comes to.
     reports: Vec<RuleReport>,
@@ -118,6 +119,11 @@ pub struct Completeness {
     pub missing_items: usize,
     /// As they are said to have.
     pub missing_bytes: u64,
+    /// Whether there is more: a manifest is missing, and nobody knows what that needs.
+    pub at_least: bool,
+    /// Platforms that were asked about and that it does not have anywhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing_platforms: Vec<String>,
 }
 
 impl Shared {
@@ -143,6 +149,7 @@ impl Shared {
             wanted,
             gone,
             mut troubles,
+            unseen,
             ..
         } = selection;
         if let Err(why) = self.drop_gone(&wanted, gone, scope.is_ordered()) {
@@ -155,7 +162,8 @@ impl Shared {
         } else {
             self.settle().await;
         }
-        self.close(scope.is_whole().then_some(brought.reports), troubles);
+        let reports = scope.is_whole().then_some((brought.reports, unseen));
+        self.close(reports, troubles);
     }
 
     /// Whether it does not come by the parent, which tells nothing of it.
@@ -174,6 +182,7 @@ impl Shared {
             wanted: all,
             gone,
             troubles,
+            unseen,
             ..
         } = selection;
         let mut fates = Spread::over(all);
@@ -181,8 +190,13 @@ impl Shared {
             let (shared, rules) = (Arc::clone(self), Arc::clone(rules));
             async move { shared.bring(&wanted, &rules).await }
         };
+        let mut makes_way = false;
         while let Some((wanted, fate)) = fates.next(work).await {
             self.progress(|progress| progress.tags_done += 1);
+            if wanted.class == Class::Synchronisation && !self.book.lock().orders.is_empty() {
+                makes_way = true;
+                fates.stop();
+            }
             // What is not known to be left out is taken for selected.
             let takers = fate.as_ref().map_or(&wanted.rules, |sifted| &sifted.rules);
             brought.selected.extend(self.leaving_of(&wanted, takers, rules));
@@ -205,6 +219,16 @@ impl Shared {
                     if scope.is_ordered() && !is_here {
                         troubles.push(format!("{}: there is no such tag", self.name_of(&wanted)));
                     }
+                    // Whoever named it one by one is told that it is not there.
+                    for rule in &wanted.rules {
+                        let report = &mut brought.reports[*rule];
+                        if report.missing.len() < TOLD {
+                            report.missing.push(self.name_of(&wanted));
+                        }
+                        if rules[*rule].from.is_some() {
+                            troubles.push(format!("{}: the parent does not have it", self.name_of(&wanted)));
+                        }
+                    }
                     gone.extend(wanted.tag().map(|tag| (wanted.repository.clone(), tag.clone())));
                 }
                 Err(Miss::Failed(why)) => {
@@ -217,7 +241,12 @@ impl Shared {
             }
         }
         if self.book.lock().pass.progress.tags_done < all.len() as u64 {
-            troubles.push("not all tags were looked at".to_owned());
+            let why = match makes_way {
+                true => "the rest waits for what somebody asked for",
+                false => "not all tags were looked at",
+            };
+            troubles.push(why.to_owned());
+            unseen.extend(0..rules.len());
         }
         brought
     }
@@ -234,18 +263,22 @@ impl Shared {
         self.progress(|progress| progress.dropped += gone);
     }
 
-    /// Ends the pass in the book. `reports`: what each rule comes to, if all of it was looked at.
-    fn close(&self, reports: Option<Vec<RuleReport>>, mut troubles: Vec<String>) {
+    /// Ends the pass in the book. `reports`: what each rule comes to, if all of it was looked at, and those of which something could
+    /// not be.
+    fn close(&self, reports: Option<(Vec<RuleReport>, BTreeSet<usize>)>, mut troubles: Vec<String>) {
         let now = self.clock.wall();
         let mut book = self.book.lock();
         let is_whole = reports.is_some();
-        if let Some(mut reports) = reports {
-            for report in &mut reports {
+        if let Some((mut reports, unseen)) = reports {
+            for (place, report) in reports.iter_mut().enumerate() {
                 let earlier = book.rules.iter().find(|earlier| earlier.name == report.name);
-                report.in_sync_as_of = match troubles.is_empty() && report.complete == report.tags {
-                    true => Some(now.into()),
-                    false => earlier.and_then(|earlier| earlier.in_sync_as_of),
-                };
+                match (unseen.contains(&place), earlier) {
+                    // What was not looked at is as it was.
+                    (true, Some(earlier)) if earlier.tags > report.tags => *report = earlier.clone(),
+                    (true, earlier) => report.in_sync_as_of = earlier.and_then(|earlier| earlier.in_sync_as_of),
+                    (false, _) if report.complete == report.tags => report.in_sync_as_of = Some(now.into()),
+                    (false, earlier) => report.in_sync_as_of = earlier.and_then(|earlier| earlier.in_sync_as_of),
+                }
             }
             book.rules = reports;
         }
@@ -324,13 +357,17 @@ impl Shared {
     pub(super) async fn completeness(&self, repository: &Repository, tag: &Tag, want: &Want) -> Option<Completeness> {
         let row = self.store.tag(repository, &Slot::Tag(tag.clone()))?;
         let closure = self.closure(repository, &row.digest, want, None).await.ok()?;
+        let manifest = self.manifest(repository, &row.digest, None).await.ok().flatten();
+        let strange = manifest.map_or_else(Vec::new, |held| want.not_among(held.bytes()));
         Some(Completeness {
             digest: row.digest,
-            complete: closure.missing.is_empty(),
+            complete: closure.missing.is_empty() && strange.is_empty(),
             items: closure.items.len(),
             bytes: closure.bytes(),
-            missing_items: closure.missing.len(),
+            missing_items: closure.missing.len() + strange.len(),
             missing_bytes: closure.missing_bytes(),
+            at_least: closure.is_partial,
+            missing_platforms: strange,
         })
     }
 

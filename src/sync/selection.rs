@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, StreamExt as _};
+
 use super::Shared;
 use super::config::Rule;
 use super::state::Scope;
@@ -10,6 +13,9 @@ use crate::fetch::Error;
 use crate::oci::{Reference, Repository, Tag};
 use crate::parent::Class;
 use crate::units::with_causes;
+
+/// Lists of tags that are asked for at a time.
+const LISTS_AT_ONCE: usize = 8;
 
 /// Of a tag, or a list, that the parent gave as the last it knew.
 pub(super) const OLD: &str = "the parent could not ask its own, and this is the last that it knew";
@@ -47,19 +53,38 @@ pub(super) struct Selection {
     /// Tags that are here and that the parent has no longer.
     pub(super) gone: Vec<(Repository, Tag)>,
     pub(super) troubles: Vec<String>,
+    /// Rules of which something could not be looked at, by their places.
+    pub(super) unseen: BTreeSet<usize>,
+}
+
+impl Selection {
+    fn nothing(class: Class, is_fed: bool) -> Self {
+        Self {
+            class,
+            is_fed,
+            wanted: Vec::new(),
+            gone: Vec::new(),
+            troubles: Vec::new(),
+            unseen: BTreeSet::new(),
+        }
+    }
+
+    /// Something of these rules could not be looked at, in words.
+    fn miss(&mut self, places: &[usize], why: String) {
+        self.unseen.extend(places);
+        self.troubles.push(why);
+    }
 }
 
 impl Shared {
     pub(super) async fn select(&self, rules: &[Rule], scope: &Scope, class: Class) -> Selection {
-        let mut selection = Selection {
-            class,
-            is_fed: scope.is_fed,
-            wanted: Vec::new(),
-            gone: Vec::new(),
-            troubles: Vec::new(),
-        };
+        let mut selection = Selection::nothing(class, scope.is_fed);
         if scope.is_whole() {
-            selection.troubles.extend(rules.iter().flat_map(Rule::amiss).cloned());
+            for (place, rule) in rules.iter().enumerate() {
+                rule.amiss()
+                    .iter()
+                    .for_each(|why| selection.miss(&[place], why.clone()));
+            }
         }
         let mut repositories: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         let catalog = self.catalog(rules, scope, &mut selection).await;
@@ -72,23 +97,38 @@ impl Shared {
                 }
             }
         }
-        if scope.is_whole() {
-            for (name, places) in repositories {
-                self.select_tags(rules, &name, &places, None, &mut selection).await;
-            }
-            return selection;
-        }
-        for (name, tag) in &scope.named {
+        // Of the newest few one more or less changes which those are.
+        let of_few = |name: &str, place: &usize| rules[*place].tags_of(name).is_some_and(|tags| tags.newest.is_some());
+        let named = |(name, tag): &(String, Option<Tag>)| {
             let places = repositories.get(name).cloned().unwrap_or_default();
-            if scope.is_fed && places.is_empty() {
-                continue;
-            }
-            // Of the newest few one more or less changes which those are.
-            let of_few = |place: &usize| rules[*place].tags_of(name).is_some_and(|tags| tags.newest.is_some());
-            let is_of_few = scope.is_fed && places.iter().any(of_few);
-            let only = tag.as_ref().filter(|_| !is_of_few).map(Tag::as_str);
-            self.select_tags(rules, name, &places, only, &mut selection).await;
+            let is_of_few = scope.is_fed && places.iter().any(|place| of_few(name, place));
+            let only = tag.clone().filter(|_| !is_of_few);
+            let is_left_alone = scope.is_fed && places.is_empty();
+            (!is_left_alone).then(|| (name.clone(), places, only))
+        };
+        let parts: Vec<_> = match scope.is_whole() {
+            true => repositories
+                .into_iter()
+                .map(|(name, places)| (name, places, None))
+                .collect(),
+            false => scope.named.iter().filter_map(named).collect(),
+        };
+        let look = |(name, places, only): (String, Vec<usize>, Option<Tag>)| -> BoxFuture<'_, Selection> {
+            Box::pin(async move {
+                let mut found = Selection::nothing(class, scope.is_fed);
+                let only = only.as_ref().map(Tag::as_str);
+                self.select_tags(rules, &name, &places, only, &mut found).await;
+                found
+            })
+        };
+        let mut looks = stream::iter(parts.into_iter().map(look)).buffered(LISTS_AT_ONCE);
+        while let Some(found) = looks.next().await {
+            selection.wanted.extend(found.wanted);
+            selection.gone.extend(found.gone);
+            selection.troubles.extend(found.troubles);
+            selection.unseen.extend(found.unseen);
         }
+        drop(looks);
         selection
     }
 
@@ -116,7 +156,9 @@ impl Shared {
             Err(error) => {
                 let why = with_causes(&error);
                 let what = "the list of repositories, which patterns need";
-                selection.troubles.push(format!("{what}: {why}"));
+                let with_patterns = rules.iter().enumerate().filter(|(_, rule)| rule.has_patterns());
+                let places: Vec<usize> = with_patterns.map(|(place, _)| place).collect();
+                selection.miss(&places, format!("{what}: {why}"));
             }
         }
         names
@@ -133,13 +175,11 @@ impl Shared {
     ) {
         let is_fed = selection.is_fed;
         let Some(repository) = self.names.meant(name) else {
-            selection.troubles.push(format!("{name:?} is no name of a repository"));
+            selection.miss(places, format!("{name:?} is no name of a repository"));
             return;
         };
         if !self.fetch.asks(&repository.registry) {
-            selection
-                .troubles
-                .push(format!("{name}: there is no parent to bring it from"));
+            selection.miss(places, format!("{name}: there is no parent to bring it from"));
             return;
         }
         let chosen = || {
@@ -159,8 +199,25 @@ impl Shared {
                 // It need not exist yet.
                 Err(Error::Absent { .. }) => {}
                 Err(error) => {
-                    selection.troubles.push(format!("{name}: {}", with_causes(&error)));
+                    selection.miss(places, format!("{name}: {}", with_causes(&error)));
                     return;
+                }
+            }
+        }
+        if needs_list && !is_old {
+            let listed: BTreeSet<&str> = there.iter().map(String::as_str).collect();
+            let is_selected = |tag: &str| chosen().any(|(_, tags)| tags.may_have(tag));
+            let is_missed = |tag: &String| !listed.contains(tag.as_str()) && is_selected(tag);
+            let here = self.store.tags(&repository).into_iter().filter(is_missed);
+            let here: Vec<Tag> = here.filter_map(|tag| tag.parse().ok()).collect();
+            for tag in here.into_iter().filter(|tag| self.is_parents(&repository, tag)) {
+                match self.is_gone(&repository, &tag, selection.class).await {
+                    Ok(true) => selection.gone.push((repository.clone(), tag)),
+                    Ok(false) => there.push(tag.to_string()),
+                    Err(error) => {
+                        there.push(tag.to_string());
+                        selection.miss(places, format!("{name}:{tag}: {}", with_causes(&error)));
+                    }
                 }
             }
         }
@@ -187,22 +244,19 @@ impl Shared {
         }
         if is_old {
             // What it does not name may be there all the same.
-            selection.troubles.push(format!("{name}: {OLD}"));
+            selection.miss(places, format!("{name}: {OLD}"));
         }
         if places.is_empty() && only.is_none() && there.is_empty() {
             selection.troubles.push(format!("{name}: there is no tag"));
         }
-        if needs_list && !is_old {
-            let there: BTreeSet<&str> = there.iter().map(String::as_str).collect();
-            let is_selected = |tag: &str| chosen().any(|(_, tags)| tags.may_have(tag));
-            let here = self.store.tags(&repository);
-            let gone = here
-                .iter()
-                .filter(|tag| !there.contains(tag.as_str()) && is_selected(tag));
-            let gone = gone.filter_map(|tag| tag.parse().ok());
-            selection.gone.extend(gone.map(|tag| (repository.clone(), tag)));
-        }
         selection.wanted.extend(wanted.all());
+    }
+
+    /// Whether the parent has nothing under a tag that its list does not name: the list of a node may be older than the tag.
+    async fn is_gone(&self, repository: &Repository, tag: &Tag, class: Class) -> Result<bool, Error> {
+        let asker = self.asker(&repository.registry, class).await;
+        let seen = self.fetch.sight(repository, tag, None, &asker).await?;
+        Ok(seen.is_none())
     }
 
     /// What lies here of what the rules select, as far as names tell; nobody is asked.

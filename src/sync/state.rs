@@ -146,6 +146,9 @@ pub struct RuleReport {
     pub complete: u64,
     /// Tags that it names, and that the parent does not have.
     pub absent: u64,
+    /// Those, by their names; no more than a few.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<String>,
     /// Bytes of all of it.
     pub bytes: u64,
     /// When all of it was last known to be here.

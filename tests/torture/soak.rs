@@ -197,10 +197,10 @@ impl World {
                 cleared = Instant::now();
                 sky.parent.without_faults();
             }
-            // Not twice at once: a token that is refused as soon as it is given makes for a pause of half a minute.
+            // Those that were used: a token that is refused as soon as it is given makes for a pause of half a minute.
             if revoked.elapsed() > Duration::from_secs(4) {
                 revoked = Instant::now();
-                sky.book.revoke();
+                sky.book.revoke_shown();
                 self.count("tokens revoked".to_owned());
             }
             if left.elapsed() > Duration::from_secs(12) {

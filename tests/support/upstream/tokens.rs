@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -38,6 +39,8 @@ pub struct Book {
     /// What it knows of OAuth2.
     pub oauth: OAuth,
     issued: Mutex<HashMap<String, Token>>,
+    /// How many were given out: no two are the same.
+    given: AtomicUsize,
     refresh_tokens: Mutex<Vec<String>>,
     withheld: Mutex<Vec<String>>,
 }
@@ -56,6 +59,8 @@ pub struct OAuth {
 struct Token {
     scopes: Vec<String>,
     until: Instant,
+    /// Whether somebody used it.
+    was_shown: bool,
 }
 
 impl Book {
@@ -103,6 +108,11 @@ impl Book {
         self.issued.lock().clear();
     }
 
+    /// The same of those that somebody used already: one that is refused when it is first shown is another matter.
+    pub fn revoke_shown(&self) {
+        self.issued.lock().retain(|_, token| !token.was_shown);
+    }
+
     /// From now on no token grants `action` (`pull`, `push`, `delete`), though it is given out to who asks for it.
     pub fn withhold(&self, action: &str) {
         self.withheld.lock().push(action.to_owned());
@@ -124,9 +134,18 @@ impl Book {
             .map(|(_, scope)| self.granted(&scope))
             .collect();
         let mut issued = self.issued.lock();
-        let name = format!("token-{}-of-{:p}", issued.len(), self);
+        let number = self.given.fetch_add(1, Ordering::SeqCst);
+        let name = format!("token-{number}-of-{self:p}");
         let until = Instant::now() + Duration::from_secs(self.expires_in.unwrap_or(60));
-        issued.insert(name.clone(), Token { scopes, until });
+        let was_shown = false;
+        issued.insert(
+            name.clone(),
+            Token {
+                scopes,
+                until,
+                was_shown,
+            },
+        );
         let mut answer = json!({ "token": name });
         if self.oauth.refresh {
             answer["refresh_token"] = self.refresh_token().into();
@@ -181,10 +200,12 @@ impl Book {
     }
 
     fn admits(&self, authorization: &str, needs: &[Need]) -> bool {
-        let issued = self.issued.lock();
-        let Some(token) = authorization.strip_prefix("Bearer ").and_then(|name| issued.get(name)) else {
+        let mut issued = self.issued.lock();
+        let name = authorization.strip_prefix("Bearer ");
+        let Some(token) = name.and_then(|name| issued.get_mut(name)) else {
             return false;
         };
+        token.was_shown = true;
         let is_met = |need: &Need| need.actions.iter().all(|action| token.grants(need, action));
         token.until > Instant::now() && needs.iter().all(is_met)
     }
