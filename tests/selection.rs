@@ -284,10 +284,35 @@ async fn what_is_purged_leaves_the_disk_with_all_that_is_about_it_and_without_wh
     ended(&node, "Succeeded").await;
     assert!(node.has_stored(&signature.layer(0)) && node.has_stored(&old.layer(1)));
 
+    // Before it goes, an operator sees what would, while the window is closed.
+    let path = node.folder().join("wharf.toml");
+    let settings = std::fs::read_to_string(&path).unwrap().replace(", \"old*\"", "");
+    let closed = "\n[schedule]\ncron = \"0 0 29 2 *\"\nwindow = \"PT1H\"\n";
+    std::fs::write(&path, settings + closed).unwrap();
+    assert_eq!(node.admin_send(Request::new("POST", "/api/reload")).await.status, 200);
+    let planned = plan(&node, "").await.json();
+    let dropped = planned["drop"].as_array().unwrap().iter();
+    let dropped: Vec<_> = dropped
+        .map(|tag| (tag["name"].as_str().unwrap(), &tag["why"]))
+        .collect();
+    let why = json!("unselected");
+    assert_eq!(
+        dropped,
+        [("plant/app:old", &why), ("plant/app:old-twin", &why)],
+        "{planned}"
+    );
+    let bytes = planned["drop_bytes"].as_u64().unwrap();
+    assert!((40_000..70_000).contains(&bytes), "{planned}");
+    assert!(node.has_stored(&old.layer(1)));
+
     node.stop().await;
     node.setup = node.setup.clone().amended(", \"old*\"", "");
     node.start().await;
     ended(&node, "Succeeded").await;
+    assert!(
+        node.log().contains(&format!("has left the disk bytes={bytes}")),
+        "{bytes}"
+    );
 
     for gone in [
         old.manifest.digest.clone(),

@@ -78,8 +78,8 @@ impl Store {
         freed
     }
 
-    /// Bytes of what all of these would take from the disk, if nobody read it.
-    pub fn would_purge(&self, purges: &[Purge]) -> u64 {
+    /// Bytes of what all of these would take from the disk, if nobody read it and these were selected.
+    pub fn would_purge(&self, purges: &[Purge], selected: &HashSet<Digest>) -> u64 {
         let records = self.shared.records.lock();
         let mut leaving: HashMap<&Digest, usize> = HashMap::new();
         for purge in purges {
@@ -89,8 +89,7 @@ impl Store {
         let ledger = self.shared.ledger.lock();
         let sizes = leaving.into_iter().filter_map(|(digest, repositories)| {
             let entry = ledger.entry(digest)?;
-            let stays =
-                ledger.is_owned(digest) || ledger.is_selected(digest) || entry.repositories.len() > repositories;
+            let stays = ledger.is_owned(digest) || selected.contains(digest) || entry.repositories.len() > repositories;
             (!stays).then_some(entry.size)
         });
         sizes.fold(0, u64::saturating_add)

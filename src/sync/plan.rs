@@ -83,7 +83,7 @@ impl Shared {
             let (shared, rules) = (Arc::clone(self), Arc::clone(&rules));
             async move { shared.look(&wanted, &rules).await }
         };
-        let (mut counted, mut selected) = (HashSet::new(), BTreeMap::new());
+        let (mut counted, mut kept, mut selected) = (HashSet::new(), HashSet::new(), BTreeMap::new());
         while let Some((wanted, seen)) = looks.next(work).await {
             let takers = seen.as_ref().map_or(&wanted.rules, |look| &look.sifted.rules);
             selected.extend(self.leaving_of(&wanted, takers, &rules));
@@ -100,6 +100,7 @@ impl Shared {
                 }
             };
             let closure = &look.sifted.closure;
+            kept.extend(closure.items.keys());
             if self.named_here(&wanted.repository, &wanted.reference) == Some(look.digest) && closure.missing.is_empty()
             {
                 planned.unchanged += 1;
@@ -125,7 +126,7 @@ impl Shared {
             true => self.would_leave(selected),
             false => Vec::new(),
         };
-        planned.drop_bytes = self.store.would_purge(&self.only_theirs(&left).await);
+        planned.drop_bytes = self.store.would_purge(&self.only_theirs(&left).await, &kept);
         let left = left.into_iter().map(|left| (left, Why::Unselected));
         let gone = gone
             .into_iter()
