@@ -5,12 +5,14 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use super::leave::is_too_much;
 use crate::oci::{Digest, Name, Reference, Registry, Repository};
 use crate::router::Names;
 use crate::select::{Chosen, Globs, Host, Image, Images};
 
-/// So few images may always go at once.
-const FEW: usize = 10;
+/// Why a file is not believed that can be read.
+const SHRUNK: &str =
+    "it has lost more than half of its images; if that is meant, ask for it by SIGHUP or POST /api/reload";
 
 /// A file, and the images that it named when it was last read.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
@@ -50,18 +52,12 @@ impl Deployment {
     /// Blocks.
     pub fn read_anew(&self) -> Self {
         let anew = Self::from(self.path.clone());
-        let lags = match self.shrinks_to(&anew) {
-            true => Some(
-                "it has lost more than half of its images; if that is meant, ask for it by SIGHUP or POST /api/reload",
-            ),
-            false => None,
-        };
-        match lags {
-            Some(why) => Self {
-                lags: Some(why.to_owned()),
+        match self.shrinks_to(&anew) {
+            true => Self {
+                lags: Some(SHRUNK.to_owned()),
                 ..self.clone()
             },
-            None => anew.or(Some(self)),
+            false => anew.or(Some(self)),
         }
     }
 
@@ -99,7 +95,7 @@ impl Deployment {
             return false;
         };
         let lost = before.all.difference(&after.all).count();
-        lost > FEW && lost * 2 > before.all.len()
+        is_too_much(lost, before.all.len())
     }
 
     /// In words, what of it is not taken.

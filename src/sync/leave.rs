@@ -14,6 +14,16 @@ use crate::oci::{Digest, Reference, Repository, Tag};
 use crate::store::{Kept, Purge, Slot, Store};
 use crate::units::{Moment, Span, written_as_text};
 
+/// Of what was there before, so much may go at once: one in so many, and always as many as [`FEW`]. Whoever seems to have lost more
+/// than that, a parent or a file, has more likely lost its head.
+const MOST_GONE: usize = 2;
+const FEW: usize = 10;
+
+/// Whether so many of all are more than may go at once.
+pub(super) fn is_too_much(gone: usize, all: usize) -> bool {
+    gone > FEW && gone * MOST_GONE > all
+}
+
 /// What becomes of what leaves a selection.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Leaving {

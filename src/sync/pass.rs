@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use super::closure::{Closure, Want, sum};
 use super::config::Rule;
+use super::leave::is_too_much;
 use super::selection::{OLD, Selection, Wanted};
 use super::sift::Sifted;
 use super::state::{Progress, RuleReport, Scope};
@@ -28,11 +29,6 @@ const SETTLED: Duration = Duration::from_secs(60);
 
 /// Troubles that are told one by one.
 const TOLD: usize = 20;
-
-/// Of the tags that a pass knows from before, those that it takes away at once: one in so many, and always as many as
-/// [`FEW`]. A parent that seems to have lost more than that has more likely lost its head.
-const MOST_DROPPED: usize = 2;
-const FEW: usize = 10;
 
 /// What a pass has taken for selected so far.
 #[derive(Default)]
@@ -506,7 +502,7 @@ impl Shared {
         };
         let still = wanted.iter().filter(|wanted| is_still(wanted)).count();
         let (gone, all) = (lost.len(), lost.len() + still);
-        match gone > FEW && gone * MOST_DROPPED > all {
+        match is_too_much(gone, all) {
             false => Ok(()),
             true => Err(format!(
                 "the parent has {gone} of {all} tags no longer, which is too many at once: nothing is taken away; name the repositories to `wharf sync` if that is right"
